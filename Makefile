@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. Python lives in .venv, everything built in build/; both are made on
+# demand and brought up to date by whatever target needs them.
+PYTHON ?= python3
+
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
+export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
+# The native builds take nlohmann-json from where the Python build takes it.
+export CMAKE_PREFIX_PATH := $(CURDIR)/.venv/site-packages
+
+INSTALL := toolchains/install_packages.sh
+SOURCES := $(shell find cpp tests -name '*.h' -o -name '*.cpp' -o -name '*.inc')
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-host test-asan test-tsan test-arm64 test-python core lint format clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=14
+
+demo: .venv/.demo core  ## Super-resolution in every scheme, with a table and a picture (2 minutes)
+	$(BIN)/qppengine demo --output build/demo
+
+test: test-host test-asan test-arm64 test-python  ## All tests, on this machine and as 64-bit Arm code
+
+test-host: .venv/.dev  ## C++ tests
+	$(BIN)/cmake --workflow --preset host
+
+test-asan: .venv/.dev  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/cmake --workflow --preset asan
+
+test-tsan: .venv/.dev  ## C++ tests under ThreadSanitizer (not part of `make test`)
+	$(BIN)/cmake --workflow --preset tsan
+
+# This machine's build makes the models and what they come to: the same bytes are expected.
+test-arm64: export QPPENGINE_TEST_MODELS := build/arm64/models
+test-arm64: build/arm64/.stamp core  ## C++ tests and the Python device tests under QEMU
+	$(BIN)/cmake --preset aarch64 -C build/arm64/python.cmake
+	$(BIN)/cmake --build --preset aarch64
+	$(BIN)/ctest --preset aarch64
+	rm -rf build/arm64/site/qppengine
+	cp -r python/qppengine build/arm64/site/
+	$(BIN)/cmake --install build/aarch64 --component python --prefix build/arm64/site
+	$(BIN)/python tests/python/device/make_models.py $(QPPENGINE_TEST_MODELS)
+	build/arm64/python -m pytest -m device -p no:cacheprovider
+	QEMU_CPU=cortex-a72 build/arm64/python -m pytest -p no:cacheprovider \
+	  tests/python/device/test_signature.py
+
+test-python: .venv/.dev core  ## Python tests
+	$(BIN)/pytest
+
+lint: .venv/.dev build/arm64/.stamp  ## Formatting, types and static analysis
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/cmake --preset host > build/host.log
+	$(BIN)/cmake --preset aarch64 -C build/arm64/python.cmake > build/aarch64.log
+	$(BIN)/python toolchains/clang_tidy.py build/host build/aarch64
+
+format: .venv/.dev  ## Format all sources
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(SOURCES)
+
+clean:  ## Remove everything that was built
+	rm -rf build .venv
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed")'
+	@$(PYTHON) -c 'import ensurepip' 2> /dev/null || $(INSTALL) python3-venv
+	@$(PYTHON) -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2> /dev/null || \
+	  $(INSTALL) python3-dev
+	$(PYTHON) -m venv .venv
+	cd .venv && ln -s lib/python3*/site-packages site-packages
+	touch $@
+
+# Without build isolation a rebuild of the extension is incremental, since its flags stay the same.
+INSTALL_PACKAGE := $(BIN)/pip install --quiet --no-build-isolation
+
+.venv/.build: .venv/.created pyproject.toml
+	$(BIN)/pip install --quiet cmake ninja $$($(BIN)/python -c \
+	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	touch $@
+
+.venv/.demo: .venv/.build
+	$(INSTALL_PACKAGE) --editable '.[demo]'
+	touch $@
+
+.venv/.dev: .venv/.build
+	$(INSTALL) doctest-dev
+	$(INSTALL_PACKAGE) --editable '.[dev]'
+	touch $@ .venv/.demo
+
+core: .venv/.build
+	$(INSTALL_PACKAGE) --no-deps --editable .
+
+build/arm64/.stamp: toolchains/arm64_sysroot.sh | .venv/.dev
+	$(INSTALL) g++-aarch64-linux-gnu qemu-user
+	PYTHON=$(BIN)/python toolchains/arm64_sysroot.sh

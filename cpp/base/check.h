@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cassert>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace qpp {
+
+/// Root of everything the engine throws on bad input. Messages name the node or value, what was
+/// expected and what came.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+/// A model file that is truncated, altered or not of this format.
+class ModelError : public Error {
+ public:
+  using Error::Error;
+};
+class ShapeError : public Error {
+ public:
+  using Error::Error;
+};
+/// A valid request that this build or version cannot serve.
+class UnsupportedError : public Error {
+ public:
+  using Error::Error;
+};
+/// NaN or infinity where quantization needs finite numbers.
+class NonFiniteError : public Error {
+ public:
+  using Error::Error;
+};
+
+template <typename... Parts>
+std::string concat(const Parts&... parts) {
+  std::ostringstream stream;
+  (stream << ... << parts);
+  return stream.str();
+}
+
+}  // namespace qpp
+
+/// Validates input; throws `Type` with the concatenated message. For prepare() and loaders.
+#define QPP_CHECK(condition, Type, ...)                       \
+  do {                                                        \
+    if (!(condition)) throw Type(::qpp::concat(__VA_ARGS__)); \
+  } while (false)
+
+/// States what earlier checks have established. For run() and kernels; compiled out in release
+/// builds.
+#define QPP_ASSUME(condition) assert(condition)

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/cpu.h"
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace qpp {
+
+CpuFeatures detect_cpu_features() {
+#if defined(__aarch64__)
+  const unsigned long capabilities = getauxval(AT_HWCAP);
+  return {.neon = (capabilities & HWCAP_ASIMD) != 0,
+          .fp16 = (capabilities & HWCAP_ASIMDHP) != 0,
+          .dotprod = (capabilities & HWCAP_ASIMDDP) != 0};
+#else
+  return {};
+#endif
+}
+
+}  // namespace qpp

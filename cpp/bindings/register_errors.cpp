@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/check.h"
+#include "bindings/register.h"
+
+namespace py = pybind11;
+
+namespace qpp {
+namespace {
+
+/// Raises the exception class of this name of qppengine.errors, where all of them live.
+void raise(const char* name, const Error& error) {
+  py::set_error(py::module_::import("qppengine.errors").attr(name), error.what());
+}
+
+}  // namespace
+
+void register_errors(py::module_& /*module*/) {
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): pybind11's signature
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const ModelError& error) {
+      raise("ModelError", error);
+    } catch (const ShapeError& error) {
+      raise("ShapeError", error);
+    } catch (const UnsupportedError& error) {
+      raise("UnsupportedError", error);
+    } catch (const NonFiniteError& error) {
+      raise("NonFiniteError", error);
+    } catch (const Error& error) {
+      raise("Error", error);
+    }
+  });
+}
+
+}  // namespace qpp

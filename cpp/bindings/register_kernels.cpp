@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/register.h"
+#include "kernels/select.h"
+
+namespace py = pybind11;
+
+namespace qpp {
+
+void register_kernels(py::module_& module) {
+  module.def("cpu_features", [] {
+    const CpuFeatures cpu = detect_cpu_features();
+    py::dict result;
+    result["neon"] = cpu.neon;
+    result["fp16"] = cpu.fp16;
+    result["dotprod"] = cpu.dotprod;
+    return result;
+  });
+  module.def("kernels", [] {
+    const CpuFeatures cpu = detect_cpu_features();
+    py::list rows;
+    for (const KernelInfo& info : all_kernels()) {
+      py::dict row;
+      row["name"] = info.name;
+      row["available"] = cpu.covers(info.needs);
+      rows.append(row);
+    }
+    return rows;
+  });
+}
+
+}  // namespace qpp

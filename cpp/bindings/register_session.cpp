@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "bindings/register.h"
+#include "network/session.h"
+
+namespace py = pybind11;
+
+namespace qpp {
+namespace {
+
+// The session package checks dtype and layout and gives better messages; this refuses what it lets
+// through by mistake.
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+Shape shape_of(const FloatArray& array, const std::string& name) {
+  QPP_CHECK(array.ndim() == 4, ShapeError, "input '", name, "': expected 4 dimensions (NCHW), got ",
+            array.ndim());
+  return {.batch = array.shape(0),
+          .height = array.shape(2),
+          .width = array.shape(3),
+          .channels = array.shape(1)};
+}
+
+std::vector<Session::Input> sources_of(const Session& session,
+                                       const std::vector<FloatArray>& arrays) {
+  std::vector<Session::Input> inputs;
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    const std::string name =
+        i < session.inputs().size() ? session.inputs()[i].name : std::to_string(i);
+    inputs.push_back({.data = arrays[i].data(), .shape = shape_of(arrays[i], name)});
+  }
+  return inputs;
+}
+
+/// Runs without the GIL. The session's lock is only ever waited for without the GIL, so that the
+/// output arrays can be made while it is held.
+std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arrays) {
+  const std::vector<Session::Input> inputs = sources_of(session, arrays);
+  std::vector<FloatArray> outputs;
+  {
+    const py::gil_scoped_release release;
+    session.run(inputs, [&outputs](std::size_t /*index*/, const Shape& shape) {
+      const py::gil_scoped_acquire acquire;
+      return outputs
+          .emplace_back(std::vector{shape.batch, shape.channels, shape.height, shape.width})
+          .mutable_data();
+    });
+  }
+  return outputs;
+}
+
+void run_into(Session& session, const std::vector<FloatArray>& arrays,
+              std::vector<FloatArray> outputs) {
+  const std::vector<Session::Input> inputs = sources_of(session, arrays);
+  std::vector<Session::Input> targets;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    targets.push_back({.data = outputs[i].mutable_data(),
+                       .shape = shape_of(outputs[i], session.outputs().at(i))});
+  }
+  QPP_CHECK(targets.size() == session.outputs().size(), ShapeError, "out: expected ",
+            session.outputs().size(), " arrays, got ", targets.size());
+  const py::gil_scoped_release release;
+  session.run(inputs, [&](std::size_t index, const Shape& shape) {
+    QPP_CHECK(targets[index].shape == shape, ShapeError, "out: expected shape ", to_string(shape),
+              " for output '", session.outputs()[index], "', got ",
+              to_string(targets[index].shape));
+    return const_cast<float*>(targets[index].data);
+  });
+}
+
+py::list shape_list(const std::array<std::optional<std::int64_t>, 4>& shape) {
+  py::list sizes;
+  for (const auto& size : shape) sizes.append(size);
+  return sizes;
+}
+
+py::dict to_dict(const StepInfo& info) {
+  py::dict step;
+  step["node"] = info.node;
+  step["op"] = info.op;
+  step["kernel"] = info.kernel;
+  step["dtype"] = info.dtype;
+  step["shape"] = info.shape.batch == 0
+                      ? py::object(py::none())
+                      : py::object(py::make_tuple(info.shape.batch, info.shape.height,
+                                                  info.shape.width, info.shape.channels));
+  return step;
+}
+
+/// Calls without the GIL, for everything that takes the session's lock.
+template <typename Call>
+auto without_gil(const Call& call) {
+  const py::gil_scoped_release release;
+  return call();
+}
+
+py::array_t<float> to_matrix(const float* data, std::size_t rows, std::size_t columns) {
+  return py::array_t<float>(
+      std::vector{static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)}, data);
+}
+
+}  // namespace
+
+void register_session(py::module_& module) {
+  py::class_<Session>(module, "Session")
+      .def(py::init([](const py::object& source, std::string scheme, int activation_bits,
+                       int threads, std::optional<std::string> static_bounds,
+                       std::string algorithm) {
+             const Model model = model_from(source);
+             const SessionOptions options{.scheme = std::move(scheme),
+                                          .activation_bits = activation_bits,
+                                          .threads = threads,
+                                          .static_bounds = std::move(static_bounds),
+                                          .algorithm = std::move(algorithm)};
+             const py::gil_scoped_release release;
+             return std::make_unique<Session>(model, options);
+           }),
+           py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,
+           py::arg("threads") = 1, py::arg("static_bounds") = py::none(),
+           py::arg("algorithm") = "auto")
+      .def_property_readonly("inputs",
+                             [](const Session& session) {
+                               py::list inputs;
+                               for (const Model::Input& input : session.inputs()) {
+                                 inputs.append(py::make_tuple(input.name, shape_list(input.shape)));
+                               }
+                               return inputs;
+                             })
+      .def_property_readonly("outputs", &Session::outputs)
+      .def("run", &run, py::arg("inputs"))
+      .def("run_into", &run_into, py::arg("inputs"), py::arg("outputs"))
+      .def("qparams",
+           [](const Session& session) {
+             const auto bounds = without_gil([&] { return session.bounds(); });
+             static_assert(sizeof(Range) == 2 * sizeof(float));
+             return to_matrix(reinterpret_cast<const float*>(bounds.data()), bounds.size(), 2);
+           })
+      .def("features",
+           [](const Session& session) {
+             const auto features = without_gil([&] { return session.features(); });
+             return to_matrix(features.data(), features.size() / kFeatures, kFeatures);
+           })
+      .def("stats",
+           [](const Session& session) {
+             const auto stats = without_gil([&] { return session.stats(); });
+             py::dict clamps;
+             for (const auto& [value, count] : stats.clamps) clamps[py::str(value)] = count;
+             py::dict result;
+             result["runs"] = stats.runs;
+             result["predictions"] = stats.predictions;
+             result["clamps"] = clamps;
+             return result;
+           })
+      .def("explain",
+           [](const Session& session) {
+             const auto steps = without_gil([&] { return session.explain(); });
+             py::list result;
+             for (const StepInfo& step : steps) result.append(to_dict(step));
+             return result;
+           })
+      .def("memory", [](const Session& session) {
+        const auto arena = without_gil([&] { return session.arena_bytes(); });
+        py::dict result;
+        result["weights"] = session.weight_bytes();
+        result["arena"] = arena;
+        return result;
+      });
+}
+
+}  // namespace qpp

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/output_stage.h"
+
+namespace qpp {
+
+/// One tile of a convolution: up to `mr` output pixels of the kernel's row in variants.inc, all
+/// filters.
+///
+///   dst[p, f] = output( sum over tap, c of src[p, tap][c] * weights[f][tap][c] )
+///
+/// Pixels are NHWC rows of padded channels, so `channels` successive elements lie at each source
+/// pointer.
+struct ConvArgs {
+  // Where the sources of output pixel p (0 <= p < mr) lie, by family:
+  // conv: pixels[tap * mr + p]; a border tap points to a pixel full of zero points; for p >=
+  // pixel_count any valid pixel.
+  const void* const* pixels = nullptr;
+  // conv3x3s1: src + (ky * src_row_stride + (p + kx) * src_pixel_stride), in elements, for tap = ky
+  // * 3 + kx, all inside the image for p < pixel_count; such calls have pixel_count == mr.
+  const void* src = nullptr;
+  std::int64_t src_row_stride = 0;
+  std::int64_t src_pixel_stride = 0;
+
+  std::int64_t taps = 0;
+  std::int64_t channels = 0;      // per tap, a multiple of the packing's kr; each source pixel is
+                                  // readable up to the next multiple of 8
+  std::int64_t pixel_count = 0;   // 1 .. mr
+  std::int64_t filters = 0;       // a multiple of 8
+  const void* weights = nullptr;  // pack.h, with the row's nr and kr; 64-byte aligned
+  void* dst = nullptr;  // pixel p, filter f at dst[p * dst_stride + f]; other bytes stay untouched
+  std::int64_t dst_stride = 0;          // elements
+  const OutputStage* output = nullptr;  // arrays hold round_up(filters, nr) elements
+};
+
+using ConvFunction = void (*)(const ConvArgs& args);
+
+enum class ConvFamily : std::uint8_t { conv, conv3x3s1 };
+
+struct ConvKernel {
+  KernelInfo info;
+  ConvFamily family;
+  DType dst;
+  DType src;
+  DType weights;
+  int mr;  // output pixels of a tile
+  int nr;  // filters of a packed block
+  int kr;  // channels that lie together in a packed block
+  ConvFunction function;
+};
+
+}  // namespace qpp

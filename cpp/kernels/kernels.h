@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The contract of a kernel.
+//
+// A kernel can:    read and write the memory that its args struct names; assume what the args'
+// comments promise. A kernel cannot: allocate, throw, lock, start threads, keep state, read the
+// environment, call the operating system,
+//                  know tensors or graphs, read or write one byte more than its box states.
+//
+// Each family has one header (args struct and function type), a readable reference (*_ref.cpp) that
+// is correct everywhere, and variants under neon/. variants.inc has one row per kernel: it declares
+// the function, offers it to select.h and puts it before checkkernels. Deleting neon/ and its rows
+// leaves a correct engine.
+//
+// A name tells what a kernel is:
+// <op>[s<stride>]_<dst>_<src>[_<weights>][_<rows>x<columns>]_<engine>[_<feature>].
+//   types     f32, f16; qai8: int8 with scale and zero point; qsi8cx: symmetric int8, one scale per
+//   output channel tile      output pixels x output channels that one call holds in registers
+//   engine    ref, neon; feature: the extension beyond Armv8-A that the file is compiled for
+#pragma once
+
+#include <cstdint>
+
+#include "base/cpu.h"
+#include "tensor/dtype.h"
+
+namespace qpp {
+
+/// What every row of variants.inc has, whatever its family.
+struct KernelInfo {
+  const char* name;
+  CpuFeatures needs;
+};
+
+}  // namespace qpp

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/conv.h"
+#include "kernels/neon/vectors.h"
+
+namespace qpp {
+
+// Where the sources of a tile lie. To a kernel, a source is a sequence of runs; in each run it
+// reads channels() successive elements of every pixel, and the weights in step with them:
+//
+//   for (Source source(args); source.valid(); source.next()) ...
+
+/// Family conv: one run per tap, each pixel found by a pointer.
+template <typename T, int kPixels>
+class PointerSource {
+ public:
+  QPP_NEON_INLINE explicit PointerSource(const ConvArgs& args)
+      : pointers_(args.pixels), runs_(args.taps), channels_(args.channels) {}
+
+  [[nodiscard]] QPP_NEON_INLINE bool valid() const { return runs_ > 0; }
+  [[nodiscard]] QPP_NEON_INLINE std::int64_t channels() const { return channels_; }
+  [[nodiscard]] QPP_NEON_INLINE const T* pixel(int p) const {
+    return static_cast<const T*>(pointers_[p]);
+  }
+  QPP_NEON_INLINE void next() {
+    pointers_ += kPixels;
+    --runs_;
+  }
+
+ private:
+  const void* const* pointers_;
+  std::int64_t runs_;
+  std::int64_t channels_;
+};
+
+/// Family conv3x3s1: affine addresses. Where pixels lie without gaps, the three taps of a kernel
+/// row are one run of 3 * channels elements.
+template <typename T, int kPixels>
+class Interior3x3Source {
+ public:
+  QPP_NEON_INLINE explicit Interior3x3Source(const ConvArgs& args)
+      : src_(static_cast<const T*>(args.src)), pixel_stride_(args.src_pixel_stride) {
+    const int taps_per_run = args.src_pixel_stride == args.channels ? 3 : 1;
+    channels_ = args.channels * taps_per_run;
+    runs_per_row_ = 3 / taps_per_run;
+    runs_in_row_ = runs_per_row_;
+    next_row_ = args.src_row_stride - (runs_per_row_ - 1) * args.src_pixel_stride;
+  }
+
+  [[nodiscard]] QPP_NEON_INLINE bool valid() const { return rows_ > 0; }
+  [[nodiscard]] QPP_NEON_INLINE std::int64_t channels() const { return channels_; }
+  [[nodiscard]] QPP_NEON_INLINE const T* pixel(int p) const { return src_ + p * pixel_stride_; }
+  QPP_NEON_INLINE void next() {
+    if (--runs_in_row_ > 0) {
+      src_ += pixel_stride_;
+      return;
+    }
+    src_ += next_row_;
+    runs_in_row_ = runs_per_row_;
+    --rows_;
+  }
+
+ private:
+  const T* src_;
+  std::int64_t pixel_stride_;
+  std::int64_t channels_;
+  std::int64_t next_row_;
+  int runs_per_row_;
+  int runs_in_row_;
+  int rows_ = 3;
+};
+
+}  // namespace qpp

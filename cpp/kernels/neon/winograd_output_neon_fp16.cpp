@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "kernels/neon/output_stage_neon.h"
+#include "kernels/neon/vectors.h"
+#include "kernels/variants.h"
+
+namespace qpp {
+namespace {
+
+constexpr int kPowers = 2 * kWinogradTile - 1;  // of a, in the multipliers of a tile
+
+/// Six vectors of one row or column of sums, times A^T.
+QPP_NEON_INLINE void transform_sums(const float16x8_t (&m)[kWinogradPatch],
+                                    float16x8_t (&z)[kWinogradTile]) {
+  const float16x8_t two = vdupq_n_f16(2);
+  const float16x8_t four = vdupq_n_f16(4);
+  const float16x8_t eight = vdupq_n_f16(8);
+  const float16x8_t even_a = vaddq_f16(m[1], m[2]);
+  const float16x8_t odd_a = vsubq_f16(m[1], m[2]);
+  const float16x8_t even_b = vaddq_f16(m[3], m[4]);
+  const float16x8_t odd_b = vsubq_f16(m[3], m[4]);
+  z[0] = vaddq_f16(vaddq_f16(m[0], even_a), even_b);
+  z[3] = vfmaq_f16(vaddq_f16(m[5], odd_a), eight, odd_b);
+  z[1] = vfmaq_f16(odd_a, two, odd_b);
+  z[2] = vfmaq_f16(even_a, four, even_b);
+}
+
+/// OutputStage for eight filters in fp16: from Z to levels.
+template <bool kTanh>
+class HalfStage {
+ public:
+  QPP_NEON_INLINE HalfStage(const OutputStage& stage, std::int64_t filter)
+      : lo_(vdupq_n_f16(static_cast<float16_t>(stage.lo))),
+        hi_(vdupq_n_f16(static_cast<float16_t>(stage.hi))),
+        post_scale_(vdupq_n_f32(stage.post_scale)) {
+    const float32x4_t largest = vdupq_n_f32(65504);
+    Float8 multiplier = load(stage.multiplier + filter);
+    for (half* power = multipliers_; power != multipliers_ + kPowers * 8; power += 8) {
+      store(power,
+            narrow({vminq_f32(multiplier.low, largest), vminq_f32(multiplier.high, largest)}));
+      multiplier = {vmulq_n_f32(multiplier.low, kWinogradA),
+                    vmulq_n_f32(multiplier.high, kWinogradA)};
+    }
+    store(bias_, narrow(load(stage.bias + filter)));
+  }
+
+  /// The level of z[i, j], power = i + j.
+  [[nodiscard]] QPP_NEON_INLINE float16x8_t level(float16x8_t z, int power) const {
+    const half* bias = bias_;
+    forget(bias);
+    float16x8_t level = vfmaq_f16(load(bias), z, load(multipliers_ + power * 8));
+    if (kTanh) {
+      const Float8 wide = widen(level);
+      level = narrow({vmulq_f32(tanh_shared(wide.low), post_scale_),
+                      vmulq_f32(tanh_shared(wide.high), post_scale_)});
+    }
+    return vminq_f16(vmaxq_f16(level, lo_), hi_);
+  }
+
+ private:
+  half multipliers_[kPowers * 8];  // by a^0 .. a^6
+  half bias_[8];
+  float16x8_t lo_;
+  float16x8_t hi_;
+  float32x4_t post_scale_;
+};
+
+/// Stores eight filters of pixels, and measures their range if it is wanted.
+template <bool kRange>
+class HalfWriter {
+ public:
+  using Dst = half;
+
+  QPP_NEON_INLINE explicit HalfWriter(const OutputStage& stage)
+      : range_(stage.range),
+        lo_(vdupq_n_f16(static_cast<float16_t>(INFINITY))),
+        hi_(vdupq_n_f16(static_cast<float16_t>(-INFINITY))) {}
+  QPP_NEON_INLINE void write_row(half* dst, std::int64_t stride,
+                                 const float16x8_t (&levels)[kWinogradTile]) const {
+#pragma GCC unroll 4
+    for (int j = 0; j < kWinogradTile; ++j) store(dst + j * stride, levels[j]);
+  }
+  QPP_NEON_INLINE void copy_pixel(half* dst, const half* src) {
+    const float16x8_t pixel = load(src);
+    store(dst, pixel);
+    measure(pixel);
+  }
+  QPP_NEON_INLINE void measure(float16x8_t levels) {
+    if (!kRange) return;
+    lo_ = vminq_f16(lo_, levels);
+    hi_ = vmaxq_f16(hi_, levels);
+  }
+  QPP_NEON_INLINE void finish() const {
+    if (!kRange) return;
+    widen(*range_, static_cast<float>(vminvq_f16(lo_)));
+    widen(*range_, static_cast<float>(vmaxvq_f16(hi_)));
+  }
+
+ private:
+  Range* range_;
+  float16x8_t lo_;
+  float16x8_t hi_;
+};
+
+/// Stores eight filters of pixels as int8, rounded half to even.
+class Int8Writer {
+ public:
+  using Dst = std::int8_t;
+
+  QPP_NEON_INLINE explicit Int8Writer(const OutputStage& stage)
+      : zero_point_(vdupq_n_s8(static_cast<std::int8_t>(stage.zero_point))) {}
+  QPP_NEON_INLINE void write_row(std::int8_t* dst, std::int64_t stride,
+                                 const float16x8_t (&levels)[kWinogradTile]) const {
+    write_two(dst, stride, levels[0], levels[1]);
+    write_two(dst + 2 * stride, stride, levels[2], levels[3]);
+  }
+  QPP_NEON_INLINE void copy_pixel(std::int8_t* dst, const std::int8_t* src) const {
+    vst1_s8(dst, vld1_s8(src));
+  }
+  QPP_NEON_INLINE void measure(float16x8_t) const {}
+  QPP_NEON_INLINE void finish() const {}
+
+ private:
+  QPP_NEON_INLINE void write_two(std::int8_t* dst, std::int64_t stride, float16x8_t first,
+                                 float16x8_t second) const {
+    const int8x16_t bytes =
+        vaddq_s8(vuzp1q_s8(round_to_low_byte(first), round_to_low_byte(second)), zero_point_);
+    vst1_s8(dst, vget_low_s8(bytes));
+    vst1_s8(dst + stride, vget_high_s8(bytes));
+  }
+  /// Between 1024 and 2048 a unit in the last place of fp16 is 1: the even bytes are the integers.
+  QPP_NEON_INLINE static int8x16_t round_to_low_byte(float16x8_t level) {
+    return vreinterpretq_s8_f16(vaddq_f16(level, vdupq_n_f16(1536)));
+  }
+
+  int8x16_t zero_point_;
+};
+
+template <typename Writer, bool kTanh>
+QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
+  using Dst = Writer::Dst;
+  const HalfStage<kTanh> stage(*args.output, args.filter);
+  Writer writer(*args.output);
+  const half* m = static_cast<const half*>(args.m);
+  const std::int64_t point_stride = args.block_tiles * kWinogradGroup;
+  for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
+    float16x8_t columns[kWinogradTile][kWinogradPatch];
+#pragma GCC unroll 6
+    for (int j = 0; j < kWinogradPatch; ++j) {
+      float16x8_t column[kWinogradPatch];
+      float16x8_t z[kWinogradTile];
+#pragma GCC unroll 6
+      for (int i = 0; i < kWinogradPatch; ++i) {
+        column[i] = load(m + (i * kWinogradPatch + j) * point_stride);
+      }
+      transform_sums(column, z);
+#pragma GCC unroll 4
+      for (int i = 0; i < kWinogradTile; ++i) columns[i][j] = z[i];
+    }
+    m += kWinogradGroup;
+
+    // A tile that sticks out of the image is written aside, and what is inside copied.
+    const std::int64_t columns_left = args.columns - tile * kWinogradTile;
+    const bool whole = args.rows >= kWinogradTile && columns_left >= kWinogradTile;
+    Dst* dst = static_cast<Dst*>(args.dst) + tile * kWinogradTile * args.dst_pixel_stride;
+    Dst aside[kWinogradTile * kWinogradTile * kWinogradGroup];
+    Dst* const to = whole ? dst : aside;
+    const std::int64_t row_stride = whole ? args.dst_row_stride : kWinogradTile * kWinogradGroup;
+    const std::int64_t pixel_stride = whole ? args.dst_pixel_stride : kWinogradGroup;
+#pragma GCC unroll 4
+    for (int i = 0; i < kWinogradTile; ++i) {
+      float16x8_t z[kWinogradTile];
+      transform_sums(columns[i], z);
+#pragma GCC unroll 4
+      for (int j = 0; j < kWinogradTile; ++j) z[j] = stage.level(z[j], i + j);
+      writer.write_row(to + i * row_stride, pixel_stride, z);
+      if (!whole) continue;
+#pragma GCC unroll 4
+      for (const float16x8_t levels : z) writer.measure(levels);
+    }
+    if (whole) continue;
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(args.rows, kWinogradTile); ++i) {
+      for (std::int64_t j = 0; j < std::min<std::int64_t>(columns_left, kWinogradTile); ++j) {
+        writer.copy_pixel(dst + i * args.dst_row_stride + j * args.dst_pixel_stride,
+                          aside + (i * kWinogradTile + j) * kWinogradGroup);
+      }
+    }
+  }
+  writer.finish();
+}
+
+template <typename Writer>
+QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
+  if (args.output->nonlinearity == Nonlinearity::tanh) {
+    output<Writer, true>(args);
+  } else {
+    output<Writer, false>(args);
+  }
+}
+
+}  // namespace
+
+void winograd4_output_f16_f16_neon_fp16(const WinogradOutputArgs& args) {
+  if (args.output->range != nullptr) {
+    output<HalfWriter<true>>(args);
+  } else {
+    output<HalfWriter<false>>(args);
+  }
+}
+
+void winograd4_output_qai8_f16_neon_fp16(const WinogradOutputArgs& args) {
+  output<Int8Writer>(args);
+}
+
+}  // namespace qpp

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "base/half.h"
+
+namespace qpp {
+
+/// From an accumulator to a stored value. One formula serves every convolution, reference and NEON
+/// alike, and is exact to the bit because each step is one IEEE operation:
+///
+///   level = fma(accumulator[f], multiplier[f], bias[f])
+///   level = tanh(level) * post_scale                      only for Nonlinearity::tanh
+///   level = min(max(level, lo), hi)
+///   int8:   q = round_half_even(level) + zero_point
+///   fp16:   value = half(level)
+///
+/// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
+/// accumulator to real numbers; for int8 output, `multiplier` and `bias` also hold 1/output scale,
+/// and lo, hi are the activation's bounds in output steps, cut to [qmin - zero_point, qmax -
+/// zero_point]. Behind a tanh the 1/output scale is `post_scale`. Nothing here is baked into packed
+/// weights: all scales are known only at run time.
+enum class Nonlinearity : std::uint8_t { clamp, tanh };
+
+/// Smallest and largest value seen; NaN in either says that one was met.
+struct Range {
+  float lo = INFINITY;
+  float hi = -INFINITY;
+};
+
+struct OutputStage {
+  const std::int32_t* correction =
+      nullptr;  // [filters] int8 source: accumulators start here, -zero_point_in * sum of weights
+  const float* multiplier = nullptr;  // [filters]
+  const float* bias = nullptr;        // [filters]
+  Nonlinearity nonlinearity = Nonlinearity::clamp;
+  float post_scale = 1;
+  float lo = -INFINITY;
+  float hi = INFINITY;
+  std::int32_t zero_point = 0;  // int8 destination only
+  Range* range = nullptr;  // fp16 destination only: widened by every stored value, padded channels
+                           // included; may be null
+};
+
+/// Adding it to a float of magnitude below 2^22 rounds half to even to an integer, which then
+/// stands in the low bits.
+inline constexpr float kRoundingMagic = 12582912.0F;  // 1.5 * 2^23
+
+/// round_half_even(level) + zero_point, for |level| <= 2^22 with a result that fits int8. NaN gives
+/// zero_point.
+inline std::int8_t round_to_int8(float level, std::int32_t zero_point) {
+  const auto rounded = std::bit_cast<std::uint32_t>(level + kRoundingMagic);
+  return static_cast<std::int8_t>(rounded + static_cast<std::uint32_t>(zero_point));
+}
+
+/// NEON's fmin(fmax(level, lo), hi): NaN passes through, and -0 becomes +0 where `lo` is +0. The
+/// bounds are neither NaN nor -0.
+inline float clamp_level(float level, float lo, float hi) {
+  level = level <= lo ? lo : level;
+  return level > hi ? hi : level;
+}
+
+inline constexpr float kTanhLimit = 10;  // tanh is 1 from here on, to float precision
+inline constexpr float kLog2E = 0x1.715476p+0F;
+inline constexpr float kLn2High = 0x1.62e4p-1F;  // 16 bits, so that n * kLn2High is exact
+inline constexpr float kLn2Low = 0x1.7f7d1cp-20F;
+
+/// tanh(x) = e / (e + 2) with e = exp(2x) - 1, within 6e-7 relative of the true value. Every step
+/// is one IEEE operation, so that the NEON twin gives the same bits.
+inline float tanh_shared(float x) {
+  const float y = 2.0F * clamp_level(x, -kTanhLimit, kTanhLimit);
+  const float shifted = std::fma(y, kLog2E, kRoundingMagic);
+  const float n = shifted - kRoundingMagic;
+  const float r = std::fma(n, -kLn2Low, std::fma(n, -kLn2High, y));  // |r| <= ln(2)/2
+  // exp(r) - 1 = r + r^2 * (1/2 + r/6 + r^2/24 + r^3/120 + r^4/720)
+  float p = std::fma(r, 1.0F / 720.0F, 1.0F / 120.0F);
+  p = std::fma(p, r, 1.0F / 24.0F);
+  p = std::fma(p, r, 1.0F / 6.0F);
+  p = std::fma(p, r, 0.5F);
+  p = std::fma(p * r, r, r);
+  // The integer n stands in the low bits of `shifted`; moved to the exponent it makes 2^n.
+  const float power =
+      std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) << 23) + 0x3f800000U);
+  const float e = std::fma(power, p, power - 1.0F);
+  return e / (e + 2.0F);
+}
+
+/// The level of one accumulator, before it is stored.
+inline float output_level(const OutputStage& stage, float accumulator, std::int64_t filter) {
+  float level = std::fma(accumulator, stage.multiplier[filter], stage.bias[filter]);
+  if (stage.nonlinearity == Nonlinearity::tanh) level = tanh_shared(level) * stage.post_scale;
+  return clamp_level(level, stage.lo, stage.hi);
+}
+
+/// Widens `range` to hold `other`. NaN, once in, stays: comparisons with it are false.
+inline void widen(Range& range, const Range& other) {
+  range.lo = range.lo <= other.lo || std::isnan(range.lo) ? range.lo : other.lo;
+  range.hi = range.hi >= other.hi || std::isnan(range.hi) ? range.hi : other.hi;
+}
+
+inline void widen(Range& range, float value) { widen(range, {.lo = value, .hi = value}); }
+
+inline void store(const OutputStage& stage, float level, half* dst) {
+  *dst = to_half(level);
+  if (stage.range != nullptr) widen(*stage.range, to_float(*dst));
+}
+
+inline void store(const OutputStage& stage, float level, std::int8_t* dst) {
+  *dst = round_to_int8(level, stage.zero_point);
+}
+
+}  // namespace qpp

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/half.h"
+
+namespace qpp {
+namespace {
+
+float largest_magnitude(const float* values, std::int64_t count) {
+  float largest = 0;
+  for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
+  return largest;
+}
+
+void write(std::byte* data, std::int64_t index, DType dtype, float value) {
+  switch (dtype) {
+    case DType::f32:
+      std::memcpy(data + index * 4, &value, 4);
+      break;
+    case DType::f16: {
+      const half narrow = to_half(value);
+      std::memcpy(data + index * 2, &narrow, 2);
+      break;
+    }
+    case DType::qai8:
+    case DType::qsi8:
+      data[index] = static_cast<std::byte>(static_cast<std::int8_t>(value));
+      break;
+  }
+}
+
+}  // namespace
+
+PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,
+                                std::int64_t taps, DType dtype, int nr, int kr) {
+  PackedWeights packed;
+  packed.dtype = dtype;
+  packed.filters = filters;
+  packed.taps = taps;
+  packed.channels = round_up<std::int64_t>(channels, kr);
+  const std::int64_t padded_filters = round_up<std::int64_t>(filters, nr);
+  packed.data.resize(static_cast<std::size_t>(padded_filters * taps * packed.channels) *
+                     size_of(dtype));
+  packed.scales.assign(static_cast<std::size_t>(padded_filters), 1.0F);
+  packed.sums.assign(static_cast<std::size_t>(padded_filters), 0);
+
+  for (std::int64_t f = 0; f < filters; ++f) {
+    const float* filter = weights + f * channels * taps;
+    const float largest = largest_magnitude(filter, channels * taps);
+    const bool quantized = dtype == DType::qsi8;
+    const float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
+    std::int32_t sum = 0;
+    for (std::int64_t tap = 0; tap < taps; ++tap) {
+      for (std::int64_t c = 0; c < channels; ++c) {
+        float value = filter[c * taps + tap];
+        if (quantized) {
+          value = std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F);
+          sum += static_cast<std::int32_t>(value);
+        }
+        const std::int64_t block = (f / nr * taps + tap) * (packed.channels / kr) + c / kr;
+        write(packed.data.data(), (block * nr + f % nr) * kr + c % kr, dtype, value);
+      }
+    }
+    packed.scales[static_cast<std::size_t>(f)] = scale;
+    packed.sums[static_cast<std::size_t>(f)] = sum;
+  }
+  return packed;
+}
+
+}  // namespace qpp

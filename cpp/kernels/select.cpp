@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/select.h"
+
+#include <cstdlib>
+#include <string>
+
+#include "base/check.h"
+#include "kernels/variants.h"
+
+namespace qpp {
+
+const std::vector<ConvKernel>& conv_kernels() {
+  static const std::vector<ConvKernel> kernels = {
+#define QPP_CONV(name, family, dst, src, weights, mr, nr, kr, needs) \
+  {{#name, needs}, ConvFamily::family, DType::dst, DType::src, DType::weights, mr, nr, kr, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<WinogradInputKernel>& winograd4_input_kernels() {
+  static const std::vector<WinogradInputKernel> kernels = {
+#define QPP_WINOGRAD4_INPUT(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<WinogradMultiplyKernel>& winograd4_multiply_kernels() {
+  static const std::vector<WinogradMultiplyKernel> kernels = {
+#define QPP_WINOGRAD4_MULTIPLY(name, dst, src, weights, needs) \
+  {{#name, needs}, DType::dst, DType::src, DType::weights, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<WinogradOutputKernel>& winograd4_output_kernels() {
+  static const std::vector<WinogradOutputKernel> kernels = {
+#define QPP_WINOGRAD4_OUTPUT(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<QuantizeKernel>& quantize_kernels() {
+  static const std::vector<QuantizeKernel> kernels = {
+#define QPP_QUANTIZE(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<DequantizeKernel>& dequantize_kernels() {
+  static const std::vector<DequantizeKernel> kernels = {
+#define QPP_DEQUANTIZE(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<MinMaxKernel>& minmax_kernels() {
+  static const std::vector<MinMaxKernel> kernels = {
+#define QPP_MINMAX(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<MeanKernel>& mean_kernels() {
+  static const std::vector<MeanKernel> kernels = {
+#define QPP_MEAN(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<QuantileKernel>& quantile_kernels() {
+  static const std::vector<QuantileKernel> kernels = {
+#define QPP_QUANTILE(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+std::vector<KernelInfo> all_kernels() {
+  std::vector<KernelInfo> all;
+  const auto append = [&all](const auto& kernels) {
+    for (const auto& kernel : kernels) all.push_back(kernel.info);
+  };
+  append(conv_kernels());
+  append(winograd4_input_kernels());
+  append(winograd4_multiply_kernels());
+  append(winograd4_output_kernels());
+  append(quantize_kernels());
+  append(dequantize_kernels());
+  append(minmax_kernels());
+  append(mean_kernels());
+  append(quantile_kernels());
+  return all;
+}
+
+namespace {
+
+bool is_reference(const KernelInfo& info) { return std::string_view(info.name).ends_with("_ref"); }
+
+/// The last row that `fits` and is allowed; the row forced by name before all others.
+template <typename Kernel, typename Fits>
+const Kernel* last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
+                         std::string_view forced, const Fits& fits) {
+  const Kernel* match = nullptr;
+  for (const Kernel& kernel : kernels) {
+    if (!fits(kernel) || !selection.allows(kernel.info)) continue;
+    if (forced == kernel.info.name) return &kernel;
+    match = &kernel;
+  }
+  return match;
+}
+
+template <typename Kernel>
+const Kernel& last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
+                         std::string_view forced) {
+  const Kernel* match = last_match(kernels, selection, forced, [](const Kernel&) { return true; });
+  QPP_ASSUME(match != nullptr);
+  return *match;
+}
+
+}  // namespace
+
+KernelSelection KernelSelection::from_environment() {
+  const char* forced = std::getenv("QPP_FORCE_KERNEL");
+  return {detect_cpu_features(), forced == nullptr ? "" : forced};
+}
+
+KernelSelection::KernelSelection(const CpuFeatures& cpu, std::string_view forced)
+    : cpu_(cpu), forced_(forced) {
+  if (forced.empty() || forced == "ref" || forced == "neon") return;
+  for (const KernelInfo& info : all_kernels()) {
+    if (forced != info.name) continue;
+    QPP_CHECK(cpu.covers(info.needs), UnsupportedError, "QPP_FORCE_KERNEL=", forced,
+              ": this CPU cannot run that kernel");
+    return;
+  }
+  throw UnsupportedError(
+      concat("QPP_FORCE_KERNEL=", forced, ": expected \"ref\", \"neon\" or the name of a kernel"));
+}
+
+bool KernelSelection::allows(const KernelInfo& info) const {
+  return cpu_.covers(info.needs) && (forced_ != "ref" || is_reference(info));
+}
+
+const ConvKernel& KernelSelection::conv(DType dst, DType src) const {
+  const ConvKernel* match =
+      last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
+        return kernel.family == ConvFamily::conv && kernel.dst == dst && kernel.src == src;
+      });
+  QPP_ASSUME(match != nullptr);
+  return *match;
+}
+
+const ConvKernel* KernelSelection::conv3x3s1(const ConvKernel& general) const {
+  return last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
+    return kernel.family == ConvFamily::conv3x3s1 && kernel.dst == general.dst &&
+           kernel.src == general.src && kernel.weights == general.weights &&
+           kernel.mr == general.mr && kernel.nr == general.nr && kernel.kr == general.kr;
+  });
+}
+
+Winograd4Kernels KernelSelection::winograd4(DType dst, DType src) const {
+  const WinogradMultiplyKernel& multiply = last_match(winograd4_multiply_kernels(), *this, forced_);
+  const Winograd4Kernels kernels{
+      .input = last_match(winograd4_input_kernels(), *this, forced_,
+                          [&](const WinogradInputKernel& kernel) {
+                            return kernel.src == src && kernel.dst == multiply.src;
+                          }),
+      .multiply = &multiply,
+      .output = last_match(winograd4_output_kernels(), *this, forced_,
+                           [&](const WinogradOutputKernel& kernel) {
+                             return kernel.dst == dst && kernel.src == multiply.dst;
+                           })};
+  QPP_ASSUME(kernels.input != nullptr && kernels.output != nullptr);
+  return kernels;
+}
+
+const QuantizeKernel& KernelSelection::quantize() const {
+  return last_match(quantize_kernels(), *this, forced_);
+}
+const DequantizeKernel& KernelSelection::dequantize() const {
+  return last_match(dequantize_kernels(), *this, forced_);
+}
+const MinMaxKernel& KernelSelection::minmax() const {
+  return last_match(minmax_kernels(), *this, forced_);
+}
+const MeanKernel& KernelSelection::mean() const {
+  return last_match(mean_kernels(), *this, forced_);
+}
+const QuantileKernel& KernelSelection::quantile() const {
+  return last_match(quantile_kernels(), *this, forced_);
+}
+
+}  // namespace qpp

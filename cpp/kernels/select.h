@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/conv.h"
+#include "kernels/quantize.h"
+#include "kernels/statistics.h"
+#include "kernels/winograd.h"
+
+namespace qpp {
+
+/// The kernels of a Winograd convolution, which agree about the type of V and M.
+struct Winograd4Kernels {
+  const WinogradInputKernel* input;
+  const WinogradMultiplyKernel* multiply;
+  const WinogradOutputKernel* output;
+};
+
+/// Which rows of variants.inc may be chosen on a CPU. QPP_FORCE_KERNEL narrows them: "ref" or
+/// "neon" keep one engine (the reference still serves where the other has nothing), a full name is
+/// chosen wherever its family and types fit.
+class KernelSelection {
+ public:
+  /// For the running CPU and the environment variable. Throws UnsupportedError for a name that does
+  /// not exist or that this CPU cannot run.
+  static KernelSelection from_environment();
+  KernelSelection(const CpuFeatures& cpu, std::string_view forced);
+
+  /// The general convolution for these types; it always exists.
+  [[nodiscard]] const ConvKernel& conv(DType dst, DType src) const;
+  /// The 3x3 stride 1 interior kernel that shares the packed weights of `general`, or null.
+  [[nodiscard]] const ConvKernel* conv3x3s1(const ConvKernel& general) const;
+  /// The 3x3 stride 1 convolution by Winograd's algorithm for these types; it always exists.
+  [[nodiscard]] Winograd4Kernels winograd4(DType dst, DType src) const;
+  [[nodiscard]] const QuantizeKernel& quantize() const;
+  [[nodiscard]] const DequantizeKernel& dequantize() const;
+  [[nodiscard]] const MinMaxKernel& minmax() const;
+  [[nodiscard]] const MeanKernel& mean() const;
+  [[nodiscard]] const QuantileKernel& quantile() const;
+
+  [[nodiscard]] bool allows(const KernelInfo& info) const;
+
+ private:
+  CpuFeatures cpu_;
+  std::string forced_;
+};
+
+/// All rows of variants.inc, in order.
+const std::vector<ConvKernel>& conv_kernels();
+const std::vector<WinogradInputKernel>& winograd4_input_kernels();
+const std::vector<WinogradMultiplyKernel>& winograd4_multiply_kernels();
+const std::vector<WinogradOutputKernel>& winograd4_output_kernels();
+const std::vector<QuantizeKernel>& quantize_kernels();
+const std::vector<DequantizeKernel>& dequantize_kernels();
+const std::vector<MinMaxKernel>& minmax_kernels();
+const std::vector<MeanKernel>& mean_kernels();
+const std::vector<QuantileKernel>& quantile_kernels();
+/// The common part of all of them.
+std::vector<KernelInfo> all_kernels();
+
+}  // namespace qpp

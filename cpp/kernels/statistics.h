@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "kernels/output_stage.h"
+
+namespace qpp {
+
+/// The real elements of a tensor: `channels` of every `stride` successive ones, `pixels` times.
+struct StatisticsSource {
+  const half* data = nullptr;
+  std::int64_t pixels = 0;    // >= 1
+  std::int64_t channels = 0;  // >= 1
+  std::int64_t stride =
+      0;  // a multiple of 8, >= channels; the elements between are readable but do not count
+};
+
+/// range = the smallest and the largest element; both NaN when an element is NaN.
+struct MinMaxArgs {
+  StatisticsSource src;
+  Range* range = nullptr;
+};
+using MinMaxFunction = void (*)(const MinMaxArgs& args);
+struct MinMaxKernel {
+  KernelInfo info;
+  MinMaxFunction function;
+};
+
+/// mean = sum / count, the same bits on every machine, because the order of additions is fixed:
+/// lane l of 8 sums the channels c = l (mod 8) in float over blocks of kMeanBlock vectors of 8 (a
+/// pixel has stride/8, in memory order), each block's lanes are added to doubles, and the eight
+/// doubles are added from lane 0 to lane 7.
+inline constexpr std::int64_t kMeanBlock = 64;
+struct MeanArgs {
+  StatisticsSource src;
+  float* mean = nullptr;
+};
+using MeanFunction = void (*)(const MeanArgs& args);
+struct MeanKernel {
+  KernelInfo info;
+  MeanFunction function;
+};
+
+/// values[i] = the element of rank ranks[i] (0 is the smallest), exactly. Elements are finite.
+struct QuantileArgs {
+  StatisticsSource src;
+  const std::int64_t* ranks = nullptr;  // [rank_count], each in 0 .. pixels * channels - 1
+  std::int64_t rank_count = 0;          // 1 .. kMaxRanks
+  float* values = nullptr;              // [rank_count]
+  void* scratch = nullptr;  // quantile_scratch_bytes(pixels * channels), 64-byte aligned
+};
+using QuantileFunction = void (*)(const QuantileArgs& args);
+inline constexpr std::int64_t kMaxRanks = 8;
+
+/// Room for a histogram over all 2^16 half values, or for a copy of the elements.
+constexpr std::size_t quantile_scratch_bytes(std::int64_t elements) {
+  const std::size_t copy = (static_cast<std::size_t>(elements) + 64) * sizeof(half);
+  constexpr std::size_t kHistogram = std::size_t{65536} * sizeof(std::uint32_t);
+  return copy > kHistogram ? copy : kHistogram;
+}
+struct QuantileKernel {
+  KernelInfo info;
+  QuantileFunction function;
+};
+
+}  // namespace qpp

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+
+#include "kernels/variants.h"
+
+namespace qpp {
+namespace {
+
+template <typename Visit>
+void for_each_element(const StatisticsSource& src, const Visit& visit) {
+  for (std::int64_t p = 0; p < src.pixels; ++p) {
+    for (std::int64_t c = 0; c < src.channels; ++c) visit(src.data[p * src.stride + c]);
+  }
+}
+
+/// Halves in the order of these keys are in the order of their values; -0 comes before +0.
+std::uint16_t order_key(half value) {
+  return static_cast<std::uint16_t>((value.bits & 0x8000U) != 0 ? ~value.bits
+                                                                : value.bits | 0x8000U);
+}
+
+half from_order_key(std::uint32_t key) {
+  return half{static_cast<std::uint16_t>((key & 0x8000U) != 0 ? key & 0x7fffU : ~key)};
+}
+
+}  // namespace
+
+void minmax_f32_f16_ref(const MinMaxArgs& args) {
+  Range range;
+  for_each_element(args.src, [&range](half value) { widen(range, to_float(value)); });
+  *args.range = range;
+}
+
+void mean_f32_f16_ref(const MeanArgs& args) {
+  constexpr int kLanes = 8;
+  const StatisticsSource& src = args.src;
+  std::array<double, kLanes> total{};
+  std::array<float, kLanes> block{};
+  std::int64_t vectors = 0;
+  const auto flush = [&] {
+    for (int lane = 0; lane < kLanes; ++lane) total[lane] += static_cast<double>(block[lane]);
+    block.fill(0);
+    vectors = 0;
+  };
+  for (std::int64_t p = 0; p < src.pixels; ++p) {
+    for (std::int64_t c = 0; c < src.channels; c += kLanes) {
+      for (std::int64_t lane = 0; lane < kLanes && c + lane < src.channels; ++lane) {
+        block[lane] += to_float(src.data[p * src.stride + c + lane]);
+      }
+      if (++vectors == kMeanBlock) flush();
+    }
+  }
+  flush();
+  double sum = 0;
+  for (const double lane : total) sum += lane;
+  *args.mean = static_cast<float>(sum / static_cast<double>(src.pixels * src.channels));
+}
+
+void quantile_f32_f16_ref(const QuantileArgs& args) {
+  constexpr std::int64_t kKeys = 65536;
+  auto* histogram = static_cast<std::uint32_t*>(args.scratch);
+  std::fill_n(histogram, kKeys, 0U);
+  for_each_element(args.src, [histogram](half value) { ++histogram[order_key(value)]; });
+  for (std::int64_t i = 0; i < args.rank_count; ++i) {
+    std::int64_t below = 0;
+    std::uint32_t key = 0;
+    while (below + histogram[key] <= args.ranks[i]) below += histogram[key++];
+    args.values[i] = to_float(from_order_key(key));
+  }
+}
+
+}  // namespace qpp

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/conv.h"
+#include "kernels/quantize.h"
+#include "kernels/statistics.h"
+#include "kernels/winograd.h"
+
+/// Declares every kernel of variants.inc.
+namespace qpp {
+
+#define QPP_CONV(name, family, dst, src, weights, mr, nr, kr, needs) \
+  void name(const ConvArgs& args);
+#define QPP_WINOGRAD4_INPUT(name, dst, src, needs) void name(const WinogradInputArgs& args);
+#define QPP_WINOGRAD4_MULTIPLY(name, dst, src, weights, needs) \
+  void name(const WinogradMultiplyArgs& args);
+#define QPP_WINOGRAD4_OUTPUT(name, dst, src, needs) void name(const WinogradOutputArgs& args);
+#define QPP_QUANTIZE(name, needs) void name(const QuantizeArgs& args);
+#define QPP_DEQUANTIZE(name, needs) void name(const DequantizeArgs& args);
+#define QPP_MINMAX(name, needs) void name(const MinMaxArgs& args);
+#define QPP_MEAN(name, needs) void name(const MeanArgs& args);
+#define QPP_QUANTILE(name, needs) void name(const QuantileArgs& args);
+#include "kernels/variants.inc"
+
+}  // namespace qpp

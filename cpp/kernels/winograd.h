@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+#include "kernels/output_stage.h"
+#include "kernels/pack.h"
+
+namespace qpp {
+
+/// 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3): a tile of 4x4 outputs takes 36 products
+/// per channel and filter instead of 144. With d the 6x6 sources of a tile (neighbours share two
+/// rows or columns), g the 3x3 weights of a filter and a channel, and o the elementwise product,
+///
+///   V = B^T d B,  U = G g G^T,  M = sum over c of U o V,  Z = A^T M A,
+///   convolution[i, j] = Z[i, j] * a^(i + j)
+///
+/// in three kernels: input (d to V), multiply (V to M) and output (M to stored values). U is
+/// computed once, when weights are packed. `Element` below is f16 in the NEON kernels, f32 in the
+/// reference.
+///
+/// The points of interpolation are 0, a, -a, b, -b and infinity with a = 11/16, b = 2a:
+///
+///         | a2*b2     0  -a2-b2     0  1  0 |        | 1/(a2*b2)                          |
+///         |     0 -a*b2     -b2     a  1  0 |        | 1/(2*a2*(a2-b2)) * (1,  a, a2)     |
+///   B^T = |     0  a*b2     -b2    -a  1  0 |    G = | 1/(2*a2*(a2-b2)) * (1, -a, a2)     |
+///         |     0 -a2*b     -a2     b  1  0 |        | 1/(2*b2*(b2-a2)) * (1,  b, b2)     |
+///         |     0  a2*b     -a2    -b  1  0 |        | 1/(2*b2*(b2-a2)) * (1, -b, b2)     |
+///         |     0 a2*b2       0 -a2-b2 0  1 |        | 0            0              1/a^3  |
+///
+///         | 1  1   1  1   1  0 |
+///   A^T = | 0  1  -1  2  -2  0 |    where a2 = a^2, b2 = b^2
+///         | 0  1   1  4   4  0 |
+///         | 0  1  -1  8  -8  1 |
+///
+/// Rounding errors of U, V and M reach the result amplified, in power by 15 per dimension with
+/// these points and by 32 with the usual 0, 1, -1, 2, -2, which halves the relative rms error. a,
+/// b, a2 and b2 are exact in fp16. A holds powers of two because the powers of a that it lacks are
+/// left to the output.
+///
+/// Scales: fp16 sources are taken as they are, int8 sources in 1/16 steps from their zero point, so
+/// that they lie within +-16, too. Packing multiplies the weights of each filter by the power of
+/// two that lets no sum of magnitudes pass fp16's range for any sources within
+/// +-kWinogradSourceLimit. int8 therefore cannot overflow; fp16 sources of random signs leave room
+/// for a hundred times more, up to 2700, where V itself might overflow.
+inline constexpr float kWinogradA = 0.6875F;
+inline constexpr float kWinogradSourceLimit = 16;
+inline constexpr float kWinogradStepsPerUnit = 16;  // of an int8 source
+
+inline constexpr int kWinogradTile = 4;       // outputs of a tile in each dimension
+inline constexpr int kWinogradPatch = 6;      // sources of a tile in each dimension
+inline constexpr int kWinogradPoints = 36;    // of V, U and M: point = row * 6 + column
+inline constexpr int kWinogradGroup = 8;      // tiles, channels and filters go in groups of eight
+inline constexpr int kWinogradMaxStrip = 16;  // successive tiles of one row that one call handles
+
+/// Where V of a block of tiles holds its elements: [point][tile / 8][c / 8][tile % 8][c % 8], for
+/// `block_tiles` and `channels` that are multiples of 8.
+constexpr std::int64_t winograd_v_index(std::int64_t point, std::int64_t tile, std::int64_t c,
+                                        std::int64_t block_tiles, std::int64_t channels) {
+  const std::int64_t group = point * (block_tiles / 8) + tile / 8;
+  return ((group * (channels / 8) + c / 8) * 8 + tile % 8) * 8 + c % 8;
+}
+
+/// Where M, eight filters of a block of tiles, holds its elements: [point][tile][f].
+constexpr std::int64_t winograd_m_index(std::int64_t point, std::int64_t tile, std::int64_t f,
+                                        std::int64_t block_tiles) {
+  return (point * block_tiles + tile) * 8 + f;
+}
+
+/// V of successive tiles of one row of tiles.
+struct WinogradInputArgs {
+  const void* rows[kWinogradPatch] = {};  // column 0 of the six rows of sources; a row beyond the
+                                          // image is one of zero points
+  std::int64_t width = 0;                 // columns of a row; those beyond count as zero points
+  std::int64_t first_column = 0;          // where the first tile's sources begin; may be negative
+  std::int64_t pixel_stride = 0;          // elements, a multiple of 8
+  std::int64_t channels = 0;     // as the user counts them; readable up to a multiple of 8, V of
+                                 // which is finite
+  std::int32_t zero_point = 0;   // of an int8 source
+  std::int64_t tiles = 0;        // 1 .. kWinogradMaxStrip
+  std::int64_t first_tile = 0;   // its place in the block
+  std::int64_t block_tiles = 0;  // a multiple of 8
+  void* v = nullptr;             // winograd_v_index(), channels rounded up to 8
+};
+using WinogradInputFunction = void (*)(const WinogradInputArgs& args);
+
+/// M of one block of eight filters: m[point, tile, f] = sum over c of v[point, tile, c] * u[point,
+/// c, f]. Tiles beyond `tiles` may be written, too.
+struct WinogradMultiplyArgs {
+  const void* v = nullptr;
+  const void* u = nullptr;       // [point][c][f % 8], see pack_winograd_weights()
+  void* m = nullptr;             // winograd_m_index()
+  std::int64_t channels = 0;     // a multiple of 8
+  std::int64_t tiles = 0;        // 1 .. block_tiles
+  std::int64_t block_tiles = 0;  // a multiple of 8
+};
+using WinogradMultiplyFunction = void (*)(const WinogradMultiplyArgs& args);
+
+/// Stored values of eight filters of successive tiles of one row of tiles. `output` is applied to
+/// convolution[i, j]; with f16 elements levels are computed in fp16, tanh in fp32.
+struct WinogradOutputArgs {
+  const void* m = nullptr;              // winograd_m_index() from the first tile on
+  std::int64_t block_tiles = 0;         // a multiple of 8
+  std::int64_t tiles = 0;               // 1 .. kWinogradMaxStrip
+  std::int64_t rows = 0;                // rows inside the image, 1 .. 4
+  std::int64_t columns = 0;             // columns inside the image, 4 * tiles - 3 .. 4 * tiles
+  void* dst = nullptr;                  // the first tile's first output
+  std::int64_t dst_row_stride = 0;      // elements
+  std::int64_t dst_pixel_stride = 0;    // elements
+  std::int64_t filter = 0;              // of `output`'s arrays; a multiple of 8
+  const OutputStage* output = nullptr;  // no correction
+};
+using WinogradOutputFunction = void (*)(const WinogradOutputArgs& args);
+
+struct WinogradInputKernel {
+  KernelInfo info;
+  DType dst;  // Element
+  DType src;
+  WinogradInputFunction function;
+};
+struct WinogradMultiplyKernel {
+  KernelInfo info;
+  DType dst;
+  DType src;
+  DType weights;
+  WinogradMultiplyFunction function;
+};
+struct WinogradOutputKernel {
+  KernelInfo info;
+  DType dst;
+  DType src;  // Element
+  WinogradOutputFunction function;
+};
+
+/// U of 3x3 weights, OIHW. Element (f, point, c) lies at [f / 8][point][c][f % 8]; filters and
+/// channels are padded with zeros to multiples of 8. `scales` undoes the powers of two that the
+/// filters were multiplied by. `dtype` is f16 or f32.
+PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
+                                    std::int64_t channels, DType dtype);
+
+}  // namespace qpp

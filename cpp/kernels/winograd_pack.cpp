@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/winograd.h"
+
+namespace qpp {
+namespace {
+
+constexpr double kA = kWinogradA;
+constexpr double kA2 = kA * kA;
+constexpr double kB = 2 * kA;
+constexpr double kB2 = kB * kB;
+constexpr double kNorm0 = 1 / (kA2 * kB2);
+constexpr double kNormA = 1 / (2 * kA2 * (kA2 - kB2));
+constexpr double kNormB = 1 / (2 * kB2 * (kB2 - kA2));
+
+constexpr double kG[kWinogradPatch][3] = {{kNorm0, 0, 0},
+                                          {kNormA, kNormA * kA, kNormA * kA2},
+                                          {kNormA, -kNormA * kA, kNormA * kA2},
+                                          {kNormB, kNormB * kB, kNormB * kB2},
+                                          {kNormB, -kNormB * kB, kNormB * kB2},
+                                          {0, 0, 1 / (kA2 * kA)}};
+
+/// Sums of magnitudes of the rows of B^T, and the magnitudes of A^T.
+constexpr double kB0 = (1 + kA2) * (1 + kB2);
+constexpr double kBA = (1 + kA) * (1 + kB2);
+constexpr double kBB = (1 + kB) * (1 + kA2);
+constexpr double kSourceSum[kWinogradPatch] = {kB0, kBA, kBA, kBB, kBB, kB0};
+constexpr double kOutput[kWinogradTile][kWinogradPatch] = {
+    {1, 1, 1, 1, 1, 0}, {0, 1, 1, 2, 2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, 1, 8, 8, 1}};
+
+using Points = std::array<double, kWinogradPoints>;
+
+/// G g G^T.
+Points transform(const float* g) {
+  Points u{};
+  for (int i = 0; i < kWinogradPatch; ++i) {
+    for (int j = 0; j < kWinogradPatch; ++j) {
+      for (int y = 0; y < 3; ++y) {
+        for (int x = 0; x < 3; ++x) u[i * kWinogradPatch + j] += kG[i][y] * g[y * 3 + x] * kG[j][x];
+      }
+    }
+  }
+  return u;
+}
+
+/// The largest magnitude that any value on the way to Z can have, for sources within
+/// kWinogradSourceLimit; `magnitudes` are the sums of |U| over the channels.
+double largest_sum(const Points& magnitudes) {
+  double largest = 0;
+  for (const auto& row : kOutput) {
+    for (const auto& column : kOutput) {
+      double sum = 0;
+      for (int i = 0; i < kWinogradPatch; ++i) {
+        for (int j = 0; j < kWinogradPatch; ++j) {
+          sum += row[i] * column[j] * kSourceSum[i] * kSourceSum[j] *
+                 magnitudes[i * kWinogradPatch + j];
+        }
+      }
+      largest = std::max(largest, sum);
+    }
+  }
+  return largest * kWinogradSourceLimit;
+}
+
+}  // namespace
+
+PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
+                                    std::int64_t channels, DType dtype) {
+  constexpr double kLargestHalf = 65504;
+  const std::int64_t padded_channels = round_up<std::int64_t>(channels, kWinogradGroup);
+  std::vector<float> transformed(
+      static_cast<std::size_t>(filters * padded_channels * kWinogradPoints));
+  std::vector<Points> filter(static_cast<std::size_t>(channels));
+  std::vector<float> scales;
+  for (std::int64_t f = 0; f < filters; ++f) {
+    Points magnitudes{};
+    for (std::int64_t c = 0; c < channels; ++c) {
+      Points& u = filter[static_cast<std::size_t>(c)] = transform(weights + (f * channels + c) * 9);
+      for (int point = 0; point < kWinogradPoints; ++point) magnitudes[point] += std::abs(u[point]);
+    }
+    const double largest = largest_sum(magnitudes);
+    const int exponent = largest > 0 ? std::ilogb(kLargestHalf / largest) : 0;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      for (int point = 0; point < kWinogradPoints; ++point) {
+        transformed[static_cast<std::size_t>((f * padded_channels + c) * kWinogradPoints + point)] =
+            static_cast<float>(std::ldexp(filter[static_cast<std::size_t>(c)][point], exponent));
+      }
+    }
+    scales.push_back(std::ldexp(1.0F, -exponent));
+  }
+  PackedWeights packed = pack_conv_weights(transformed.data(), filters, padded_channels,
+                                           kWinogradPoints, dtype, kWinogradGroup, 1);
+  std::copy(scales.begin(), scales.end(), packed.scales.begin());
+  return packed;
+}
+
+}  // namespace qpp

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "network/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/check.h"
+#include "network/safetensors.h"
+
+namespace qpp {
+namespace {
+
+using nlohmann::json;
+
+// Far above any real layer, and small enough that products of a few stay inside 64 bits.
+constexpr std::int64_t kLargestAttribute = 1 << 16;
+
+/// A JSON value together with where it stands, so that every complaint names the place.
+class Field {
+ public:
+  Field(const json& value, std::string where) : value_(&value), where_(std::move(where)) {}
+
+  [[nodiscard]] const std::string& where() const { return where_; }
+  [[nodiscard]] bool has(const char* key) const {
+    return value_->is_object() && value_->contains(key);
+  }
+  [[nodiscard]] Field operator[](const char* key) const {
+    check(value_->is_object(), "an object");
+    QPP_CHECK(value_->contains(key), ModelError, where_, ": '", key, "' is missing");
+    return {value_->at(key), concat(where_, ".", key)};
+  }
+  [[nodiscard]] std::string string() const {
+    check(value_->is_string(), "a string");
+    return value_->get<std::string>();
+  }
+  [[nodiscard]] std::int64_t integer(std::int64_t lowest, std::int64_t highest) const {
+    check(value_->is_number_integer(), "an integer");
+    const bool fits = value_->is_number_unsigned()
+                          ? value_->get<std::uint64_t>() <= static_cast<std::uint64_t>(highest)
+                          : value_->get<std::int64_t>() <= highest;
+    const auto result = value_->get<std::int64_t>();
+    QPP_CHECK(fits && result >= lowest, ModelError, where_, ": expected an integer from ", lowest,
+              " to ", highest, ", got ", value_->dump());
+    return result;
+  }
+  [[nodiscard]] double number() const {
+    check(value_->is_number(), "a number");
+    return value_->get<double>();
+  }
+  [[nodiscard]] bool is_null() const { return value_->is_null(); }
+  [[nodiscard]] std::vector<Field> list() const {
+    check(value_->is_array(), "a list");
+    std::vector<Field> items;
+    for (std::size_t i = 0; i < value_->size(); ++i)
+      items.emplace_back(value_->at(i), concat(where_, "[", i, "]"));
+    return items;
+  }
+  [[nodiscard]] std::vector<Field> list(std::size_t size) const {
+    std::vector<Field> items = list();
+    QPP_CHECK(items.size() == size, ModelError, where_, ": expected ", size, " items, got ",
+              items.size());
+    return items;
+  }
+  [[nodiscard]] std::vector<std::string> strings() const {
+    std::vector<std::string> result;
+    for (const Field& item : list()) result.push_back(item.string());
+    return result;
+  }
+  /// Refuses keys that this version does not know: they may change the meaning of the rest.
+  void only(const std::set<std::string>& known) const {
+    check(value_->is_object(), "an object");
+    for (const auto& [key, item] : value_->items()) {
+      QPP_CHECK(known.contains(key), UnsupportedError, where_, ": '", key,
+                "' is not known to this version of qppengine");
+    }
+  }
+
+ private:
+  void check(bool is_type, const char* expected) const {
+    QPP_CHECK(is_type, ModelError, where_, ": expected ", expected, ", got ", value_->type_name());
+  }
+
+  const json* value_;
+  std::string where_;
+};
+
+class Parser {
+ public:
+  Parser(const ModelFile& file, std::string source) : file_(file), source_(std::move(source)) {}
+
+  Model parse() {
+    const json document = json::parse(file_.graph_json, nullptr, /*allow_exceptions=*/false);
+    QPP_CHECK(document.is_object(), ModelError, source_, ": the graph is not JSON");
+    const Field graph(document, concat(source_, ": graph"));
+    graph.only({"name", "inputs", "outputs", "nodes", "quantization"});
+    Model model;
+    model.name = graph["name"].string();
+    for (const Field& input : graph["inputs"].list()) model.inputs.push_back(parse_input(input));
+    for (const Field& node : graph["nodes"].list()) model.nodes.push_back(parse_node(node));
+    model.outputs = graph["outputs"].strings();
+    QPP_CHECK(!model.inputs.empty() && !model.outputs.empty(), ModelError, graph.where(),
+              ": expected at least one input and one output");
+    for (const std::string& output : model.outputs)
+      require_value(output, graph.where() + ".outputs");
+    if (graph.has("quantization"))
+      model.quantization = parse_quantization(graph["quantization"], model);
+    return model;
+  }
+
+ private:
+  void define_value(const std::string& value, const std::string& where) {
+    QPP_CHECK(order_.emplace(value, order_.size()).second, ModelError, where, ": the value '",
+              value, "' is defined twice");
+  }
+  void require_value(const std::string& value, const std::string& where) const {
+    QPP_CHECK(order_.contains(value), ModelError, where, ": the value '", value,
+              "' is not defined before its use");
+  }
+
+  Model::Input parse_input(const Field& field) {
+    field.only({"name", "shape"});
+    Model::Input input;
+    input.name = field["name"].string();
+    const std::vector<Field> sizes = field["shape"].list(4);
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      if (!sizes[i].is_null()) input.shape[i] = sizes[i].integer(1, kLargestAttribute);
+    }
+    QPP_CHECK(input.shape[1].has_value(), ModelError, field.where(),
+              ": the number of channels must be fixed");
+    define_value(input.name, field.where());
+    return input;
+  }
+
+  Node parse_node(const Field& field) {
+    field.only({"op", "name", "inputs", "output", "attributes", "tensors"});
+    Node node;
+    node.op = field["op"].string();
+    node.name = field["name"].string();
+    node.inputs = field["inputs"].strings();
+    node.output = field["output"].string();
+    const std::string where = concat(source_, ": node '", node.name, "' (", node.op, ")");
+    for (const std::string& input : node.inputs) require_value(input, where);
+    QPP_CHECK(node.inputs.size() == 1, ModelError, where, ": expected 1 input, got ",
+              node.inputs.size());
+
+    using ParseSpec = void (Parser::*)(const Field&, const std::string&, Node&) const;
+    static const std::map<std::string, ParseSpec> kOps = {
+        {"activation", &Parser::parse_activation_node},
+        {"conv2d", &Parser::parse_conv2d},
+        {"pixel_shuffle", &Parser::parse_pixel_shuffle},
+    };
+    const auto op = kOps.find(node.op);
+    QPP_CHECK(op != kOps.end(), UnsupportedError, where,
+              ": this operation is not known to this version of qppengine");
+    (this->*op->second)(field, where, node);
+    define_value(node.output, where);
+    return node;
+  }
+
+  void parse_conv2d(const Field& field, const std::string& where, Node& node) const {
+    const Field attributes(field["attributes"]);
+    attributes.only({"stride", "padding", "dilation", "activation", "clamp"});
+    field["tensors"].only({"weight", "bias"});
+    const Tensor& weight = tensor(field["tensors"]["weight"].string(), where);
+    QPP_CHECK(weight.shape.size() == 4, ModelError, where,
+              ": expected a weight of 4 dimensions (OIHW), got ", weight.shape.size());
+    for (const std::int64_t size : weight.shape) {
+      QPP_CHECK(size >= 1 && size <= kLargestAttribute, ModelError, where,
+                ": a weight dimension of ", size, " is out of range");
+    }
+    Conv2dSpec spec;
+    spec.name = node.name;
+    spec.filters = weight.shape[0];
+    spec.channels = weight.shape[1];
+    spec.kernel = {.height = weight.shape[2], .width = weight.shape[3]};
+    spec.stride = parse_size(attributes["stride"], 1);
+    spec.padding = parse_size(attributes["padding"], 0);
+    spec.dilation = parse_size(attributes["dilation"], 1);
+    spec.activation = parse_activation(attributes);
+    spec.weights = floats(weight, where);
+    spec.bias.assign(static_cast<std::size_t>(spec.filters), 0.0F);
+    if (field["tensors"].has("bias")) {
+      const Tensor& bias = tensor(field["tensors"]["bias"].string(), where);
+      QPP_CHECK(bias.shape == std::vector{spec.filters}, ModelError, where, ": expected a bias of ",
+                spec.filters, " elements, got ", bias.elements());
+      spec.bias = floats(bias, where);
+    }
+    node.spec = std::move(spec);
+  }
+
+  void parse_activation_node(const Field& field, const std::string& /*where*/, Node& node) const {
+    field["attributes"].only({"activation", "clamp"});
+    field["tensors"].only({});
+    node.spec = parse_activation(field["attributes"]);
+  }
+
+  void parse_pixel_shuffle(const Field& field, const std::string& /*where*/, Node& node) const {
+    field["attributes"].only({"upscale_factor"});
+    field["tensors"].only({});
+    node.spec = PixelShuffleSpec{field["attributes"]["upscale_factor"].integer(1, 64)};
+  }
+
+  static ActivationSpec parse_activation(const Field& attributes) {
+    const Field kind = attributes["activation"];
+    const std::string name = kind.string();
+    QPP_CHECK(attributes.has("clamp") == (name == "clamp"), ModelError, kind.where(),
+              ": bounds belong to the activation \"clamp\" and to no other");
+    if (name == "none") return {};
+    if (name == "relu") return {.lo = 0};
+    if (name == "tanh") return {.nonlinearity = Nonlinearity::tanh};
+    QPP_CHECK(name == "clamp", UnsupportedError, kind.where(),
+              ": expected none, relu, tanh or clamp, got \"", name, "\"");
+    const std::vector<Field> bounds = attributes["clamp"].list(2);
+    const auto lo = static_cast<float>(bounds[0].number());
+    const auto hi = static_cast<float>(bounds[1].number());
+    QPP_CHECK(lo <= hi, ModelError, attributes.where(), ": expected clamp bounds in order, got ",
+              lo, " and ", hi);
+    return {.lo = lo, .hi = hi};
+  }
+
+  static Size2d parse_size(const Field& field, std::int64_t lowest) {
+    const std::vector<Field> sizes = field.list(2);
+    return {.height = sizes[0].integer(lowest, kLargestAttribute),
+            .width = sizes[1].integer(lowest, kLargestAttribute)};
+  }
+
+  [[nodiscard]] const Tensor& tensor(const std::string& name, const std::string& where) const {
+    const auto found = file_.tensors.find(name);
+    QPP_CHECK(found != file_.tensors.end(), ModelError, where, ": the file has no tensor '", name,
+              "'");
+    return found->second;
+  }
+
+  [[nodiscard]] static std::vector<float> floats(const Tensor& tensor, const std::string& where) {
+    std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = tensor.at(static_cast<std::int64_t>(i));
+    QPP_CHECK(
+        std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }),
+        ModelError, where, ": a tensor holds NaN or infinity");
+    return values;
+  }
+
+  /// A tensor of the given shape, as a flat list.
+  [[nodiscard]] std::vector<float> matrix(const Field& name, std::size_t rows,
+                                          std::size_t columns) const {
+    const Tensor& values = tensor(name.string(), name.where());
+    std::vector<std::int64_t> expected{static_cast<std::int64_t>(rows)};
+    if (columns > 0) expected.push_back(static_cast<std::int64_t>(columns));
+    QPP_CHECK(values.shape == expected, ModelError, name.where(), ": the tensor '", name.string(),
+              "' has the wrong shape for ", rows, " rows");
+    return floats(values, name.where());
+  }
+
+  Quantization parse_quantization(const Field& field, const Model& model) const {
+    field.only({"alpha", "values", "static", "default_static", "seen", "predictors"});
+    Quantization result;
+    result.alpha = parse_alpha(field["alpha"]);
+    result.values = field["values"].strings();
+    const std::size_t rows = result.values.size();
+    std::set<std::string> unique;
+    for (const std::string& value : result.values) {
+      require_value(value, field["values"].where());
+      QPP_CHECK(unique.insert(value).second, ModelError, field["values"].where(), ": the value '",
+                value, "' stands twice");
+    }
+    for (const Node& node : model.nodes) {
+      QPP_CHECK(node.op != "conv2d" || unique.contains(node.inputs[0]), ModelError,
+                field["values"].where(), ": the input '", node.inputs[0], "' of the convolution '",
+                node.name, "' is missing");
+    }
+    if (field.has("static")) {
+      field["static"].only({"mean", "range"});
+      for (const char* rule : {"mean", "range"}) {
+        const std::vector<float> bounds = matrix(field["static"][rule], rows, 2);
+        for (std::size_t i = 0; i < rows; ++i) {
+          result.static_bounds[rule].push_back({.lo = bounds[2 * i], .hi = bounds[2 * i + 1]});
+        }
+      }
+      result.default_static = field["default_static"].string();
+      QPP_CHECK(result.static_bounds.contains(result.default_static), ModelError,
+                field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
+                result.default_static, "\"");
+    }
+    const std::vector<float> seen =
+        field.has("seen") ? matrix(field["seen"], rows, 4) : std::vector<float>();
+    for (const Field& predictor : field["predictors"].list()) {
+      result.predictors.push_back(parse_predictor(predictor, result, seen));
+    }
+    check_coverage(result, field["predictors"].where());
+    return result;
+  }
+
+  Predictor parse_predictor(const Field& field, const Quantization& quantization,
+                            const std::vector<float>& seen) const {
+    field.only({"position", "alphas", "rows", "weight", "bias"});
+    Predictor predictor;
+    predictor.position = field["position"].string();
+    require_value(predictor.position, field.where());
+    const std::vector<Field> alphas = field["alphas"].list(kFeatureQuantiles);
+    std::transform(alphas.begin(), alphas.end(), predictor.alphas.begin(), parse_alpha);
+    const auto last = static_cast<std::int64_t>(quantization.values.size()) - 1;
+    for (const Field& row : field["rows"].list()) {
+      PredictQParams::Row target;
+      target.row = static_cast<int>(row.integer(0, last));
+      const std::string& value = quantization.values[static_cast<std::size_t>(target.row)];
+      QPP_CHECK(order_.at(value) >= order_.at(predictor.position), ModelError, row.where(),
+                ": the value '", value, "' comes before the position '", predictor.position,
+                "' that predicts it");
+      predictor.rows.push_back(target);
+    }
+    predictor.fitted = field.has("weight");
+    if (!predictor.fitted) return predictor;
+
+    QPP_CHECK(!seen.empty(), ModelError, field.where(),
+              ": a fitted predictor needs the tensor 'seen'");
+    const std::size_t bounds = 2 * predictor.rows.size();
+    const std::vector<float> weight = matrix(field["weight"], bounds, kFeatures);
+    const std::vector<float> bias = matrix(field["bias"], bounds, 0);
+    for (std::size_t i = 0; i < predictor.rows.size(); ++i) {
+      PredictQParams::Row& row = predictor.rows[i];
+      std::copy_n(&weight[2 * i * kFeatures], kFeatures, row.weight_lo.begin());
+      std::copy_n(&weight[(2 * i + 1) * kFeatures], kFeatures, row.weight_hi.begin());
+      row.bias_lo = bias[2 * i];
+      row.bias_hi = bias[2 * i + 1];
+      const float* limits = &seen[4 * static_cast<std::size_t>(row.row)];
+      row.seen_lo = {.lo = limits[0], .hi = limits[1]};
+      row.seen_hi = {.lo = limits[2], .hi = limits[3]};
+      QPP_CHECK(limits[0] <= limits[1] && limits[2] <= limits[3], ModelError, field.where(),
+                ": the range seen in calibration is empty");
+    }
+    return predictor;
+  }
+
+  static double parse_alpha(const Field& field) {
+    const double alpha = field.number();
+    QPP_CHECK(alpha > 0.5 && alpha <= 1, ModelError, field.where(),
+              ": expected an alpha above 0.5 and up to 1, got ", alpha);
+    return alpha;
+  }
+
+  static void check_coverage(const Quantization& quantization, const std::string& where) {
+    std::vector<int> served(quantization.values.size(), 0);
+    for (const Predictor& predictor : quantization.predictors) {
+      for (const PredictQParams::Row& row : predictor.rows)
+        ++served[static_cast<std::size_t>(row.row)];
+    }
+    for (std::size_t i = 0; i < served.size(); ++i) {
+      QPP_CHECK(served[i] == 1, ModelError, where, ": expected one predictor for the value '",
+                quantization.values[i], "', got ", served[i]);
+    }
+  }
+
+  const ModelFile& file_;
+  std::string source_;
+  std::map<std::string, std::size_t> order_;  // values in the order of their definition
+};
+
+}  // namespace
+
+int Quantization::row(const std::string& value) const {
+  const auto found = std::find(values.begin(), values.end(), value);
+  return found == values.end() ? -1 : static_cast<int>(found - values.begin());
+}
+
+ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source) {
+  Safetensors container = parse_safetensors(bytes, source);
+  QPP_CHECK(container.metadata["format"] == kFormat, ModelError, source,
+            ": expected a model written by qppengine.save, got ",
+            "a safetensors file of another kind");
+  QPP_CHECK(container.metadata["format_version"] == kFormatVersion, UnsupportedError, source,
+            ": expected format version ", kFormatVersion, ", got '",
+            container.metadata["format_version"], "'; export the model again");
+  return {.graph_json = std::move(container.metadata["graph"]),
+          .tensors = std::move(container.tensors)};
+}
+
+Model parse_model(const ModelFile& file, const std::string& source) {
+  return Parser(file, source).parse();
+}
+
+Model load_model(std::span<const std::byte> bytes, const std::string& source) {
+  return parse_model(read_model_file(bytes, source), source);
+}
+
+Model load_model(const std::string& path) { return load_model(read_file(path), path); }
+
+}  // namespace qpp

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ops/conv2d.h"
+#include "ops/statistics.h"
+#include "tensor/tensor.h"
+
+namespace qpp {
+
+struct PixelShuffleSpec {
+  std::int64_t upscale_factor = 1;
+};
+
+/// A node of the graph, in topological order. Values are called by the name of the node output or
+/// graph input.
+struct Node {
+  std::string op;
+  std::string name;
+  std::vector<std::string> inputs;
+  std::string output;
+  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec> spec;
+};
+
+/// A QPP position and the regressor behind it.
+struct Predictor {
+  std::string position;
+  std::array<double, kFeatureQuantiles> alphas{};
+  std::vector<PredictQParams::Row> rows;
+  bool fitted = false;  // false in a file that is only calibrated from
+};
+
+struct Quantization {
+  double alpha = 1;
+  std::vector<std::string> values;                          // one row of the QP table each
+  std::map<std::string, std::vector<Range>> static_bounds;  // by rule ("mean", "range"), per row
+  std::string default_static;
+  std::vector<Predictor> predictors;
+
+  /// Row of a value, or -1.
+  [[nodiscard]] int row(const std::string& value) const;
+};
+
+/// A model file, checked: whatever is in here can be lowered.
+struct Model {
+  struct Input {
+    std::string name;
+    std::array<std::optional<std::int64_t>, 4> shape;  // NCHW; empty: any size
+  };
+  std::string name;
+  std::vector<Input> inputs;
+  std::vector<std::string> outputs;
+  std::vector<Node> nodes;
+  std::optional<Quantization> quantization;
+};
+
+/// A model file before its graph is understood.
+struct ModelFile {
+  std::string graph_json;
+  std::map<std::string, Tensor> tensors;
+};
+
+inline constexpr const char* kFormat = "qppengine";
+inline constexpr const char* kFormatVersion = "1";
+
+/// Checks the container and its format version. Throws ModelError; `source` names the file in
+/// messages.
+ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source);
+
+/// Checks the graph and resolves its tensors. Throws ModelError, UnsupportedError for an operation
+/// of a newer version.
+Model parse_model(const ModelFile& file, const std::string& source);
+
+Model load_model(std::span<const std::byte> bytes, const std::string& source);
+Model load_model(const std::string& path);
+
+}  // namespace qpp

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+namespace qpp {
+
+/// A block of memory that is needed from step `first` to step `last`, both included.
+struct Lifetime {
+  std::size_t bytes = 0;
+  int first = 0;
+  int last = 0;
+};
+
+struct MemoryPlan {
+  std::vector<std::size_t> offsets;  // per block, multiples of kAlignment
+  std::size_t bytes = 0;             // size of the arena
+};
+
+/// Gives every block a place in one arena such that blocks alive at the same step do not overlap:
+/// the largest block first, each at the lowest gap that holds it.
+MemoryPlan plan_memory(const std::vector<Lifetime>& blocks);
+
+}  // namespace qpp

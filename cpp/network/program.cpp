@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "network/program.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "ops/pixel_shuffle.h"
+#include "ops/quantize.h"
+#include "ops/winograd.h"
+
+namespace qpp {
+namespace {
+
+template <typename... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+template <typename... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
+
+class Lowering {
+ public:
+  Lowering(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
+           const KernelSelection& selection)
+      : model_(model),
+        scheme_(scheme),
+        activation_bits_(activation_bits),
+        algorithm_(algorithm),
+        selection_(selection),
+        int8_(scheme != Scheme::fp16 && scheme != Scheme::measure) {
+    for (const Node& node : model.nodes) {
+      for (const std::string& input : node.inputs) {
+        ++(reads_int8(node) ? uses_[input].int8 : uses_[input].fp16);
+      }
+    }
+    for (const std::string& output : model.outputs) ++uses_[output].fp16;
+  }
+
+  Program lower() {
+    for (const Model::Input& input : model_.inputs) {
+      const int buffer = buffer_of(input.name, DType::f16);
+      program_.inputs.push_back(buffer);
+      finish_fp16(input.name, /*range_measured=*/false);
+    }
+    for (const Node& node : model_.nodes) lower_node(node);
+    for (const std::string& output : model_.outputs)
+      program_.outputs.push_back(buffer_of(output, DType::f16));
+    return std::move(program_);
+  }
+
+ private:
+  struct Uses {
+    int int8 = 0;
+    int fp16 = 0;
+  };
+
+  [[nodiscard]] bool reads_int8(const Node& node) const { return int8_ && node.op == "conv2d"; }
+
+  [[nodiscard]] int row_of(const std::string& value) const {
+    return model_.quantization ? model_.quantization->row(value) : -1;
+  }
+
+  [[nodiscard]] const Predictor* predictor_at(const std::string& value) const {
+    if (scheme_ != Scheme::qpp && scheme_ != Scheme::measure) return nullptr;
+    const auto& predictors = model_.quantization->predictors;
+    const auto found =
+        std::find_if(predictors.begin(), predictors.end(),
+                     [&](const Predictor& predictor) { return predictor.position == value; });
+    return found == predictors.end() ? nullptr : &*found;
+  }
+
+  /// True when the bounds of the value come from the value itself.
+  [[nodiscard]] bool measures_bounds(const std::string& value) const {
+    if (row_of(value) < 0) return false;
+    return scheme_ == Scheme::measure ||
+           (scheme_ == Scheme::dynamic && uses_.contains(value) && uses_.at(value).int8 > 0);
+  }
+
+  int buffer_of(const std::string& value, DType dtype) {
+    const auto [found, inserted] =
+        buffers_.emplace(std::pair{value, dtype}, static_cast<int>(program_.buffers.size()));
+    if (inserted) program_.buffers.push_back({value, dtype});
+    return found->second;
+  }
+
+  void add(const std::string& node, std::unique_ptr<Op> op, std::vector<int> inputs, int output) {
+    program_.steps.push_back({node, std::move(op), std::move(inputs), output});
+  }
+
+  void lower_node(const Node& node) {
+    std::visit(Overloaded{
+                   [&](const Conv2dSpec& spec) { lower_conv2d(node, spec); },
+                   [&](const ActivationSpec& spec) {
+                     lower_fp16(node, std::make_unique<Activation>(spec));
+                   },
+                   [&](const PixelShuffleSpec& spec) {
+                     lower_fp16(node,
+                                std::make_unique<PixelShuffle>(node.name, spec.upscale_factor));
+                   },
+               },
+               node.spec);
+  }
+
+  void lower_fp16(const Node& node, std::unique_ptr<Op> op) {
+    const int input = buffer_of(node.inputs[0], DType::f16);
+    add(node.name, std::move(op), {input}, buffer_of(node.output, DType::f16));
+    finish_fp16(node.output, /*range_measured=*/false);
+  }
+
+  void lower_conv2d(const Node& node, const Conv2dSpec& spec) {
+    const Uses uses = uses_[node.output];
+    // The bounds are known before the first store unless the value itself, in fp16, has to tell
+    // them.
+    const bool fused = uses.int8 > 0 && uses.fp16 == 0 && !measures_bounds(node.output) &&
+                       !predictor_at(node.output);
+    Conv2dTypes types;
+    types.src = reads_int8(node) ? DType::qai8 : DType::f16;
+    types.dst = fused ? DType::qai8 : DType::f16;
+    types.src_row = reads_int8(node) ? row_of(node.inputs[0]) : -1;
+    types.dst_row = fused ? row_of(node.output) : -1;
+    types.range_row = measures_bounds(node.output) ? row_of(node.output) : -1;
+    const int input = buffer_of(node.inputs[0], types.src);
+    add(node.name, make_conv2d(spec, types, algorithm_, selection_), {input},
+        buffer_of(node.output, types.dst));
+    if (!fused) finish_fp16(node.output, /*range_measured=*/types.range_row >= 0);
+  }
+
+  /// Everything that follows an fp16 value: who writes rows because of it, and its int8 copy.
+  void finish_fp16(const std::string& value, bool range_measured) {
+    const int fp16 = buffer_of(value, DType::f16);
+    if (const Predictor* predictor = predictor_at(value)) {
+      const int position = static_cast<int>(predictor - model_.quantization->predictors.data());
+      add(value,
+          std::make_unique<MeasureFeatures>(
+              MeasureFeatures::Spec{
+                  .value = value, .position = position, .alphas = predictor->alphas},
+              selection_),
+          {fp16}, -1);
+      if (scheme_ == Scheme::qpp) {
+        add(value, std::make_unique<PredictQParams>(position, predictor->rows, activation_bits_),
+            {}, -1);
+      }
+    }
+    if (measures_bounds(value)) {
+      add(value,
+          std::make_unique<ChooseQParams>(ChooseQParams::Spec{.value = value,
+                                                              .row = row_of(value),
+                                                              .alpha = model_.quantization->alpha,
+                                                              .bits = activation_bits_,
+                                                              .range_measured = range_measured},
+                                          selection_),
+          {fp16}, -1);
+    }
+    if (uses_[value].int8 > 0) {
+      add(value, std::make_unique<Quantize>(row_of(value), selection_), {fp16},
+          buffer_of(value, DType::qai8));
+    }
+  }
+
+  const Model& model_;
+  Scheme scheme_;
+  int activation_bits_;
+  Algorithm algorithm_;
+  const KernelSelection& selection_;
+  bool int8_;
+  std::map<std::string, Uses> uses_;
+  std::map<std::pair<std::string, DType>, int> buffers_;
+  Program program_;
+};
+
+void check_scheme(const Model& model, Scheme scheme) {
+  if (scheme == Scheme::fp16) return;
+  QPP_CHECK(model.quantization, UnsupportedError, "model '", model.name,
+            "': this scheme needs a calibrated model, got one without calibration; run "
+            "qppengine.calibrate and save its result");
+  const Quantization& quantization = *model.quantization;
+  QPP_CHECK(scheme != Scheme::fixed || !quantization.static_bounds.empty(), UnsupportedError,
+            "model '", model.name, "': scheme \"static\" needs static bounds, the file has none");
+  const bool fitted = std::all_of(quantization.predictors.begin(), quantization.predictors.end(),
+                                  [](const Predictor& predictor) { return predictor.fitted; });
+  QPP_CHECK(scheme != Scheme::qpp || fitted, UnsupportedError, "model '", model.name,
+            "': scheme \"qpp\" needs fitted predictors, the file has none");
+}
+
+}  // namespace
+
+Scheme parse_scheme(const std::string& name) {
+  static const std::map<std::string, Scheme> kSchemes = {{"fp16", Scheme::fp16},
+                                                         {"static", Scheme::fixed},
+                                                         {"dynamic", Scheme::dynamic},
+                                                         {"qpp", Scheme::qpp},
+                                                         {"measure", Scheme::measure}};
+  const auto found = kSchemes.find(name);
+  QPP_CHECK(found != kSchemes.end(), UnsupportedError,
+            "scheme: expected fp16, static, dynamic or qpp, got \"", name, "\"");
+  return found->second;
+}
+
+Algorithm parse_algorithm(const std::string& name) {
+  if (name == "auto") return Algorithm::automatic;
+  if (name == "direct") return Algorithm::direct;
+  if (name == "winograd") return Algorithm::winograd;
+  throw UnsupportedError(
+      concat("algorithm: expected \"auto\", \"direct\" or \"winograd\", got \"", name, "\""));
+}
+
+std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
+                                Algorithm algorithm, const KernelSelection& selection) {
+  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec)) {
+    return std::make_unique<WinogradConv2d>(spec, types, selection);
+  }
+  return std::make_unique<Conv2d>(spec, types, selection);
+}
+
+Program lower(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
+              const KernelSelection& selection) {
+  check_scheme(model, scheme);
+  return Lowering(model, scheme, activation_bits, algorithm, selection).lower();
+}
+
+}  // namespace qpp

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/select.h"
+#include "network/model.h"
+#include "ops/op.h"
+
+namespace qpp {
+
+/// Who writes the QP table. `measure` runs in fp16 and records what calibration needs: the bounds
+/// that dynamic quantization would choose, and the features of every QPP position.
+enum class Scheme : std::uint8_t { fp16, fixed, dynamic, qpp, measure };
+
+/// How convolutions are computed: `direct` by sums of products, `winograd` by Winograd's algorithm
+/// where it applies. `automatic` lets the engine choose.
+enum class Algorithm : std::uint8_t { automatic, direct, winograd };
+
+/// "fp16", "static", "dynamic", "qpp" or "measure"; throws UnsupportedError.
+Scheme parse_scheme(const std::string& name);
+
+/// "auto", "direct" or "winograd"; throws UnsupportedError.
+Algorithm parse_algorithm(const std::string& name);
+
+/// A convolution as `algorithm` asks for.
+std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
+                                Algorithm algorithm, const KernelSelection& selection);
+
+/// A value in one element type.
+struct Buffer {
+  std::string value;
+  DType dtype = DType::f16;
+};
+
+/// One operation and the buffers it reads and writes.
+struct Step {
+  std::string node;  // the graph's node or value that it serves
+  std::unique_ptr<Op> op;
+  std::vector<int> inputs;
+  int output = -1;  // -1: writes rows of the QP table only
+};
+
+/// A model lowered for one scheme: operations in order, over named buffers.
+struct Program {
+  std::vector<Buffer> buffers;
+  std::vector<Step> steps;
+  std::vector<int> inputs;   // fp16 buffers, in the order of the model's inputs
+  std::vector<int> outputs;  // fp16 buffers
+};
+
+/// Decides for every value whether it exists as fp16, int8 or both, who writes its row, and which
+/// kernels run. Throws UnsupportedError when the file lacks what the scheme needs.
+Program lower(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
+              const KernelSelection& selection);
+
+}  // namespace qpp

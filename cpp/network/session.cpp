@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "network/session.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace qpp {
+namespace {
+
+void check_options(const SessionOptions& options) {
+  QPP_CHECK(options.activation_bits >= 2 && options.activation_bits <= 8, UnsupportedError,
+            "activation_bits: expected 2 to 8, got ", options.activation_bits);
+}
+
+Executor make_executor(const Model& model, const SessionOptions& options) {
+  check_options(options);
+  return {lower(model, parse_scheme(options.scheme), options.activation_bits,
+                parse_algorithm(options.algorithm), KernelSelection::from_environment()),
+          options.threads};
+}
+
+QpTable make_table(const Model& model) {
+  if (!model.quantization) return {0, 0};
+  return {model.quantization->values.size(), model.quantization->predictors.size()};
+}
+
+/// Static quantization: the loader writes the rows, once.
+void write_static_rows(const Quantization& quantization, const SessionOptions& options,
+                       QpTable& table) {
+  const std::string rule = options.static_bounds.value_or(quantization.default_static);
+  const auto bounds = quantization.static_bounds.find(rule);
+  QPP_CHECK(bounds != quantization.static_bounds.end(), UnsupportedError,
+            "static_bounds: expected \"mean\" or \"range\", got \"", rule, "\"");
+  for (std::size_t row = 0; row < table.qparams.size(); ++row) {
+    const Range& range = bounds->second[row];
+    table.qparams[row] = choose_qparams(range.lo, range.hi, options.activation_bits);
+  }
+}
+
+std::string describe(const Model::Input& input) {
+  std::string text;
+  for (const auto& size : input.shape) {
+    if (!text.empty()) text += ", ";
+    text += size ? std::to_string(*size) : "any";
+  }
+  return text;
+}
+
+void check_shape(const Model::Input& expected, const Shape& shape) {
+  const std::array<std::int64_t, 4> sizes{shape.batch, shape.channels, shape.height, shape.width};
+  const bool fits = std::equal(sizes.begin(), sizes.end(), expected.shape.begin(),
+                               [](std::int64_t size, const auto& wanted) {
+                                 return size >= 1 && wanted.value_or(size) == size;
+                               });
+  QPP_CHECK(fits, ShapeError, "input '", expected.name, "': expected shape [", describe(expected),
+            "], got ", to_string(shape));
+}
+
+}  // namespace
+
+Session::Session(const Model& model, const SessionOptions& options)
+    : inputs_(model.inputs),
+      outputs_(model.outputs),
+      scheme_(parse_scheme(options.scheme)),
+      executor_(make_executor(model, options)),
+      table_(make_table(model)),
+      shapes_(inputs_.size()),
+      sources_(inputs_.size()),
+      targets_(outputs_.size()) {
+  if (model.quantization) quantized_values_ = model.quantization->values;
+  if (scheme_ == Scheme::fixed) write_static_rows(*model.quantization, options, table_);
+}
+
+void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place) {
+  const std::lock_guard lock(mutex_);
+  QPP_CHECK(inputs.size() == inputs_.size(), ShapeError, "expected ", inputs_.size(),
+            " inputs, got ", inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    check_shape(inputs_[i], inputs[i].shape);
+    shapes_[i] = inputs[i].shape;
+    sources_[i] = inputs[i].data;
+  }
+  executor_.prepare(shapes_);
+  for (std::size_t i = 0; i < targets_.size(); ++i)
+    targets_[i] = place(i, executor_.output_shape(i));
+  executor_.run(sources_, targets_, table_, /*check_finite=*/scheme_ != Scheme::fp16);
+  ++runs_;
+}
+
+SessionStats Session::stats() const {
+  const std::lock_guard lock(mutex_);
+  SessionStats stats;
+  stats.runs = runs_;
+  if (scheme_ != Scheme::qpp) return stats;
+  stats.predictions = runs_ * static_cast<std::int64_t>(table_.qparams.size());
+  for (std::size_t row = 0; row < table_.clamps.size(); ++row) {
+    stats.clamps.emplace_back(quantized_values_[row], table_.clamps[row]);
+  }
+  return stats;
+}
+
+std::vector<Range> Session::bounds() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Range> bounds;
+  for (const QParams& row : table_.qparams) bounds.push_back({.lo = row.lo, .hi = row.hi});
+  return bounds;
+}
+
+std::vector<float> Session::features() const {
+  const std::lock_guard lock(mutex_);
+  return table_.features;
+}
+
+std::vector<StepInfo> Session::explain() const {
+  const std::lock_guard lock(mutex_);
+  return executor_.explain();
+}
+
+std::size_t Session::weight_bytes() const { return executor_.weight_bytes(); }
+
+std::size_t Session::arena_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return executor_.arena_bytes();
+}
+
+}  // namespace qpp

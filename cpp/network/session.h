@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "network/executor.h"
+#include "network/model.h"
+
+namespace qpp {
+
+struct SessionOptions {
+  std::string scheme = "qpp";
+  int activation_bits = 8;  // 2..8
+  int threads = 1;
+  std::optional<std::string> static_bounds;  // "mean" or "range"; empty: what the file says
+  std::string algorithm = "auto";            // "auto", "direct" or "winograd"
+};
+
+struct SessionStats {
+  std::int64_t runs = 0;
+  std::int64_t predictions = 0;  // predicted rows, over all runs
+  std::vector<std::pair<std::string, std::int64_t>>
+      clamps;  // per quantized value: predictions cut to the calibrated range
+};
+
+/// A model ready to run in one scheme. Safe to use from several threads: calls are serialized by a
+/// lock. For parallel work open one session per thread.
+class Session {
+ public:
+  struct Input {
+    const float* data;  // NCHW
+    Shape shape;
+  };
+  /// Returns where output `index` of this shape, float NCHW, shall be written.
+  using PlaceOutput = std::function<float*(std::size_t index, const Shape& shape)>;
+
+  Session(const Model& model, const SessionOptions& options);
+
+  /// Allocates only when the input shapes differ from the run before. Throws ShapeError,
+  /// NonFiniteError.
+  void run(const std::vector<Input>& inputs, const PlaceOutput& place);
+
+  [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
+  [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }
+  [[nodiscard]] SessionStats stats() const;
+  /// Bounds of every quantized value in the last run, in the order of the QP table.
+  [[nodiscard]] std::vector<Range> bounds() const;
+  /// kFeatures per QPP position, from the last run.
+  [[nodiscard]] std::vector<float> features() const;
+  /// Steps in order; shapes are known from the first run on.
+  [[nodiscard]] std::vector<StepInfo> explain() const;
+  [[nodiscard]] std::size_t weight_bytes() const;
+  [[nodiscard]] std::size_t arena_bytes() const;
+
+ private:
+  // Of the model only names stay: its float weights are packed by now.
+  std::vector<Model::Input> inputs_;
+  std::vector<std::string> outputs_;
+  std::vector<std::string> quantized_values_;
+  Scheme scheme_;
+  Executor executor_;
+  QpTable table_;
+  std::int64_t runs_ = 0;
+  std::vector<Shape> shapes_;
+  std::vector<const float*> sources_;
+  std::vector<float*> targets_;
+  mutable std::mutex mutex_;
+};
+
+}  // namespace qpp

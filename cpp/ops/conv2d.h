@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/pack.h"
+#include "kernels/select.h"
+#include "ops/activation.h"
+
+namespace qpp {
+
+/// A pair in the order height, width.
+struct Size2d {
+  std::int64_t height = 1;
+  std::int64_t width = 1;
+};
+
+struct Conv2dSpec {
+  std::string name;
+  std::int64_t filters = 0;
+  std::int64_t channels = 0;
+  Size2d kernel;
+  Size2d stride;
+  Size2d padding{.height = 0, .width = 0};
+  Size2d dilation;
+  std::vector<float> weights;  // OIHW
+  std::vector<float> bias;     // [filters]
+  ActivationSpec activation;
+};
+
+/// True for a 3x3 kernel with stride and dilation 1.
+bool is_3x3_stride_1(const Conv2dSpec& spec);
+
+/// How one scheme runs a convolution: element types, and the QP rows of the int8 ones.
+struct Conv2dTypes {
+  DType src = DType::f16;
+  DType dst = DType::f16;
+  int src_row = -1;    // row of an int8 source
+  int dst_row = -1;    // row of an int8 destination
+  int range_row = -1;  // row whose range an fp16 destination measures, or -1
+};
+
+/// Direct convolution of any kernel size, stride, padding and dilation, NHWC, with bias, activation
+/// and quantization fused.
+class Conv2d final : public Op {
+ public:
+  Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection);
+
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  [[nodiscard]] std::size_t scratch_bytes() const override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "conv2d"; }
+  [[nodiscard]] std::string kernel() const override;
+  [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
+
+ private:
+  struct Scratch;
+  class Tiles;
+
+  [[nodiscard]] Scratch lay_out(std::byte* base) const;
+  void fill_border(const Scratch& scratch, const RunState& state) const;
+
+  std::string name_;
+  Conv2dTypes types_;
+  Size2d kernel_size_;
+  Size2d stride_;
+  Size2d padding_;
+  Size2d dilation_;
+  ActivationSpec activation_;
+  std::int64_t channels_;
+  PackedWeights weights_;
+  AlignedVector<float> bias_;  // [filters, padded to nr]
+  const ConvKernel* kernel_;
+  const ConvKernel* interior_;  // the 3x3 stride 1 kernel, or null
+  Shape input_;
+  Shape output_;
+  int threads_ = 1;
+};
+
+}  // namespace qpp

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/conv_output.h"
+
+#include <algorithm>
+
+namespace qpp {
+namespace {
+
+std::int64_t output_size(std::int64_t input, std::int64_t kernel, std::int64_t stride,
+                         std::int64_t padding, std::int64_t dilation) {
+  const std::int64_t reach = dilation * (kernel - 1) + 1;
+  return input + 2 * padding < reach ? 0 : (input + 2 * padding - reach) / stride + 1;
+}
+
+}  // namespace
+
+Shape conv_output_shape(const std::string& node, const Shape& input,
+                        const Conv2dGeometry& geometry) {
+  QPP_CHECK(input.channels == geometry.channels, ShapeError, "node '", node,
+            "' (conv2d): expected an input of ", geometry.channels, " channels, got ",
+            to_string(input));
+  const Shape output{
+      .batch = input.batch,
+      .height = output_size(input.height, geometry.kernel.height, geometry.stride.height,
+                            geometry.padding.height, geometry.dilation.height),
+      .width = output_size(input.width, geometry.kernel.width, geometry.stride.width,
+                           geometry.padding.width, geometry.dilation.width),
+      .channels = geometry.filters};
+  QPP_CHECK(output.height > 0 && output.width > 0, ShapeError, "node '", node,
+            "' (conv2d): the input ", to_string(input), " is smaller than the ",
+            geometry.kernel.height, "x", geometry.kernel.width, " kernel's reach");
+  return output;
+}
+
+OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& activation,
+                              const PackedWeights& weights, std::span<const float> bias,
+                              const RunState& state, const ConvOutputArrays& arrays) {
+  const bool quantized_src = types.src == DType::qai8;
+  const bool quantized_dst = types.dst == DType::qai8;
+  const bool tanh = activation.nonlinearity == Nonlinearity::tanh;
+  const QParams src =
+      quantized_src ? state.qparams[static_cast<std::size_t>(types.src_row)] : QParams{};
+  const QParams dst =
+      quantized_dst ? state.qparams[static_cast<std::size_t>(types.dst_row)] : QParams{};
+  const float steps_per_unit = quantized_dst ? dst.inverse_scale : 1.0F;
+  const float before =
+      tanh ? 1.0F : steps_per_unit;  // tanh needs real numbers; the output scale follows it
+  for (std::size_t f = 0; f < weights.scales.size(); ++f) {
+    if (arrays.correction != nullptr) {
+      arrays.correction[f] = quantized_src ? -src.zero_point * weights.sums[f] : 0;
+    }
+    arrays.multiplier[f] = weights.scales[f] * src.scale * before;
+    arrays.bias[f] = bias[f] * before;
+  }
+  OutputStage stage;
+  stage.correction = arrays.correction;
+  stage.multiplier = arrays.multiplier;
+  stage.bias = arrays.bias;
+  stage.nonlinearity = activation.nonlinearity;
+  stage.post_scale = tanh ? steps_per_unit : 1.0F;
+  stage.lo = activation.lo * steps_per_unit;
+  stage.hi = activation.hi * steps_per_unit;
+  if (quantized_dst) {
+    const auto qmin = static_cast<float>(dst.qmin - dst.zero_point);
+    const auto qmax = static_cast<float>(dst.qmax - dst.zero_point);
+    stage.lo = std::clamp(stage.lo, qmin, qmax);
+    stage.hi = std::clamp(stage.hi, qmin, qmax);
+    stage.zero_point = dst.zero_point;
+  }
+  return stage;
+}
+
+}  // namespace qpp

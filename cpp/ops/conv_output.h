@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What all engines of a convolution share: the shape and the output stage.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "kernels/pack.h"
+#include "ops/conv2d.h"
+
+namespace qpp {
+
+/// The part of Conv2dSpec that decides about shapes.
+struct Conv2dGeometry {
+  std::int64_t filters = 0;
+  std::int64_t channels = 0;
+  Size2d kernel;
+  Size2d stride;
+  Size2d padding;
+  Size2d dilation;
+};
+
+/// The output's shape. Throws ShapeError, naming the node, for other channels than the weights have
+/// and for inputs smaller than the kernel's reach.
+Shape conv_output_shape(const std::string& node, const Shape& input,
+                        const Conv2dGeometry& geometry);
+
+/// The per-filter numbers of a convolution, as one run fills them.
+struct ConvOutputArrays {
+  std::int32_t* correction = nullptr;  // not filled where null
+  float* multiplier = nullptr;
+  float* bias = nullptr;
+};
+
+/// From what the weights, the activation and the QP rows say to what kernels read. Each array, and
+/// `bias`, holds as many elements as `weights.scales`.
+OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& activation,
+                              const PackedWeights& weights, std::span<const float> bias,
+                              const RunState& state, const ConvOutputArrays& arrays);
+
+}  // namespace qpp

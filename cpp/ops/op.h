@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/thread_pool.h"
+#include "kernels/output_stage.h"
+#include "tensor/qparams.h"
+#include "tensor/view.h"
+
+namespace qpp {
+
+/// What one run of a network knows beside its tensors. Operations read and write rows by the index
+/// they were made with.
+struct RunState {
+  ThreadPool& pool;
+  std::span<QParams> qparams;      // the QP table: one row per quantized value
+  std::span<Range> ranges;         // per row: what the producer's epilogue measured
+  std::span<float> features;       // kFeatures per QPP position
+  std::span<std::int64_t> clamps;  // per row: predictions cut to the range seen in calibration
+};
+
+struct RunArgs {
+  std::span<const TensorView> inputs;
+  TensorView output;             // data is null for operations that only write rows
+  std::byte* scratch = nullptr;  // scratch_bytes(), 64-byte aligned
+};
+
+/// One operation of a program. Made and prepared once, run many times; run() neither allocates nor
+/// throws on valid data.
+class Op {
+ public:
+  Op() = default;
+  virtual ~Op() = default;
+  Op(const Op&) = delete;
+  Op& operator=(const Op&) = delete;
+
+  /// Checks the input shapes and returns the output's; throws ShapeError naming the node. Called
+  /// again when shapes change.
+  virtual Shape prepare(std::span<const Shape> inputs, int threads) = 0;
+  /// Working memory of one run() with the prepared shapes.
+  [[nodiscard]] virtual std::size_t scratch_bytes() const { return 0; }
+  virtual void run(const RunArgs& args, RunState& state) const = 0;
+
+  /// What the operation is called in explain().
+  [[nodiscard]] virtual std::string kind() const = 0;
+  /// Name of the chosen kernel, "" where there is nothing to choose.
+  [[nodiscard]] virtual std::string kernel() const { return ""; }
+  /// Bytes of constants held, packed as the kernel reads them.
+  [[nodiscard]] virtual std::size_t weight_bytes() const { return 0; }
+};
+
+}  // namespace qpp

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "ops/op.h"
+
+namespace qpp {
+
+/// Depth to space, as torch.nn.PixelShuffle: dst[y * r + i, x * r + j, c] = src[y, x, (c * r + i) *
+/// r + j].
+class PixelShuffle final : public Op {
+ public:
+  PixelShuffle(std::string name, std::int64_t upscale_factor);
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "pixel_shuffle"; }
+
+ private:
+  std::string name_;
+  std::int64_t upscale_factor_;
+};
+
+}  // namespace qpp

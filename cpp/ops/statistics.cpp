@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/statistics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace qpp {
+namespace {
+
+StatisticsSource source(const TensorView& view) {
+  return {.data = view.as<half>(),
+          .pixels = view.shape.pixels(),
+          .channels = view.shape.channels,
+          .stride = view.shape.stride()};
+}
+
+Range measure(const MinMaxKernel& kernel, const TensorView& view) {
+  Range range;
+  kernel.function({.src = source(view), .range = &range});
+  return range;
+}
+
+void check_finite(const Range& range, const std::string& value) {
+  QPP_CHECK(
+      std::isfinite(range.lo) && std::isfinite(range.hi), NonFiniteError, "value '", value,
+      "': expected finite numbers to quantize, got NaN, infinity or an overflow of fp16 (range ",
+      range.lo, " to ", range.hi, "); scheme \"fp16\" passes them on");
+}
+
+float predict(const std::array<float, kFeatures>& weight, float bias,
+              std::span<const float> features) {
+  float bound = bias;
+  for (std::size_t i = 0; i < weight.size(); ++i) bound = std::fma(weight[i], features[i], bound);
+  return bound;
+}
+
+}  // namespace
+
+std::int64_t quantile_rank(double alpha, std::int64_t count) {
+  const auto rank = static_cast<std::int64_t>(std::ceil(alpha * static_cast<double>(count))) - 1;
+  return std::clamp<std::int64_t>(rank, 0, count - 1);
+}
+
+std::size_t QuantileScan::scratch_bytes(const Shape& shape) {
+  return quantile_scratch_bytes(shape.pixels() * shape.channels);
+}
+
+void QuantileScan::run(const TensorView& src, std::span<const std::int64_t> ranks, float* values,
+                       std::byte* scratch) const {
+  kernel_->function({.src = source(src),
+                     .ranks = ranks.data(),
+                     .rank_count = static_cast<std::int64_t>(ranks.size()),
+                     .values = values,
+                     .scratch = scratch});
+}
+
+ChooseQParams::ChooseQParams(Spec spec, const KernelSelection& selection)
+    : spec_(std::move(spec)), minmax_(&selection.minmax()), quantile_(selection) {}
+
+Shape ChooseQParams::prepare(std::span<const Shape> inputs, int /*threads*/) {
+  shape_ = inputs[0];
+  return {};
+}
+
+std::size_t ChooseQParams::scratch_bytes() const {
+  return spec_.alpha < 1 ? QuantileScan::scratch_bytes(shape_) : 0;
+}
+
+void ChooseQParams::run(const RunArgs& args, RunState& state) const {
+  const TensorView& view = args.inputs[0];
+  const auto row = static_cast<std::size_t>(spec_.row);
+  Range bounds = spec_.range_measured ? state.ranges[row] : measure(*minmax_, view);
+  check_finite(bounds, spec_.value);
+  if (spec_.alpha < 1) {
+    const std::int64_t count = shape_.pixels() * shape_.channels;
+    const std::int64_t rank = quantile_rank(spec_.alpha, count);
+    const std::array<std::int64_t, 2> ranks{count - 1 - rank, rank};
+    std::array<float, 2> values{};
+    quantile_.run(view, ranks, values.data(), args.scratch);
+    bounds = {.lo = values[0], .hi = values[1]};
+  }
+  state.qparams[row] = choose_qparams(bounds.lo, bounds.hi, spec_.bits);
+}
+
+std::string ChooseQParams::kernel() const {
+  if (spec_.alpha < 1) return quantile_.name();
+  return spec_.range_measured ? "" : minmax_->info.name;
+}
+
+MeasureFeatures::MeasureFeatures(Spec spec, const KernelSelection& selection)
+    : spec_(std::move(spec)),
+      minmax_(&selection.minmax()),
+      mean_(&selection.mean()),
+      quantile_(selection) {}
+
+Shape MeasureFeatures::prepare(std::span<const Shape> inputs, int /*threads*/) {
+  shape_ = inputs[0];
+  return {};
+}
+
+std::size_t MeasureFeatures::scratch_bytes() const { return QuantileScan::scratch_bytes(shape_); }
+
+void MeasureFeatures::run(const RunArgs& args, RunState& state) const {
+  const TensorView& view = args.inputs[0];
+  const Range range = measure(*minmax_, view);
+  check_finite(range, spec_.value);
+  float* features = state.features.data() + spec_.position * kFeatures;
+  std::array<std::int64_t, kFeatureQuantiles> ranks{};
+  const std::int64_t count = shape_.pixels() * shape_.channels;
+  std::transform(spec_.alphas.begin(), spec_.alphas.end(), ranks.begin(),
+                 [count](double alpha) { return quantile_rank(alpha, count); });
+  quantile_.run(view, ranks, features, args.scratch);
+  mean_->function({.src = source(view), .mean = features + kFeatureQuantiles});
+  features[kFeatureQuantiles + 1] = range.hi;
+}
+
+PredictQParams::PredictQParams(int position, std::vector<Row> rows, int bits)
+    : position_(position), rows_(std::move(rows)), bits_(bits) {}
+
+Shape PredictQParams::prepare(std::span<const Shape> /*inputs*/, int /*threads*/) { return {}; }
+
+void PredictQParams::run(const RunArgs& /*args*/, RunState& state) const {
+  const auto features =
+      state.features.subspan(static_cast<std::size_t>(position_ * kFeatures), kFeatures);
+  for (const Row& row : rows_) {
+    const float lo = predict(row.weight_lo, row.bias_lo, features);
+    const float hi = predict(row.weight_hi, row.bias_hi, features);
+    const float clamped_lo = clamp_level(lo, row.seen_lo.lo, row.seen_lo.hi);
+    const float clamped_hi = clamp_level(hi, row.seen_hi.lo, row.seen_hi.hi);
+    const auto index = static_cast<std::size_t>(row.row);
+    if (clamped_lo != lo || clamped_hi != hi) ++state.clamps[index];
+    state.qparams[index] = choose_qparams(clamped_lo, clamped_hi, bits_);
+  }
+}
+
+}  // namespace qpp

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/winograd.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ops/conv_output.h"
+
+namespace qpp {
+
+/// The working memory of one run, carved from one block.
+struct WinogradConv2d::Scratch {
+  float* multiplier;      // [filters, padded to 8]
+  float* bias;            // the same
+  std::byte* border_row;  // one source row of zero points
+  Range* ranges;          // [threads]
+  std::byte* v;           // [threads][v_elements()]
+  std::byte* m;           // [threads][m_elements()]
+  std::size_t bytes;
+};
+
+/// Successive tiles of one row of tiles, a part of a block.
+struct WinogradConv2d::Strip {
+  std::int64_t image;
+  std::int64_t tile_row;
+  std::int64_t tile_column;
+  std::int64_t tiles;
+};
+
+/// What one thread does.
+class WinogradConv2d::Worker {
+ public:
+  Worker(const WinogradConv2d& conv, const RunArgs& run, const Scratch& scratch,
+         const OutputStage& stage, std::int32_t zero_point, int thread)
+      : conv_(conv),
+        src_(static_cast<const std::byte*>(run.inputs[0].data)),
+        dst_(static_cast<std::byte*>(run.output.data)),
+        border_row_(scratch.border_row),
+        element_bytes_(static_cast<std::int64_t>(size_of(conv.kernels_.multiply->src))) {
+    std::byte* v = scratch.v + thread * conv.v_elements() * element_bytes_;
+    std::byte* m = scratch.m + thread * conv.m_elements() * element_bytes_;
+    input_ = {.width = conv.input_.width,
+              .pixel_stride = conv.input_.stride(),
+              .channels = conv.channels_,
+              .zero_point = zero_point,
+              .block_tiles = conv.block_tiles_,
+              .v = v};
+    multiply_ = {
+        .v = v, .m = m, .channels = conv.weights_.channels, .block_tiles = conv.block_tiles_};
+    output_ = {.m = m,
+               .block_tiles = conv.block_tiles_,
+               .dst_row_stride = conv.output_.width * conv.output_.stride(),
+               .dst_pixel_stride = conv.output_.stride(),
+               .output = &stage};
+  }
+
+  /// All tiles of a block, a part of the filters.
+  void run(std::int64_t block, std::int64_t filter_part) {
+    const std::int64_t first = block * conv_.block_tiles_;
+    const std::int64_t all = conv_.input_.batch * conv_.tile_rows_ * conv_.tile_columns_;
+    const std::int64_t end = std::min(first + conv_.block_tiles_, all);
+    for (std::int64_t tile = first; tile < end;) {
+      const Strip strip = strip_at(tile, end);
+      transform_sources(strip, tile - first);
+      tile += strip.tiles;
+    }
+    const std::int64_t filter_blocks = conv_.output_.stride() / kWinogradGroup;
+    const std::int64_t filter_end = filter_blocks * (filter_part + 1) / conv_.filter_parts_;
+    for (std::int64_t f = filter_blocks * filter_part / conv_.filter_parts_; f < filter_end; ++f) {
+      multiply(f, end - first);
+      for (std::int64_t tile = first; tile < end;) {
+        const Strip strip = strip_at(tile, end);
+        transform_sums(strip, tile - first, f);
+        tile += strip.tiles;
+      }
+    }
+  }
+
+ private:
+  /// The strip that begins with a tile, and ends with its row or before `end`.
+  [[nodiscard]] Strip strip_at(std::int64_t tile, std::int64_t end) const {
+    const std::int64_t column = tile % conv_.tile_columns_;
+    const std::int64_t row = tile / conv_.tile_columns_;
+    return {.image = row / conv_.tile_rows_,
+            .tile_row = row % conv_.tile_rows_,
+            .tile_column = column,
+            .tiles = std::min(
+                {end - tile, conv_.tile_columns_ - column, std::int64_t{kWinogradMaxStrip}})};
+  }
+
+  void transform_sources(const Strip& strip, std::int64_t first_tile) {
+    const std::int64_t row_bytes = conv_.input_.width * conv_.input_.stride() *
+                                   static_cast<std::int64_t>(size_of(conv_.types_.src));
+    for (int i = 0; i < kWinogradPatch; ++i) {
+      const std::int64_t y = strip.tile_row * kWinogradTile - conv_.padding_.height + i;
+      input_.rows[i] = y >= 0 && y < conv_.input_.height
+                           ? src_ + (strip.image * conv_.input_.height + y) * row_bytes
+                           : border_row_;
+    }
+    input_.first_column = strip.tile_column * kWinogradTile - conv_.padding_.width;
+    input_.tiles = strip.tiles;
+    input_.first_tile = first_tile;
+    conv_.kernels_.input->function(input_);
+  }
+
+  void multiply(std::int64_t filter_block, std::int64_t tiles) {
+    multiply_.u = conv_.weights_.data.data() + filter_block * kWinogradPoints * multiply_.channels *
+                                                   kWinogradGroup * element_bytes_;
+    multiply_.tiles = tiles;
+    conv_.kernels_.multiply->function(multiply_);
+  }
+
+  void transform_sums(const Strip& strip, std::int64_t first_tile, std::int64_t filter_block) {
+    const std::int64_t y = strip.tile_row * kWinogradTile;
+    const std::int64_t x = strip.tile_column * kWinogradTile;
+    WinogradOutputArgs args = output_;
+    args.m = static_cast<const std::byte*>(output_.m) +
+             winograd_m_index(0, first_tile, 0, conv_.block_tiles_) * element_bytes_;
+    args.tiles = strip.tiles;
+    args.rows = std::min<std::int64_t>(kWinogradTile, conv_.output_.height - y);
+    args.columns = std::min(strip.tiles * kWinogradTile, conv_.output_.width - x);
+    args.filter = filter_block * kWinogradGroup;
+    const std::int64_t pixel = (strip.image * conv_.output_.height + y) * conv_.output_.width + x;
+    args.dst = dst_ + (pixel * conv_.output_.stride() + args.filter) *
+                          static_cast<std::int64_t>(size_of(conv_.types_.dst));
+    conv_.kernels_.output->function(args);
+  }
+
+  const WinogradConv2d& conv_;
+  const std::byte* src_;
+  std::byte* dst_;
+  const std::byte* border_row_;
+  std::int64_t element_bytes_;
+  WinogradInputArgs input_;
+  WinogradMultiplyArgs multiply_;
+  WinogradOutputArgs output_;
+};
+
+bool WinogradConv2d::supports(const Conv2dSpec& spec) { return is_3x3_stride_1(spec); }
+
+WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
+                               const KernelSelection& selection)
+    : name_(spec.name),
+      types_(types),
+      padding_(spec.padding),
+      activation_(spec.activation),
+      channels_(spec.channels),
+      kernels_(selection.winograd4(types.dst, types.src)) {
+  weights_ = pack_winograd_weights(spec.weights.data(), spec.filters, spec.channels,
+                                   kernels_.multiply->weights);
+  if (types.src == DType::qai8) {
+    for (float& scale : weights_.scales) scale *= kWinogradStepsPerUnit;
+  }
+  bias_.assign(weights_.scales.size(), 0.0F);
+  std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
+}
+
+Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
+  threads_ = threads;
+  input_ = inputs[0];
+  output_ = conv_output_shape(name_, input_,
+                              {.filters = weights_.filters,
+                               .channels = channels_,
+                               .kernel = {.height = 3, .width = 3},
+                               .stride = {},
+                               .padding = padding_,
+                               .dilation = {}});
+  tile_rows_ = (output_.height + kWinogradTile - 1) / kWinogradTile;
+  tile_columns_ = (output_.width + kWinogradTile - 1) / kWinogradTile;
+  const std::int64_t tiles = output_.batch * tile_rows_ * tile_columns_;
+  // Every block streams all weights through the cache, so blocks are as large as their V may be
+  // beside them in a second-level cache of 512 KB. All threads get a block, if there are enough.
+  constexpr std::int64_t kMostTiles = 16;
+  constexpr std::int64_t kMostElements = 96 * 1024;
+  const std::int64_t fitting = kMostElements / (kWinogradPoints * weights_.channels);
+  const std::int64_t share = round_up<std::int64_t>((tiles + threads - 1) / threads, 8);
+  block_tiles_ = std::min({kMostTiles, share, std::max<std::int64_t>(fitting / 8 * 8, 8)});
+  blocks_ = (tiles + block_tiles_ - 1) / block_tiles_;
+  filter_parts_ = std::clamp<std::int64_t>(threads / blocks_, 1, output_.stride() / kWinogradGroup);
+  return output_;
+}
+
+std::int64_t WinogradConv2d::v_elements() const {
+  return kWinogradPoints * block_tiles_ * weights_.channels;
+}
+
+std::int64_t WinogradConv2d::m_elements() const {
+  return kWinogradPoints * block_tiles_ * kWinogradGroup;
+}
+
+WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
+  Scratch scratch{};
+  std::size_t offset = 0;
+  const auto take = [&](auto*& pointer, std::size_t bytes) {
+    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
+    offset += round_up(bytes, kAlignment);
+  };
+  const auto threads = static_cast<std::size_t>(threads_);
+  const std::size_t element_bytes = size_of(kernels_.multiply->src);
+  take(scratch.multiplier, weights_.scales.size() * sizeof(float));
+  take(scratch.bias, weights_.scales.size() * sizeof(float));
+  take(scratch.border_row,
+       static_cast<std::size_t>(input_.width * input_.stride()) * size_of(types_.src));
+  take(scratch.ranges, threads * sizeof(Range));
+  take(scratch.v, threads * static_cast<std::size_t>(v_elements()) * element_bytes);
+  take(scratch.m, threads * static_cast<std::size_t>(m_elements()) * element_bytes);
+  scratch.bytes = offset;
+  return scratch;
+}
+
+std::size_t WinogradConv2d::scratch_bytes() const { return lay_out(nullptr).bytes; }
+
+void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
+  const Scratch scratch = lay_out(args.scratch);
+  const OutputStage stage =
+      fill_output_stage(types_, activation_, weights_, bias_, state,
+                        {.multiplier = scratch.multiplier, .bias = scratch.bias});
+  const std::int32_t zero_point =
+      types_.src == DType::qai8 ? state.qparams[static_cast<std::size_t>(types_.src_row)].zero_point
+                                : 0;
+  std::memset(scratch.border_row, zero_point,
+              static_cast<std::size_t>(input_.width * input_.stride()) * size_of(types_.src));
+  std::fill_n(scratch.ranges, threads_, Range{});
+
+  const auto work = [&](std::int64_t begin, std::int64_t end, int thread) {
+    OutputStage own = stage;
+    if (types_.range_row >= 0) own.range = &scratch.ranges[thread];
+    Worker worker(*this, args, scratch, own, zero_point, thread);
+    for (std::int64_t i = begin; i < end; ++i) worker.run(i / filter_parts_, i % filter_parts_);
+  };
+  state.pool.parallel_for(blocks_ * filter_parts_, work);
+
+  if (types_.range_row < 0) return;
+  Range& range = state.ranges[static_cast<std::size_t>(types_.range_row)] = Range{};
+  for (int thread = 0; thread < threads_; ++thread) widen(range, scratch.ranges[thread]);
+}
+
+}  // namespace qpp

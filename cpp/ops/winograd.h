@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "ops/conv2d.h"
+
+namespace qpp {
+
+/// 3x3 convolution of stride 1 and dilation 1 by Winograd's algorithm (kernels/winograd.h), NHWC,
+/// with bias, activation and quantization fused. Weights stay real numbers, so an int8 source or
+/// destination is the only quantization.
+///
+/// The image is cut into tiles of 4x4 outputs, and the tiles, in the order of rows and images, into
+/// blocks: V of a block stays in the cache while all filters pass.
+class WinogradConv2d final : public Op {
+ public:
+  /// True for convolutions that this engine can compute.
+  static bool supports(const Conv2dSpec& spec);
+
+  /// `spec` must be supported.
+  WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
+                 const KernelSelection& selection);
+
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  [[nodiscard]] std::size_t scratch_bytes() const override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "conv2d"; }
+  [[nodiscard]] std::string kernel() const override { return kernels_.multiply->info.name; }
+  [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
+
+ private:
+  struct Scratch;
+  struct Strip;
+  class Worker;
+
+  [[nodiscard]] Scratch lay_out(std::byte* base) const;
+  /// Elements of V and of M of one block.
+  [[nodiscard]] std::int64_t v_elements() const;
+  [[nodiscard]] std::int64_t m_elements() const;
+
+  std::string name_;
+  Conv2dTypes types_;
+  Size2d padding_;
+  ActivationSpec activation_;
+  std::int64_t channels_;
+  PackedWeights weights_;
+  AlignedVector<float> bias_;  // [filters, padded to 8]
+  Winograd4Kernels kernels_;
+  Shape input_;
+  Shape output_;
+  std::int64_t tile_rows_ = 0;     // of an image
+  std::int64_t tile_columns_ = 0;  // of an image
+  std::int64_t block_tiles_ = 0;   // of a block, a multiple of 8
+  std::int64_t blocks_ = 0;
+  std::int64_t filter_parts_ = 1;  // in which the filters of a block are shared out to threads
+  int threads_ = 1;
+};
+
+}  // namespace qpp

@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The native bench, for a phone, a board or an instrument: one warm-up, then exactly --iters runs
+// of the code that the network runs (padding, epilogue and fused quantize included).
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "network/qp_table.h"
+#include "network/session.h"
+#include "ops/quantize.h"
+
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* kUsage =
+    R"(usage: qpp_bench conv --dtype fp16|int8 --size HxWxC --filters F [--kernel 3] [--stride 1]
+                      [--algorithm auto|direct|winograd] [--out int8|fp16] --iters N [--threads 1]
+                      [--json]
+       qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
+       qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] --iters N [--threads 1] [--json]
+
+Runs the work once to warm up, then N times. Wall-clock milliseconds are printed on real hardware only.
+--size of a model sets the dimensions that the file leaves open.
+)";
+
+/// A wrong command line, or a request that this version cannot serve; ends the program with
+/// status 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+class Options {
+ public:
+  Options(int argc, char** argv) {
+    for (int i = 0; i < argc; ++i) {
+      const std::string argument = argv[i];
+      if (!argument.starts_with("--")) {
+        positional.push_back(argument);
+      } else if (argument == "--json" || argument == "--profile" || argument == "--help") {
+        values_[argument] = "";
+      } else if (i + 1 < argc) {
+        values_[argument] = argv[++i];
+      } else {
+        throw UsageError(argument + ": a value is missing");
+      }
+    }
+  }
+
+  /// Refuses options outside `known`, and those that are understood but not available.
+  void only(const std::vector<std::string>& known) const {
+    for (const auto& [name, value] : values_) {
+      if (name == "--density" || name == "--profile")
+        throw UsageError(name + " is not available in this version");
+      if (std::find(known.begin(), known.end(), name) == known.end())
+        throw UsageError(name + ": unknown option");
+    }
+  }
+  [[nodiscard]] bool has(const std::string& name) const { return values_.contains(name); }
+  [[nodiscard]] std::string text(const std::string& name) const {
+    const auto found = values_.find(name);
+    if (found == values_.end()) throw UsageError(name + " is missing");
+    return found->second;
+  }
+  [[nodiscard]] std::string text(const std::string& name, const std::string& otherwise) const {
+    return has(name) ? text(name) : otherwise;
+  }
+  [[nodiscard]] std::int64_t integer(const std::string& name) const {
+    return parse_integer(name, text(name));
+  }
+  [[nodiscard]] std::int64_t integer(const std::string& name, std::int64_t otherwise) const {
+    return has(name) ? integer(name) : otherwise;
+  }
+  [[nodiscard]] double number(const std::string& name, double otherwise) const {
+    if (!has(name)) return otherwise;
+    const std::string value = text(name);
+    char* end = nullptr;
+    const double number = std::strtod(value.c_str(), &end);
+    if (value.empty() || *end != '\0') throw UsageError(name + ": expected a number, got " + value);
+    return number;
+  }
+  /// "56x56x64" as three numbers.
+  [[nodiscard]] std::vector<std::int64_t> sizes(const std::string& name, std::size_t count) const {
+    std::vector<std::int64_t> result;
+    std::istringstream stream(text(name));
+    for (std::string part; std::getline(stream, part, 'x');)
+      result.push_back(parse_integer(name, part));
+    if (result.size() != count)
+      throw UsageError(name + ": expected " + std::to_string(count) + " sizes joined by x");
+    return result;
+  }
+
+  std::vector<std::string> positional;
+
+ private:
+  static std::int64_t parse_integer(const std::string& name, const std::string& value) {
+    std::int64_t result = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
+    if (error != std::errc() || end != value.data() + value.size() || result < 1 ||
+        result > 1'000'000) {
+      throw UsageError(name + ": expected a whole number from 1 to 1000000, got " + value);
+    }
+    return result;
+  }
+
+  std::map<std::string, std::string> values_;
+};
+
+/// Deterministic test data, the same on every machine.
+class Random {
+ public:
+  /// Uniform over [-1, 1).
+  float next() {
+    state_ = state_ * 6364136223846793005U + 1442695040888963407U;
+    return static_cast<float>(static_cast<std::int32_t>(state_ >> 32)) * 0x1p-31F;
+  }
+
+ private:
+  std::uint64_t state_ = 1;
+};
+
+std::uint32_t crc32(std::span<const std::byte> bytes) {
+  std::uint32_t crc = ~0U;
+  for (const std::byte byte : bytes) {
+    crc ^= static_cast<std::uint32_t>(byte);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) != 0 ? 0xedb88320U : 0U);
+  }
+  return ~crc;
+}
+
+std::string hexadecimal(std::uint32_t value) {
+  std::ostringstream stream;
+  stream << std::hex << value;
+  return stream.str();
+}
+
+/// True under QEMU user-mode emulation, where elapsed time says nothing. The emulator answers for
+/// /proc/self itself, but not for this name of the same file.
+bool is_emulated() {
+  std::ifstream maps("/proc/thread-self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const std::size_t slash = line.rfind('/');
+    if (slash != std::string::npos && line.compare(slash + 1, 4, "qemu") == 0) return true;
+  }
+  return false;
+}
+
+/// Runs `work` once, then `iterations` times, and adds the times to the report where they mean
+/// something.
+void measure(std::int64_t iterations, const std::function<void()>& work, ordered_json& report) {
+  work();
+  std::vector<double> milliseconds(static_cast<std::size_t>(iterations));
+  for (double& elapsed : milliseconds) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    elapsed =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  }
+  report["iters"] = iterations;
+  if (is_emulated()) {
+    report["ms_min"] = nullptr;
+    report["ms_median"] = nullptr;
+    return;
+  }
+  std::sort(milliseconds.begin(), milliseconds.end());
+  report["ms_min"] = milliseconds.front();
+  report["ms_median"] = milliseconds[milliseconds.size() / 2];
+}
+
+/// One operation with its tensors, outside a network.
+class OpBench {
+ public:
+  OpBench(const qpp::Shape& shape, qpp::DType src, qpp::DType dst, int threads, std::size_t rows)
+      : shape_(shape), src_(src), dst_(dst), pool_(threads), table_(rows, 1) {
+    Random random;
+    for (qpp::QParams& row : table_.qparams) row = qpp::choose_qparams(-1.0F, 1.0F, 8);
+    input_.resize(static_cast<std::size_t>(shape.elements()) * qpp::size_of(src));
+    for (std::int64_t p = 0; p < shape.pixels(); ++p) {
+      for (std::int64_t c = 0; c < shape.channels; ++c) {
+        const std::int64_t i = p * shape.stride() + c;
+        const float value = random.next();
+        if (src == qpp::DType::f16) {
+          reinterpret_cast<qpp::half*>(input_.data())[i] = qpp::to_half(value);
+        } else {
+          input_[static_cast<std::size_t>(i)] =
+              static_cast<std::byte>(static_cast<std::int8_t>(value * 127.0F));
+        }
+      }
+    }
+  }
+
+  void run(const std::vector<qpp::Op*>& ops, std::int64_t iterations, ordered_json& report) {
+    struct Ready {
+      qpp::Op* op;
+      qpp::AlignedVector<std::byte> scratch;
+    };
+    std::vector<Ready> ready;
+    qpp::Shape output;
+    for (qpp::Op* op : ops) {
+      output = op->prepare(std::span(&shape_, 1), pool_.threads());
+      ready.push_back({op, qpp::AlignedVector<std::byte>(op->scratch_bytes())});
+      if (!op->kernel().empty()) report["kernel"] = op->kernel();
+    }
+    output_.resize(static_cast<std::size_t>(output.elements()) * qpp::size_of(dst_));
+    const qpp::TensorView input{.data = input_.data(), .dtype = src_, .shape = shape_};
+    qpp::RunState state = table_.state(pool_);
+    measure(
+        iterations,
+        [&] {
+          for (Ready& step : ready) {
+            step.op->run({.inputs = std::span(&input, 1),
+                          .output = {.data = output_.data(), .dtype = dst_, .shape = output},
+                          .scratch = step.scratch.data()},
+                         state);
+          }
+        },
+        report);
+    if (!output_.empty()) report["crc32"] = hexadecimal(crc32(output_));
+  }
+
+  [[nodiscard]] qpp::QpTable& table() { return table_; }
+
+ private:
+  qpp::Shape shape_;
+  qpp::DType src_;
+  qpp::DType dst_;
+  qpp::ThreadPool pool_;
+  qpp::QpTable table_;
+  qpp::AlignedVector<std::byte> input_;
+  qpp::AlignedVector<std::byte> output_;
+};
+
+qpp::Shape image(const std::vector<std::int64_t>& sizes) {
+  return {.batch = 1, .height = sizes[0], .width = sizes[1], .channels = sizes[2]};
+}
+
+qpp::DType parse_dtype(const std::string& option, const std::string& name) {
+  if (name == "fp16") return qpp::DType::f16;
+  if (name == "int8") return qpp::DType::qai8;
+  if (name == "ds") throw UsageError(option + " ds is not available in this version");
+  throw UsageError(option + ": expected fp16 or int8, got " + name);
+}
+
+void bench_conv(const Options& options, ordered_json& report) {
+  options.only({"--dtype", "--size", "--filters", "--kernel", "--stride", "--algorithm", "--out",
+                "--iters", "--threads", "--json"});
+  const qpp::Algorithm algorithm = qpp::parse_algorithm(options.text("--algorithm", "auto"));
+  const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
+  const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
+  const qpp::Shape shape = image(options.sizes("--size", 3));
+  const std::int64_t kernel = options.integer("--kernel", 3);
+  const std::int64_t stride = options.integer("--stride", 1);
+
+  Random random;
+  qpp::Conv2dSpec spec;
+  spec.name = "conv";
+  spec.filters = options.integer("--filters");
+  spec.channels = shape.channels;
+  spec.kernel = {.height = kernel, .width = kernel};
+  spec.stride = {.height = stride, .width = stride};
+  spec.padding = {.height = kernel / 2, .width = kernel / 2};
+  spec.activation.lo = 0;  // ReLU
+  spec.weights.resize(static_cast<std::size_t>(spec.filters * spec.channels * kernel * kernel));
+  for (float& weight : spec.weights) weight = random.next() * 0.05F;
+  spec.bias.resize(static_cast<std::size_t>(spec.filters));
+  for (float& bias : spec.bias) bias = random.next();
+
+  const qpp::Conv2dTypes types{.src = src, .dst = dst, .src_row = 0, .dst_row = 1};
+  const std::unique_ptr<qpp::Op> conv =
+      qpp::make_conv2d(spec, types, algorithm, qpp::KernelSelection::from_environment());
+  const qpp::Shape output = conv->prepare(std::span(&shape, 1), 1);
+  report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
+  OpBench bench(shape, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  bench.run({conv.get()}, options.integer("--iters"), report);
+}
+
+/// The benches of a statistic or a pass over one tensor.
+void bench_tensor(const Options& options, ordered_json& report) {
+  options.only({"--size", "--alpha", "--iters", "--threads", "--json"});
+  const std::string command = options.positional[0];
+  const double alpha = options.number("--alpha", 0.9997);
+  if (alpha <= 0.5 || alpha > 1)
+    throw UsageError("--alpha: expected a number above 0.5 and up to 1");
+  const qpp::Shape shape = image(options.sizes("--size", 3));
+  const qpp::KernelSelection selection = qpp::KernelSelection::from_environment();
+  constexpr std::size_t kTargets = 20;  // rows that `predict` writes, as many as ResNet18 needs
+  report["elements"] = shape.pixels() * shape.channels;
+
+  std::vector<std::unique_ptr<qpp::Op>> ops;
+  if (command == "quantize") {
+    ops.push_back(std::make_unique<qpp::Quantize>(0, selection));
+  } else if (command == "minmax") {
+    ops.push_back(std::make_unique<qpp::ChooseQParams>(
+        qpp::ChooseQParams::Spec{.value = "x", .row = 0, .alpha = 1}, selection));
+  } else if (command == "quantile") {
+    // As in a network: the producer's epilogue has measured the range.
+    ops.push_back(std::make_unique<qpp::ChooseQParams>(
+        qpp::ChooseQParams::Spec{.value = "x", .row = 0, .alpha = alpha, .range_measured = true},
+        selection));
+  } else {
+    ops.push_back(std::make_unique<qpp::MeasureFeatures>(
+        qpp::MeasureFeatures::Spec{.value = "x", .position = 0, .alphas = {0.99, 0.999, alpha}},
+        selection));
+    std::vector<qpp::PredictQParams::Row> rows(kTargets);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i].row = static_cast<int>(i);
+    ops.push_back(std::make_unique<qpp::PredictQParams>(0, rows, 8));
+  }
+  OpBench bench(shape, qpp::DType::f16, command == "quantize" ? qpp::DType::qai8 : qpp::DType::f16,
+                static_cast<int>(options.integer("--threads", 1)), kTargets);
+  bench.table().ranges[0] = {.lo = -1, .hi = 1};
+  std::vector<qpp::Op*> pointers;
+  for (const auto& op : ops) pointers.push_back(op.get());
+  bench.run(pointers, options.integer("--iters"), report);
+}
+
+void bench_model(const Options& options, ordered_json& report) {
+  options.only({"--scheme", "--size", "--iters", "--threads", "--json"});
+  if (options.positional.size() != 2) throw UsageError("model: expected one FILE");
+  qpp::SessionOptions session_options;
+  session_options.scheme = options.text("--scheme");
+  session_options.threads = static_cast<int>(options.integer("--threads", 1));
+  qpp::Session session(qpp::load_model(options.positional[1]), session_options);
+
+  const std::vector<std::int64_t> open =
+      options.has("--size") ? options.sizes("--size", 2) : std::vector<std::int64_t>{64, 64};
+  Random random;
+  std::vector<std::vector<float>> data;
+  std::vector<qpp::Session::Input> inputs;
+  for (const qpp::Model::Input& input : session.inputs()) {
+    const qpp::Shape shape{.batch = input.shape[0].value_or(1),
+                           .height = input.shape[2].value_or(open[0]),
+                           .width = input.shape[3].value_or(open[1]),
+                           .channels = *input.shape[1]};
+    std::vector<float>& values =
+        data.emplace_back(static_cast<std::size_t>(shape.pixels() * shape.channels));
+    for (float& value : values) value = (random.next() + 1.0F) / 2.0F;
+    inputs.push_back({.data = values.data(), .shape = shape});
+    report["input"] = qpp::to_string(shape);
+  }
+  std::vector<std::vector<float>> outputs(session.outputs().size());
+  const auto place = [&outputs](std::size_t index, const qpp::Shape& shape) {
+    outputs[index].resize(static_cast<std::size_t>(shape.pixels() * shape.channels));
+    return outputs[index].data();
+  };
+  measure(options.integer("--iters"), [&] { session.run(inputs, place); }, report);
+  report["weight_bytes"] = session.weight_bytes();
+  report["arena_bytes"] = session.arena_bytes();
+  report["crc32"] = hexadecimal(crc32(std::as_bytes(std::span(outputs[0]))));
+}
+
+void print(const ordered_json& report, bool as_json) {
+  if (as_json) {
+    std::cout << report.dump(1) << '\n';
+    return;
+  }
+  for (const auto& [key, value] : report.items()) {
+    const bool unknown_time = value.is_null();
+    std::cout << key << ": "
+              << (unknown_time        ? "not measured (emulated)"
+                  : value.is_string() ? value.get<std::string>()
+                                      : value.dump())
+              << '\n';
+  }
+}
+
+int run(int argc, char** argv) {
+  const Options options(argc - 1, argv + 1);
+  static const std::map<std::string, void (*)(const Options&, ordered_json&)> kCommands = {
+      {"conv", bench_conv},       {"quantize", bench_tensor}, {"minmax", bench_tensor},
+      {"quantile", bench_tensor}, {"predict", bench_tensor},  {"model", bench_model}};
+  if (options.has("--help")) {
+    std::cout << kUsage;
+    return 0;
+  }
+  const auto command =
+      options.positional.empty() ? kCommands.end() : kCommands.find(options.positional[0]);
+  if (command == kCommands.end()) throw UsageError(std::string("expected a command\n") + kUsage);
+  ordered_json report = {{"command", command->first}, {"version", QPP_VERSION}};
+  command->second(options, report);
+  print(report, options.has("--json"));
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const UsageError& error) {
+    std::cerr << "qpp_bench: " << error.what() << '\n';
+    return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "qpp_bench: " << error.what() << '\n';
+    return 1;
+  }
+}

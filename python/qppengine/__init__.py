@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantized neural-network inference whose quantization parameters are predicted per sample.
+
+>>> import qppengine as qe
+>>> graph = qe.from_torch("model.pt2")
+>>> calibration = qe.calibrate(graph, samples, alpha=0.9997)
+>>> qe.save("model.qpp", graph, calibration)
+>>> session = qe.Session("model.qpp", scheme="qpp")
+>>> y = session.run(x)
+"""
+
+from qppengine.calibrate import Calibration, calibrate
+from qppengine.errors import (
+    CalibrationError,
+    DTypeError,
+    Error,
+    FileError,
+    ModelError,
+    NonFiniteError,
+    ShapeError,
+    UnsupportedError,
+    UnsupportedModelError,
+)
+from qppengine.graph import Graph, GraphBuilder, Node, Value
+from qppengine.importers import from_torch
+from qppengine.serialize import load_graph, save
+from qppengine.session import SCHEMES, Session, __version__
+
+__all__ = [
+    "SCHEMES",
+    "Calibration",
+    "CalibrationError",
+    "DTypeError",
+    "Error",
+    "FileError",
+    "Graph",
+    "GraphBuilder",
+    "ModelError",
+    "Node",
+    "NonFiniteError",
+    "Session",
+    "ShapeError",
+    "UnsupportedError",
+    "UnsupportedModelError",
+    "Value",
+    "__version__",
+    "calibrate",
+    "from_torch",
+    "load_graph",
+    "save",
+]

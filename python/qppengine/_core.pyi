@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+__version__: str
+
+class Step(TypedDict):
+    node: str
+    op: str
+    kernel: str
+    dtype: str
+    shape: tuple[int, int, int, int] | None
+
+class Stats(TypedDict):
+    runs: int
+    predictions: int
+    clamps: dict[str, int]
+
+class Memory(TypedDict):
+    weights: int
+    arena: int
+
+class Kernel(TypedDict):
+    name: str
+    available: bool
+
+class Session:
+    def __init__(
+        self,
+        source: str | bytes,
+        *,
+        scheme: str,
+        activation_bits: int = 8,
+        threads: int = 1,
+        static_bounds: str | None = None,
+        algorithm: str = "auto",
+    ) -> None: ...
+    @property
+    def inputs(self) -> list[tuple[str, list[int | None]]]: ...
+    @property
+    def outputs(self) -> list[str]: ...
+    def run(self, inputs: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]: ...
+    def run_into(
+        self,
+        inputs: Sequence[npt.NDArray[np.float32]],
+        outputs: Sequence[npt.NDArray[np.float32]],
+    ) -> None: ...
+    def qparams(self) -> npt.NDArray[np.float32]: ...
+    def features(self) -> npt.NDArray[np.float32]: ...
+    def stats(self) -> Stats: ...
+    def explain(self) -> list[Step]: ...
+    def memory(self) -> Memory: ...
+
+def read_model(
+    source: str | bytes,
+) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]: ...
+def cpu_features() -> dict[str, bool]: ...
+def kernels() -> list[Kernel]: ...

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams samples through the network and keeps what quantization needs: bounds and features.
+
+Memory does not grow with the samples, only with a few numbers of each, so any iterable will do.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Sized
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from qppengine.errors import CalibrationError, Error, FileError
+from qppengine.passes import optimize
+from qppengine.serialize import serialize_for_measurement
+from qppengine.session import Session
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
+
+    from qppengine.graph import Array, Graph
+
+# Those that predict photographs best which the regressor has not seen, of the training and
+# calibration splits: bench/accuracy/feature_alphas.py.
+FEATURE_ALPHAS = (0.6, 0.997, 0.999)
+FEATURES = 5  # three quantiles, mean, max
+
+_CHUNK = 4  # samples a worker gets at a time
+_CHUNKS_IN_FLIGHT = 32
+
+
+class Position(NamedTuple):
+    """A value whose features predict the bounds of others: rows of ``Plan.values``."""
+
+    value: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What calibration measures."""
+
+    alpha: float  # of the quantiles that are the bounds
+    values: tuple[str, ...]  # the quantized values, V
+    positions: tuple[Position, ...]  # P
+    feature_alphas: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What calibration measured on N samples.
+
+    ``bounds`` ``[N, V, 2]``: lo, hi of every quantized value, the alpha-quantiles from both ends.
+    ``features`` ``[N, P, 5]``: three quantiles, mean and max at every position. Both float32.
+    """
+
+    plan: Plan
+    bounds: Array
+    features: Array
+
+    @property
+    def mean_bounds(self) -> Array:
+        """Mean of the bounds over the samples, ``[V, 2]``."""
+        return np.asarray(self.bounds.mean(axis=0, dtype=np.float64), np.float32)
+
+    @property
+    def range_bounds(self) -> Array:
+        """The bounds that hold those of all samples, ``[V, 2]``."""
+        lo, hi = self.bounds[..., 0].min(axis=0), self.bounds[..., 1].max(axis=0)
+        return np.stack([lo, hi], axis=-1)
+
+    @property
+    def seen(self) -> Array:
+        """Smallest and largest lo, smallest and largest hi of every value, ``[V, 4]``."""
+        low, high = self.bounds.min(axis=0), self.bounds.max(axis=0)
+        return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=-1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the statistics as an ``.npz`` file. Raises `FileError`."""
+        fields: dict[str, Any] = {
+            "alpha": self.plan.alpha,
+            "values": self.plan.values,
+            "positions": [position.value for position in self.plan.positions],
+            "row_positions": [
+                next(p for p, position in enumerate(self.plan.positions) if row in position.rows)
+                for row in range(len(self.plan.values))
+            ],
+            "feature_alphas": self.plan.feature_alphas,
+            "bounds": self.bounds,
+            "features": self.features,
+        }
+        try:
+            with Path(path).open("wb") as file:
+                np.savez(file, **fields)
+        except OSError as error:
+            raise FileError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Reads what `save` wrote. Raises `CalibrationError` for another file, `FileError`."""
+        try:
+            with Path(path).open("rb") as file:
+                data = np.load(file, allow_pickle=False)
+                if not isinstance(data, np.lib.npyio.NpzFile):
+                    raise TypeError("it is no .npz file")
+                served = data["row_positions"].tolist()
+                positions = tuple(
+                    Position(value, tuple(row for row, p in enumerate(served) if p == index))
+                    for index, value in enumerate(data["positions"].tolist())
+                )
+                first, second, third = data["feature_alphas"].tolist()
+                plan = Plan(
+                    float(data["alpha"]),
+                    tuple(data["values"].tolist()),
+                    positions,
+                    (first, second, third),
+                )
+                bounds, features = data["bounds"], data["features"]
+        except OSError as error:
+            raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        except Exception as error:  # np.load names no exceptions for a damaged file
+            raise CalibrationError(f"{str(path)!r} holds no calibration: {error}") from error
+        samples = len(bounds)
+        if bounds.shape != (samples, len(plan.values), 2) or features.shape != (
+            samples,
+            len(plan.positions),
+            FEATURES,
+        ):
+            raise CalibrationError(
+                f"{str(path)!r}: bounds {bounds.shape} and features {features.shape} do not match"
+            )
+        return cls(plan, bounds, features)
+
+
+def calibrate(
+    graph: Graph,
+    samples: Iterable[Any],
+    alpha: float = 0.9997,
+    *,
+    positions: Sequence[str] | None = None,
+    feature_alphas: tuple[float, float, float] = FEATURE_ALPHAS,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Calibration:
+    """Measures bounds and features of every sample, on the engine itself in fp16.
+
+    Args:
+        graph: The network.
+        samples: Inputs of the network, each an array as `Session.run` takes it, or a tuple of them
+            when the network has several inputs. Consumed lazily, once.
+        alpha: The bounds are the alpha-quantiles of a value from both ends, 0.5 < alpha <= 1;
+            1 makes them its minimum and maximum.
+        positions: Values whose features predict bounds; each serves itself and what is computed
+            from it, up to the next one. By default the inputs of the network.
+        feature_alphas: The three quantiles among the features.
+        executor: Any executor; threads and processes both work. Every worker opens a session.
+        progress: Whether to show a progress bar (needs tqdm).
+
+    Raises `CalibrationError` for an empty set, and for a sample that does not fit `ShapeError`,
+    `DTypeError` or `NonFiniteError` with its index.
+    """
+    for name, value in (("alpha", alpha), *(("feature_alphas", a) for a in feature_alphas)):
+        if not 0.5 < value <= 1:
+            raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {value}")
+    graph = optimize(graph)
+    inputs = tuple(value.name for value in graph.inputs)
+    plan = Plan(
+        alpha,
+        graph.quantized_values,
+        _serve(graph, inputs if positions is None else tuple(positions)),
+        feature_alphas,
+    )
+    model = serialize_for_measurement(graph, plan)
+
+    chunks = _chunks(_with_progress(samples, progress))
+    if executor is None:
+        results: Iterable[list[_Measurement]] = map(
+            partial(_measure, Session(model, scheme="measure")), chunks
+        )
+    else:
+        work = partial(_measure_in_worker, uuid.uuid4().hex, model)
+        results = _map_lazily(executor, work, chunks)
+    measured = [measurement for chunk in results for measurement in chunk]
+    if not measured:
+        raise CalibrationError("the calibration set is empty: expected at least one sample, got 0")
+    return Calibration(
+        plan,
+        np.stack([measurement.bounds for measurement in measured]),
+        np.stack([measurement.features for measurement in measured]),
+    )
+
+
+class _Measurement(NamedTuple):
+    bounds: Array
+    features: Array
+
+
+class _Chunk(NamedTuple):
+    first: int  # index of its first sample
+    samples: list[Any]
+
+
+def _serve(graph: Graph, positions: tuple[str, ...]) -> tuple[Position, ...]:
+    """Gives every quantized value to the position it is computed from, the last one upstream."""
+    if unknown := [name for name in positions if name not in graph.shapes]:
+        raise CalibrationError(f"positions: the network has no value {', '.join(unknown)}")
+    server: dict[str, str] = {}
+    producers = {node.output: node for node in graph.nodes}
+    for value in graph.shapes:
+        source = producers[value].inputs[0] if value in producers else None
+        if value in positions:
+            server[value] = value
+        elif source in server:
+            server[value] = server[source]
+    rows: dict[str, list[int]] = {name: [] for name in positions}
+    for row, value in enumerate(graph.quantized_values):
+        if value not in server:
+            raise CalibrationError(f"positions: none of {list(positions)} comes before {value!r}")
+        rows[server[value]].append(row)
+    return tuple(Position(name, tuple(served)) for name, served in rows.items() if served)
+
+
+def _measure(session: Session, chunk: _Chunk) -> list[_Measurement]:
+    measurements = []
+    for index, sample in enumerate(chunk.samples, chunk.first):
+        try:
+            session.run(*(sample if isinstance(sample, tuple) else (sample,)))
+        except Error as error:
+            raise type(error)(f"sample {index}: {error}") from error
+        measurements.append(_Measurement(session.qparams(), session.features()))
+    return measurements
+
+
+_worker = threading.local()
+
+
+def _measure_in_worker(token: str, model: bytes, chunk: _Chunk) -> list[_Measurement]:
+    """`_measure` with a session of the worker's own, opened once for every calibration."""
+    if getattr(_worker, "token", None) != token:
+        _worker.session, _worker.token = Session(model, scheme="measure"), token
+    return _measure(_worker.session, chunk)
+
+
+def _chunks(samples: Iterable[Any]) -> Iterator[_Chunk]:
+    iterator = iter(samples)
+    first = 0
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield _Chunk(first, chunk)
+        first += len(chunk)
+
+
+def _map_lazily(
+    executor: Executor,
+    work: Callable[[_Chunk], list[_Measurement]],
+    chunks: Iterable[_Chunk],
+) -> Iterator[list[_Measurement]]:
+    """Results in order. Unlike `Executor.map`, draws only a few chunks ahead."""
+    pending: deque[Future[list[_Measurement]]] = deque()
+    try:
+        for chunk in chunks:
+            pending.append(executor.submit(work, chunk))
+            if len(pending) == _CHUNKS_IN_FLIGHT:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _with_progress(samples: Iterable[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        return samples
+    try:
+        from tqdm import tqdm
+    except ImportError:  # the bar is a convenience
+        return samples
+    total = len(samples) if isinstance(samples, Sized) else None
+    bar: Iterable[Any] = tqdm(samples, "calibrate", total, unit=" samples", leave=False)
+    return bar

@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Every command prints a report, which ``--json`` prints for programs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import numpy as np
+
+from qppengine import metrics, reference
+from qppengine.calibrate import Calibration, calibrate
+from qppengine.errors import Error, FileError, ModelError
+from qppengine.importers import from_torch
+from qppengine.serialize import load_graph, save
+from qppengine.session import SCHEMES, Session, __version__, cpu_features, kernels, read_model
+
+if TYPE_CHECKING:
+    from qppengine.graph import Array, Graph
+
+# Optional packages and the extra of qppengine that brings them.
+_EXTRAS = {
+    "safetensors": "tools",
+    "sklearn": "tools",
+    "tqdm": "tools",
+    "PIL": "demo",
+    "matplotlib": "demo",
+    "skimage": "demo",
+    "torch": "torch",
+}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_TARGET = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Group(click.Group):
+    """Tells errors of the package as ``Error: ...`` with exit code 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRAS:
+                raise
+            raise click.ClickException(
+                f"this needs {package}: pip install 'qppengine[{_EXTRAS[package]}]'"
+            ) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Quantized inference whose quantization parameters are predicted per sample.
+
+    Shell completion: eval "$(_QPPENGINE_COMPLETE=bash_source qppengine)", likewise zsh, fish.
+    """
+
+
+def _json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")(
+        command
+    )
+
+
+def _session_options(command: _Command) -> _Command:
+    """The options of `Session` beside the scheme."""
+    for option in (
+        click.option(
+            "--algorithm", type=click.Choice(["auto", "direct", "winograd"]), default="auto"
+        ),
+        click.option("--static-bounds", type=click.Choice(["mean", "range"])),
+        click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+        click.option("--activation-bits", type=click.IntRange(2, 8), default=8, show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+_scheme_option = click.option(
+    "--scheme", type=click.Choice(SCHEMES), default="qpp", show_default=True
+)
+_input_option = click.option(
+    "--input",
+    "inputs",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="A .npy file, float32 [N, C, H, W]; once for every input of the network.",
+)
+
+
+@main.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Show versions, CPU features, kernels and optional packages."""
+    _print(
+        {
+            "qppengine": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "cpu_features": cpu_features(),
+            "packages": {
+                name: "installed" if importlib.util.find_spec(name) else f"missing, extra {extra!r}"
+                for name, extra in _EXTRAS.items()
+            },
+            "kernels": kernels(),
+        },
+        as_json,
+    )
+
+
+@main.command(name="import")
+@click.argument("model", type=_FILE)
+@click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
+@_json_option
+def import_(model: Path, output: Path, as_json: bool) -> None:
+    """Convert a .pt2 file to an uncalibrated .qpp file.
+
+    MODEL is what torch.export.save wrote. The output runs in scheme fp16; `calibrate` makes one
+    that runs in all schemes.
+    """
+    graph = from_torch(model)
+    save(output, graph)
+    _print({"written": str(output), "bytes": output.stat().st_size, **_describe(graph)}, as_json)
+
+
+@main.command(name="calibrate")
+@click.argument("model", type=_FILE)
+@click.argument("samples", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp or .npz file to write.")
+@click.option("--alpha", type=float, default=0.9997, show_default=True, help="Of the quantiles.")
+@_json_option
+def calibrate_(model: Path, samples: Path, output: Path, alpha: float, as_json: bool) -> None:
+    """Calibrate a network and write it ready for every scheme.
+
+    MODEL is a .pt2 or .qpp file. SAMPLES is a .npy file, float32 [N, C, H, W], or a folder of them;
+    every image is a sample. An output named *.npz gets the statistics alone, for `fit`.
+    """
+    graph = _load_graph(model)
+    calibration = calibrate(graph, _images(samples), alpha, progress=sys.stderr.isatty())
+    if output.suffix == ".npz":
+        calibration.save(output)
+    else:
+        save(output, graph, calibration)
+    _print(_describe_calibration(output, calibration), as_json)
+
+
+@main.command()
+@click.argument("model", type=_FILE)
+@click.argument("statistics", type=_FILE)
+@click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
+@_json_option
+def fit(model: Path, statistics: Path, output: Path, as_json: bool) -> None:
+    """Fit the predictors of a model to statistics.
+
+    MODEL is a .pt2 or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it.
+    """
+    calibration = Calibration.load(statistics)
+    save(output, _load_graph(model), calibration)
+    _print(_describe_calibration(output, calibration), as_json)
+
+
+@main.command()
+@click.argument("model", type=_FILE)
+@_input_option
+@click.option(
+    "-o", "--output", type=_TARGET, help="The .npy file to write, .npz for several outputs."
+)
+@_scheme_option
+@_session_options
+@_json_option
+def run(
+    model: Path,
+    inputs: Sequence[Path],
+    output: Path | None,
+    scheme: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run a .qpp file on an input."""
+    session = Session(model, scheme, **options)
+    outputs = _outputs(session, [_load_array(path) for path in inputs])
+    if output is not None:
+        try:
+            with output.open("wb") as file:
+                if len(outputs) == 1:
+                    np.save(file, next(iter(outputs.values())))
+                else:
+                    np.savez(file, allow_pickle=False, **outputs)
+        except OSError as error:
+            raise FileError(f"cannot write {str(output)!r}: {error.strerror}") from error
+    _print(
+        {
+            "scheme": scheme,
+            "outputs": [
+                {
+                    "output": name,
+                    "shape": list(y.shape),
+                    "min": _finite(y.min()),
+                    "mean": _finite(y.mean()),
+                    "max": _finite(y.max()),
+                }
+                for name, y in outputs.items()
+            ],
+            "clamped_predictions": session.stats()["clamps"],
+            "memory": dict(session.memory()),
+        },
+        as_json,
+    )
+
+
+@main.command()
+@click.argument("model", type=_FILE)
+@_scheme_option
+@click.option("--size", type=click.IntRange(1), nargs=2, help="Height and width of open inputs.")
+@_session_options
+@_json_option
+def inspect(
+    model: Path, scheme: str, size: tuple[int, int] | None, as_json: bool, **options: Any
+) -> None:
+    """Show the nodes and kernels of a model.
+
+    MODEL is a .pt2 file, of which there are nodes only, or a .qpp file. With --size the steps come
+    with shapes, and the memory with the arena.
+    """
+    report = _describe(_load_graph(model))
+    if model.suffix != ".pt2":
+        scheme = scheme if scheme in _schemes(model) else "fp16"
+        session = Session(model, scheme, **options)
+        if size is not None:
+            shapes = (_close(value.shape, size) for value in session.inputs)
+            session.run(*(np.zeros(shape, np.float32) for shape in shapes))
+        steps = [{**step, "shape": _text(step["shape"] or ())} for step in session.explain()]
+        report |= {"scheme": scheme, "steps": steps, "memory": dict(session.memory())}
+    _print(report, as_json)
+
+
+@main.command()
+@click.argument("model", type=_FILE)
+@_input_option
+@_session_options
+@_json_option
+def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) -> None:
+    """Compare the schemes of a .qpp file with its float32 reference.
+
+    Both are in dB: psnr is relative to a peak of 1, sqnr to the reference itself.
+    """
+    arrays = [_load_array(path) for path in inputs]
+    rows = []
+    expected: dict[str, Array] = {}
+    for scheme in _schemes(model):
+        session = Session(model, scheme, **options)
+        outputs = _outputs(session, arrays)
+        # After the first run, which has checked the inputs.
+        expected = expected or _reference(load_graph(model), arrays)
+        rows += [
+            {
+                "scheme": scheme,
+                "output": name,
+                "sqnr": _finite(metrics.sqnr(y, expected[name])),
+                "psnr": _finite(metrics.psnr(y, expected[name])),
+                "max_error": _finite(np.abs(y - expected[name]).max()),
+            }
+            for name, y in outputs.items()
+        ]
+    _print({"activation_bits": options["activation_bits"], "schemes": rows}, as_json)
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    show_default=True,
+    help="Folder for the model and the picture.",
+)
+@click.option("--upscale", type=click.Choice([2, 3]), default=3, show_default=True)
+@_json_option
+def demo(output: Path, upscale: int, as_json: bool) -> None:
+    """Super-resolution of photographs in every scheme: a table and a picture."""
+    from qppengine.demo import main as run_demo
+
+    _print(run_demo(output, upscale, progress=sys.stderr.isatty()), as_json)
+
+
+def _load_graph(path: Path) -> Graph:
+    return from_torch(path) if path.suffix == ".pt2" else load_graph(path)
+
+
+def _schemes(model: Path) -> tuple[str, ...]:
+    """The schemes a model file has what it needs for."""
+    calibrated = "quantization" in json.loads(read_model(model)[0])
+    return SCHEMES if calibrated else ("fp16",)
+
+
+def _load_array(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except (ValueError, EOFError) as error:
+        raise ModelError(f"{str(path)!r} is no .npy file: {error}") from error
+
+
+def _images(path: Path) -> Iterator[Array]:
+    """Every image of a .npy file or a folder of them, as a batch of one."""
+    for file in sorted(path.glob("*.npy")) if path.is_dir() else [path]:
+        batch = _load_array(file)
+        yield from (batch[i : i + 1] for i in range(len(batch)))
+
+
+def _outputs(session: Session, inputs: Sequence[Array]) -> dict[str, Array]:
+    outputs = session.run(*inputs)
+    named = outputs if isinstance(outputs, tuple) else (outputs,)
+    return dict(zip(session.outputs, named, strict=True))
+
+
+def _reference(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
+    return dict(zip(graph.outputs, reference.run(graph, *inputs), strict=True))
+
+
+def _close(shape: Sequence[int | None], size: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(known or given for known, given in zip(shape, (1, 1, *size), strict=True))
+
+
+def _describe(graph: Graph) -> dict[str, Any]:
+    return {
+        "name": graph.name,
+        "inputs": {value.name: _text(value.shape) for value in graph.inputs},
+        "outputs": list(graph.outputs),
+        "parameters": sum(tensor.size for node in graph.nodes for tensor in node.tensors.values()),
+        "nodes": [
+            {
+                "node": node.name,
+                "op": node.op,
+                "input": node.inputs[0],
+                "shape": _text(graph.shapes[node.output]),
+                "activation": node.attributes.get("activation", ""),
+            }
+            for node in graph.nodes
+        ],
+    }
+
+
+def _describe_calibration(output: Path, calibration: Calibration) -> dict[str, Any]:
+    mean, extreme = calibration.mean_bounds, calibration.range_bounds
+    return {
+        "written": str(output),
+        "bytes": output.stat().st_size,
+        "samples": len(calibration.bounds),
+        "alpha": calibration.plan.alpha,
+        "values": [
+            {
+                "value": value,
+                "mean_lo": _finite(mean[row, 0]),
+                "mean_hi": _finite(mean[row, 1]),
+                "lowest": _finite(extreme[row, 0]),
+                "highest": _finite(extreme[row, 1]),
+            }
+            for row, value in enumerate(calibration.plan.values)
+        ],
+    }
+
+
+def _text(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
+
+
+def _finite(number: Any) -> float | None:
+    """A number as JSON has it: four decimals are plenty, and there is no infinity."""
+    return round(float(number), 4) if math.isfinite(number) else None
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    for key, value in report.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            click.echo(f"{key}:")
+            _print_table(value)
+        elif isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, item in value.items():
+                click.echo(f"  {name}: {item}")
+        elif isinstance(value, list):
+            click.echo(f"{key}: {', '.join(map(str, value))}")
+        else:
+            click.echo(f"{key}: {value}")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    header = list(rows[0])
+    cells = [header] + [
+        ["" if row[key] is None else str(row[key]) for key in header] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        click.echo("  " + "  ".join(padded).rstrip())

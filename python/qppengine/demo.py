@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Super-resolution of real photographs, quantized in every scheme: a table and a picture.
+
+A trained ESPCN is imported from its ``.pt2`` file, calibrated, saved and run. The photographs whose
+PSNR is reported were used neither for training nor for calibration.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qppengine import metrics, photos, reference
+from qppengine.calibrate import calibrate
+from qppengine.importers import from_torch
+from qppengine.serialize import save
+from qppengine.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from qppengine.graph import Array, Graph
+
+ALPHA = 0.9998  # the paper's for super-resolution
+CALIBRATION_SAMPLES = 300
+EXPOSURES = 3  # of every test photograph
+BITS = (8, 4)
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One line of the table: how a session is opened."""
+
+    label: str
+    scheme: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+SCHEMES = (
+    Scheme("static, mean of the calibration set", "static", {"static_bounds": "mean"}),
+    Scheme("static, range of the calibration set", "static", {"static_bounds": "range"}),
+    Scheme("dynamic", "dynamic"),
+    Scheme("QPP", "qpp"),
+)
+
+
+def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any]:
+    """Runs the demo and returns its report.
+
+    Writes ``espcn_x{upscale}.qpp`` and ``espcn_x{upscale}.png`` into ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = os.cpu_count() or 1
+    graph = import_espcn(upscale)
+    samples = photos.calibration_samples(upscale, count=CALIBRATION_SAMPLES)
+    with ThreadPoolExecutor(threads) as executor:
+        calibration = calibrate(graph, samples, ALPHA, executor=executor, progress=progress)
+    model = folder / f"espcn_x{upscale}.qpp"
+    save(model, graph, calibration)
+
+    pairs = list(photos.pairs("test", upscale, seed=SEED, exposures=EXPOSURES))
+    sessions = {
+        ("fp16", "fp16"): Session(model, "fp16", threads=threads),
+        **{
+            (f"W8A{bits}", row.label): Session(
+                model, row.scheme, activation_bits=bits, threads=threads, **row.options
+            )
+            for bits in BITS
+            for row in SCHEMES
+        },
+    }
+    results = Results(upscale)
+    for pair in _with_progress(pairs, progress):
+        x = pair.low[None, None]
+        fp32 = reference.run(graph, x)[0]
+        results.add(("", "bicubic"), photos.upscale_bicubic(pair.low, upscale), fp32, pair)
+        results.add(("FP32", "FP32 (NumPy)"), fp32, fp32, pair)
+        for key, session in sessions.items():
+            results.add(key, session.run(x), fp32, pair)
+
+    rows = []
+    for key in results.labels:
+        memory = sessions[key].memory() if key in sessions else None
+        rows.append(
+            {
+                "type": key[0],
+                "scheme": key[1],
+                "psnr_truth": round(results.mean(key, "truth"), 2),
+                "psnr_fp32": _rounded(results.mean(key, "fp32")),
+                "model_bytes": memory["weights"] if memory else None,
+                "arena_bytes": memory["arena"] if memory else None,
+            }
+        )
+    picture = folder / f"espcn_x{upscale}.png"
+    draw(picture, graph, sessions, pairs, upscale)
+    return {
+        "network": f"ESPCN, {upscale} times up, from a .pt2 file of PyTorch",
+        "calibration": f"{CALIBRATION_SAMPLES} crops of {_listed('train', 'calibration')}",
+        "test": f"{_listed('test')}; {EXPOSURES} exposures each",
+        "exposure": f"gain exp(N(0, {photos.GAIN_SIGMA})), offset N(0, {photos.OFFSET_SIGMA}), "
+        f"clipped to [0, {photos.SATURATION}] of nominal white",
+        "psnr": "in dB to a peak of 1, mean over the test images",
+        "results": rows,
+        "gap_closed": {
+            f"W8A{bits}": f"QPP gains {100 * results.gap_closed(bits):.0f} % of the dB between the "
+            "better static row and dynamic (against FP32)"
+            for bits in BITS
+        },
+        "clamped_predictions": _clamps(sessions),
+        "written": [str(model), str(picture)],
+    }
+
+
+def import_espcn(upscale: int) -> Graph:
+    """The trained ESPCN that comes with the package; `upscale` is 2 or 3."""
+    with as_file(files("qppengine") / "models" / f"espcn_x{upscale}.pt2") as path:
+        return from_torch(path)
+
+
+class Results:
+    """PSNR of every row of the table on every test photograph."""
+
+    def __init__(self, upscale: int) -> None:
+        self._border = upscale
+        self._psnr: dict[tuple[str, str], dict[str, list[float]]] = {}
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Type and scheme of the rows, in the order in which they were added."""
+        return tuple(self._psnr)
+
+    def add(self, key: tuple[str, str], output: Array, fp32: Array, pair: photos.Pair) -> None:
+        """Adds an output for `pair`, ``[..., H, W]``, against the truth and the FP32 output."""
+        row = self._psnr.setdefault(key, {"truth": [], "fp32": []})
+        image = np.squeeze(output)
+        row["truth"].append(metrics.psnr(image, pair.high, border=self._border))
+        row["fp32"].append(metrics.psnr(image, np.squeeze(fp32), border=self._border))
+
+    def mean(self, key: tuple[str, str], against: str) -> float:
+        """Mean over the photographs, in dB."""
+        return float(np.mean(self._psnr[key][against]))
+
+    def gap_closed(self, bits: int) -> float:
+        """Share of the dB between the better static row and dynamic that QPP gains."""
+        mean = {row.label: self.mean((f"W8A{bits}", row.label), "fp32") for row in SCHEMES}
+        static = max(mean[row.label] for row in SCHEMES if row.scheme == "static")
+        return (mean["QPP"] - static) / (mean["dynamic"] - static)
+
+
+def draw(
+    path: Path,
+    graph: Graph,
+    sessions: dict[tuple[str, str], Session],
+    pairs: Sequence[photos.Pair],
+    upscale: int,
+) -> None:
+    """Crops of the brightest photograph, and of the darkest of another one, side by side."""
+    from matplotlib.figure import Figure
+
+    brightest = max(pairs, key=lambda pair: pair.gain)
+    others = [pair for pair in pairs if pair.name != brightest.name]
+    chosen = (brightest, min(others, key=lambda pair: pair.gain))
+    figure = Figure(figsize=(15, 6.6), layout="constrained")
+    axes = figure.subplots(len(chosen), 6)
+    for line, pair in zip(axes, chosen, strict=True):
+        x = pair.low[None, None]
+        columns = {
+            f"{pair.name}, gain {pair.gain:.2f}\nlow resolution": pair.low,
+            "bicubic": photos.upscale_bicubic(pair.low, upscale),
+            "FP32": reference.run(graph, x)[0],
+            **{
+                row.label.replace(", ", "\n") + " W8A4": sessions["W8A4", row.label].run(x)
+                for row in SCHEMES
+                if row.scheme != "dynamic"
+            },
+        }
+        for axis, (title, image) in zip(line, columns.items(), strict=True):
+            crop = _crop(np.squeeze(image), scale=1 if image is pair.low else upscale)
+            if image is not pair.low:
+                title += f"\n{metrics.psnr(np.squeeze(image), pair.high, border=upscale):.1f} dB"
+            axis.imshow(crop, cmap="gray", vmin=0, vmax=pair.high.max(), interpolation="nearest")
+            axis.set_title(title, fontsize=10)
+            axis.set_axis_off()
+    figure.savefig(path, dpi=80)
+
+
+def _crop(image: Array, scale: int, side: int = 56) -> Array:
+    """The middle of an image: `side` low-resolution pixels square, at `scale` times that size."""
+    top, left = ((extent // scale - side) // 2 * scale for extent in image.shape)
+    return image[top : top + side * scale, left : left + side * scale]
+
+
+def _clamps(sessions: dict[tuple[str, str], Session]) -> dict[str, str]:
+    counts: dict[str, str] = {}
+    for (bits, label), session in sessions.items():
+        if session.scheme == "qpp":
+            stats = session.stats()
+            counts[f"{bits} {label}"] = f"{sum(stats['clamps'].values())} of {stats['predictions']}"
+    return counts
+
+
+def _listed(*splits: photos.Split) -> str:
+    return ", ".join(name for split in splits for name in photos.names(split))
+
+
+def _rounded(decibel: float) -> float | None:
+    return round(decibel, 2) if np.isfinite(decibel) else None
+
+
+def _with_progress(pairs: Iterable[photos.Pair], progress: bool) -> Iterable[photos.Pair]:
+    from tqdm import tqdm
+
+    bar: Iterable[photos.Pair] = tqdm(pairs, "photographs", disable=not progress, leave=False)
+    return bar

@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network as data: a `Graph` of `Node`s over named values, and a builder to write one by hand.
+
+Every value is a float32 image batch ``[N, C, H, W]``; ``None`` in a shape is any size from 1 on.
+A `Graph` that exists is valid: its constructor checks everything and reports all problems at once.
+
+Operations (tensors are float32; sizes in pixels, pairs are height, width):
+
+============= ============================================= ======================================
+operation     attributes                                    tensors
+============= ============================================= ======================================
+conv2d        stride, padding, dilation (pairs), activation weight ``[O, I, kH, kW]``, maybe bias
+activation    activation                                    none
+batch_norm    eps                                           weight, bias, mean, var, each ``[C]``
+pixel_shuffle upscale_factor                                none
+============= ============================================= ======================================
+
+``activation`` is "none", "relu", "tanh" or "clamp"; the last brings ``clamp``: ``[lo, hi]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qppengine.errors import ModelError, ShapeError, listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+Array: TypeAlias = npt.NDArray[np.float32]
+Shape: TypeAlias = tuple[int | None, ...]
+
+ACTIVATIONS = ("none", "relu", "tanh", "clamp")
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input of the network."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation. `output` is the name of the value it makes."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network: nodes in an order in which they can run. Raises `ModelError` if it is none."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        problems = list(_structure_problems(self))
+        # Shapes are inferred only through a sound structure.
+        problems = problems or list(_shape_problems(self))
+        if problems:
+            raise ModelError(listing(f"graph {self.name!r} is invalid", problems))
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of every value, in order of definition; ``None`` where it depends on the input."""
+        return self.infer_shapes({value.name: value.shape for value in self.inputs})
+
+    def infer_shapes(self, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Shape of every value for the given input shapes. Raises `ShapeError` naming the node."""
+        shapes = dict(inputs)
+        for node in self.nodes:
+            shapes[node.output] = _infer(node, shapes[node.inputs[0]])
+        return shapes
+
+    @cached_property
+    def consumers(self) -> dict[str, tuple[Node, ...]]:
+        """The nodes that read each value."""
+        return {
+            value: tuple(node for node in self.nodes if value in node.inputs)
+            for value in self.shapes
+        }
+
+    @cached_property
+    def quantized_values(self) -> tuple[str, ...]:
+        """What a quantized run holds in int8: the inputs of all convolutions, as defined."""
+        read = {node.inputs[0] for node in self.nodes if node.op == "conv2d"}
+        return tuple(value for value in self.shapes if value in read)
+
+
+class _Attribute(NamedTuple):
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+class _Operation(NamedTuple):
+    attributes: Mapping[str, _Attribute]
+    tensors: Mapping[str, int]  # name to rank
+    optional: frozenset[str] = frozenset()  # of attributes and tensors
+
+
+def _is_int(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _pair(minimum: int) -> _Attribute:
+    return _Attribute(
+        f"two integers of at least {minimum}",
+        lambda value: (
+            isinstance(value, (list, tuple))
+            and len(value) == 2
+            and all(_is_int(item, minimum) for item in value)
+        ),
+    )
+
+
+def _is_interval(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(_is_number(bound) for bound in value)
+        and value[0] <= value[1]
+    )
+
+
+_ACTIVATION = {
+    "activation": _Attribute(
+        f"one of {', '.join(ACTIVATIONS)}",
+        lambda value: isinstance(value, str) and value in ACTIVATIONS,
+    ),
+    "clamp": _Attribute("two finite numbers lo <= hi", _is_interval),
+}
+
+_OPERATIONS: Mapping[str, _Operation] = {
+    "conv2d": _Operation(
+        {"stride": _pair(1), "padding": _pair(0), "dilation": _pair(1), **_ACTIVATION},
+        {"weight": 4, "bias": 1},
+        frozenset({"bias", "clamp"}),
+    ),
+    "activation": _Operation(_ACTIVATION, {}, frozenset({"clamp"})),
+    "batch_norm": _Operation(
+        {"eps": _Attribute("a number of at least 0", lambda eps: _is_number(eps) and eps >= 0)},
+        {"weight": 1, "bias": 1, "mean": 1, "var": 1},
+    ),
+    "pixel_shuffle": _Operation(
+        {"upscale_factor": _Attribute("an integer of at least 1", lambda r: _is_int(r, 1))}, {}
+    ),
+}
+
+
+def _structure_problems(graph: Graph) -> Iterator[str]:
+    """Everything that can be told without shape inference."""
+    if not graph.inputs:
+        yield "it has no inputs"
+    if not graph.outputs:
+        yield "it has no outputs"
+    for kind, names in (
+        ("value", [v.name for v in graph.inputs] + [n.output for n in graph.nodes]),
+        ("node", [n.name for n in graph.nodes]),
+        ("output", graph.outputs),
+    ):
+        yield from (
+            f"{kind} {n!r} is defined {k} times" for n, k in Counter(names).items() if k > 1
+        )
+        if "" in names:
+            yield f"a {kind} has an empty name"
+
+    for value in graph.inputs:
+        if len(value.shape) != 4:
+            yield f"input {value.name!r}: expected [N, C, H, W], got {list(value.shape)}"
+        elif value.shape[1] is None:
+            yield f"input {value.name!r}: channels must be known, got {list(value.shape)}"
+        if not all(size is None or _is_int(size, 1) for size in value.shape):
+            yield f"input {value.name!r}: sizes must be at least 1, got {list(value.shape)}"
+
+    defined = {value.name for value in graph.inputs}
+    for node in graph.nodes:
+        yield from (
+            f"{node.name}: reads {i!r} before it is defined"
+            for i in node.inputs
+            if i not in defined
+        )
+        defined.add(node.output)
+        yield from (f"{node.name}: {problem}" for problem in _node_problems(node))
+    yield from (f"output {name!r} is not defined" for name in graph.outputs if name not in defined)
+
+
+def _node_problems(node: Node) -> Iterator[str]:
+    if node.op not in _OPERATIONS:
+        yield f"unknown operation {node.op!r}, expected one of {', '.join(_OPERATIONS)}"
+        return
+    attributes, tensors, optional = _OPERATIONS[node.op]
+    if len(node.inputs) != 1:
+        yield f"{node.op} takes 1 input, got {len(node.inputs)}"
+
+    for name in sorted(node.attributes.keys() - attributes.keys()):
+        yield f"{node.op} has no attribute {name!r}"
+    for name, (expected, accepts) in attributes.items():
+        if name not in node.attributes:
+            if name not in optional:
+                yield f"attribute {name!r} is missing"
+        elif not accepts(node.attributes[name]):
+            yield f"attribute {name!r} must be {expected}, got {node.attributes[name]!r}"
+    if "activation" in attributes:
+        clamps = node.attributes.get("activation") == "clamp"
+        if clamps != ("clamp" in node.attributes):
+            yield "attribute 'clamp' belongs to activation 'clamp', and to no other"
+
+    for name in sorted(node.tensors.keys() - tensors.keys()):
+        yield f"{node.op} has no tensor {name!r}"
+    for name, rank in tensors.items():
+        if name not in node.tensors:
+            if name not in optional:
+                yield f"tensor {name!r} is missing"
+            continue
+        tensor = node.tensors[name]
+        if tensor.dtype != np.float32:
+            yield f"tensor {name!r} must be float32, got {tensor.dtype}"
+        elif not np.isfinite(tensor).all():
+            yield f"tensor {name!r} holds NaN or infinity"
+        if tensor.ndim != rank or tensor.size == 0:
+            yield f"tensor {name!r} must have {rank} dimensions >= 1, got {list(tensor.shape)}"
+
+
+def _shape_problems(graph: Graph) -> Iterator[str]:
+    shapes: dict[str, Shape | None] = {value.name: value.shape for value in graph.inputs}
+    for node in graph.nodes:
+        shape = shapes[node.inputs[0]]
+        shapes[node.output] = None  # unknown after a problem: its consequences are not reported
+        if shape is not None:
+            try:
+                shapes[node.output] = _infer(node, shape)
+            except ShapeError as error:
+                yield str(error)
+
+
+def _infer(node: Node, shape: Shape) -> Shape:
+    """Shape of the node's output for the shape of its input."""
+    batch, channels, height, width = shape
+    assert channels is not None
+    if node.op == "conv2d":
+        filters, taken, *kernel = node.tensors["weight"].shape
+        if channels != taken:
+            raise ShapeError(
+                f"{node.name}: the weight takes {taken} channels, {node.inputs[0]!r} has {channels}"
+            )
+        _expect_length(node, "bias", filters)
+        sizes = zip(
+            (height, width),
+            kernel,
+            node.attributes["stride"],
+            node.attributes["padding"],
+            node.attributes["dilation"],
+            strict=True,
+        )
+        return (batch, filters, *(_conv_size(node, *size) for size in sizes))
+    if node.op == "batch_norm":
+        for name in node.tensors:
+            _expect_length(node, name, channels)
+    if node.op == "pixel_shuffle":
+        factor: int = node.attributes["upscale_factor"]
+        if channels % factor**2:
+            raise ShapeError(
+                f"{node.name}: upscale_factor {factor} needs a multiple of {factor**2} channels, "
+                f"{node.inputs[0]!r} has {channels}"
+            )
+        height, width = (None if size is None else size * factor for size in (height, width))
+        return (batch, channels // factor**2, height, width)
+    return shape
+
+
+def _expect_length(node: Node, tensor: str, length: int) -> None:
+    if tensor in node.tensors and len(node.tensors[tensor]) != length:
+        raise ShapeError(
+            f"{node.name}: expected {tensor} of length {length}, got {len(node.tensors[tensor])}"
+        )
+
+
+def _conv_size(
+    node: Node, size: int | None, kernel: int, stride: int, padding: int, dilation: int
+) -> int | None:
+    if size is None:
+        return None
+    span = dilation * (kernel - 1) + 1
+    if size + 2 * padding < span:
+        raise ShapeError(
+            f"{node.name}: {node.inputs[0]!r} of size {size}, padded by {padding} on both sides, "
+            f"is smaller than the kernel's span {span}"
+        )
+    return (size + 2 * padding - span) // stride + 1
+
+
+class GraphBuilder:
+    """Writes a `Graph` line by line; every method returns the name of the value it defines.
+
+    >>> net = GraphBuilder("edges")
+    >>> x = net.input("x", (1, 1, None, None))
+    >>> y = net.conv2d(x, np.ones((4, 1, 3, 3), np.float32), padding=1, activation="relu")
+    >>> net.output(net.pixel_shuffle(y, 2))
+    >>> net.build().shapes["pixel_shuffle"]
+    (1, 1, None, None)
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._inputs: list[Value] = []
+        self._outputs: list[str] = []
+        self._nodes: list[Node] = []
+
+    def input(self, name: str, shape: Sequence[int | None]) -> str:
+        """An input of shape ``[N, C, H, W]``; ``None`` is any size."""
+        self._inputs.append(Value(name, tuple(shape)))
+        return name
+
+    def conv2d(
+        self,
+        x: str,
+        weight: npt.ArrayLike,
+        bias: npt.ArrayLike | None = None,
+        *,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        activation: str = "none",
+        clamp: Sequence[float] | None = None,
+        name: str | None = None,
+    ) -> str:
+        """A zero-padded convolution, weight ``[O, I, kH, kW]``, bias ``[O]``, with activation."""
+        attributes = {
+            "stride": _as_pair(stride),
+            "padding": _as_pair(padding),
+            "dilation": _as_pair(dilation),
+            **_activation_attributes(activation, clamp),
+        }
+        tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        return self._add("conv2d", x, name, attributes, tensors)
+
+    def activation(
+        self,
+        x: str,
+        activation: str,
+        *,
+        clamp: Sequence[float] | None = None,
+        name: str | None = None,
+    ) -> str:
+        """One of `ACTIVATIONS` as an operation of its own."""
+        return self._add(
+            "activation", x, name or activation, _activation_attributes(activation, clamp)
+        )
+
+    def relu(self, x: str, *, name: str | None = None) -> str:
+        """``max(x, 0)``."""
+        return self.activation(x, "relu", name=name)
+
+    def tanh(self, x: str, *, name: str | None = None) -> str:
+        """The hyperbolic tangent."""
+        return self.activation(x, "tanh", name=name)
+
+    def clamp(self, x: str, lo: float, hi: float, *, name: str | None = None) -> str:
+        """``min(max(x, lo), hi)``."""
+        return self.activation(x, "clamp", clamp=(lo, hi), name=name)
+
+    def batch_norm(
+        self,
+        x: str,
+        weight: npt.ArrayLike,
+        bias: npt.ArrayLike,
+        mean: npt.ArrayLike,
+        var: npt.ArrayLike,
+        *,
+        eps: float = 1e-5,
+        name: str | None = None,
+    ) -> str:
+        """``(x - mean) / sqrt(var + eps) * weight + bias`` by channel; each tensor ``[C]``."""
+        tensors = {"weight": weight, "bias": bias, "mean": mean, "var": var}
+        return self._add("batch_norm", x, name, {"eps": eps}, tensors)
+
+    def pixel_shuffle(self, x: str, upscale_factor: int, *, name: str | None = None) -> str:
+        """``[N, C * r * r, H, W]`` to ``[N, C, H * r, W * r]``, as `torch.nn.PixelShuffle`."""
+        return self._add("pixel_shuffle", x, name, {"upscale_factor": upscale_factor})
+
+    def output(self, *names: str) -> None:
+        """Declares values as the outputs of the network, in this order."""
+        self._outputs += names
+
+    def build(self) -> Graph:
+        """The graph. Raises `ModelError` listing everything that is wrong with it."""
+        return Graph(self._name, tuple(self._inputs), tuple(self._outputs), tuple(self._nodes))
+
+    def unique(self, name: str) -> str:
+        """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""
+        taken = {value.name for value in self._inputs} | {node.name for node in self._nodes}
+        candidates = (f"{name}_{i}" if i else name for i in range(len(taken) + 1))
+        return next(candidate for candidate in candidates if candidate not in taken)
+
+    def _add(
+        self,
+        op: str,
+        x: str,
+        name: str | None,
+        attributes: Mapping[str, Any],
+        tensors: Mapping[str, npt.ArrayLike] | None = None,
+    ) -> str:
+        name = self.unique(name or op)
+        arrays = {key: np.ascontiguousarray(t, np.float32) for key, t in (tensors or {}).items()}
+        self._nodes.append(Node(op, name, (x,), name, attributes, arrays))
+        return name
+
+
+def _as_pair(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _activation_attributes(activation: str, clamp: Sequence[float] | None) -> dict[str, Any]:
+    if clamp is None:
+        return {"activation": activation}
+    return {"activation": activation, "clamp": tuple(float(bound) for bound in clamp)}

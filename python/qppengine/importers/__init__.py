@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of other frameworks as a `Graph`."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qppengine.errors import FileError, UnsupportedError
+from qppengine.importers import aten as aten  # registers the importers
+from qppengine.importers.pt2 import read_pt2
+from qppengine.importers.registry import to_graph
+from qppengine.passes import optimize
+
+if TYPE_CHECKING:
+    import torch
+
+    from qppengine.graph import Graph
+
+__all__ = ["from_torch"]
+
+
+def from_torch(
+    source: torch.nn.Module | torch.export.ExportedProgram | str | os.PathLike[str],
+    example: Any = None,
+    dynamic_shapes: Any = None,
+    name: str | None = None,
+) -> Graph:
+    """Imports a PyTorch network and optimizes it (`qppengine.passes`).
+
+    ``source`` is a ``.pt2`` file of `torch.export.save`, for which PyTorch need not be installed,
+    an `ExportedProgram`, or a module. A module is exported in eval mode on ``example``, an input
+    (tensor or array) or a tuple of inputs; ``dynamic_shapes`` goes to `torch.export.export`, and by
+    default height and width of 4-D inputs are left open wherever the module allows.
+    Nodes bear the paths of the modules they come from; ``name`` defaults to the module's class.
+
+    Raises `UnsupportedModelError`, which lists all operations the engine lacks, `ModelError` for a
+    damaged file, `FileError` for one that cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise FileError(f"cannot read {os.fspath(source)!r}: {error.strerror}") from error
+    else:
+        data = _export(source, example, dynamic_shapes)
+    return optimize(to_graph(read_pt2(data), name))
+
+
+def _export(source: Any, example: Any, dynamic_shapes: Any) -> bytes:
+    """The bytes of the ``.pt2`` file of a module or program."""
+    import torch
+
+    if isinstance(source, torch.nn.Module):
+        if example is None:
+            raise TypeError("a module is exported on an example input: from_torch(module, example)")
+        inputs = example if isinstance(example, tuple) else (example,)
+        tensors = tuple(torch.as_tensor(x) for x in inputs)
+        if dynamic_shapes is None:
+            # AUTO lets the export fix the sizes a module insists on.
+            open_size = torch.export.Dim.AUTO
+            dynamic_shapes = tuple(
+                {2: open_size, 3: open_size} if x.ndim == 4 else None for x in tensors
+            )
+        modes = {module: module.training for module in source.modules()}
+        source.eval()
+        try:
+            source = torch.export.export(source, tensors, dynamic_shapes=dynamic_shapes)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+    if not isinstance(source, torch.export.ExportedProgram):
+        raise UnsupportedError(
+            f"expected a module, an ExportedProgram or a .pt2 path, got {type(source).__name__}"
+        )
+    buffer = io.BytesIO()
+    torch.export.save(source, buffer)
+    return buffer.getvalue()

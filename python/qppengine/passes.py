@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewrites of a graph that keep what it computes and make it what the engine runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qppengine.graph import Array, Graph, Node
+
+
+def optimize(graph: Graph) -> Graph:
+    """All passes, each making room for the next. Idempotent."""
+    return fuse_activations(fold_batch_norm(drop_identities(graph)))
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Removes activations "none", save those that give an input or an output a second name."""
+    named = {value.name for value in graph.inputs} | set(graph.outputs)
+    renamed: dict[str, str] = {}
+    nodes = []
+    for node in graph.nodes:
+        inputs = tuple(renamed.get(value, value) for value in node.inputs)
+        is_identity = node.op == "activation" and node.attributes["activation"] == "none"
+        if is_identity and not (node.output in graph.outputs and inputs[0] in named):
+            renamed[node.output] = inputs[0]
+            if node.output in graph.outputs:
+                named.add(inputs[0])
+        else:
+            nodes.append(replace(node, inputs=inputs))
+    outputs = tuple(renamed.get(value, value) for value in graph.outputs)
+    return replace(graph, nodes=tuple(nodes), outputs=outputs)
+
+
+def fold_batch_norm(graph: Graph) -> Graph:
+    """Merges each batch normalization into the convolution before it: free at run time.
+
+    One that does not directly follow a convolution of its own becomes a 1x1 convolution.
+    """
+
+    def fold(conv: Node, node: Node) -> Node | None:
+        if node.op != "batch_norm":
+            return None
+        gain, shift = _affine(node)
+        bias = conv.tensors.get("bias", np.float32(0))
+        weight = conv.tensors["weight"] * gain[:, None, None, None]
+        return replace(conv, tensors=_as_float32(weight=weight, bias=bias * gain + shift))
+
+    folded = _merge_into_convolutions(graph, fold)
+    nodes = (_as_convolution(n) if n.op == "batch_norm" else n for n in folded.nodes)
+    return replace(folded, nodes=tuple(nodes))
+
+
+def _affine(node: Node) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Gain and shift by channel, a batch normalization being x * gain + shift."""
+    mean, var, weight, bias = (
+        node.tensors[key].astype(np.float64) for key in ("mean", "var", "weight", "bias")
+    )
+    gain = weight / np.sqrt(var + node.attributes["eps"])
+    return gain, bias - mean * gain
+
+
+def _as_convolution(node: Node) -> Node:
+    gain, shift = _affine(node)
+    attributes = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "activation": "none"}
+    tensors = _as_float32(weight=np.diag(gain)[:, :, None, None], bias=shift)
+    return replace(node, op="conv2d", attributes=attributes, tensors=tensors)
+
+
+def _as_float32(**tensors: npt.NDArray[np.float64]) -> dict[str, Array]:
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def fuse_activations(graph: Graph) -> Graph:
+    """Merges each activation into the convolution before it, which applies it as it stores."""
+
+    def fuse(conv: Node, node: Node) -> Node | None:
+        if node.op != "activation":
+            return None
+        return replace(conv, attributes={**conv.attributes, **node.attributes})
+
+    return _merge_into_convolutions(graph, fuse)
+
+
+def _merge_into_convolutions(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
+    """Replaces a convolution and its reader by ``merge(convolution, reader)`` unless that is None.
+
+    Offered are convolutions without an activation yet whose output nobody else reads. The merged
+    node keeps the convolution's name and output.
+    """
+    nodes: dict[str, Node] = {}  # by output
+    renamed: dict[str, str] = {}
+    for original in graph.nodes:
+        node = replace(original, inputs=tuple(renamed.get(v, v) for v in original.inputs))
+        source = node.inputs[0]
+        producer = nodes.get(source)
+        merged = None
+        if (
+            producer is not None
+            and producer.op == "conv2d"
+            and producer.attributes["activation"] == "none"
+            and graph.consumers[original.inputs[0]] == (original,)
+            and original.inputs[0] not in graph.outputs
+        ):
+            merged = merge(producer, node)
+        if merged is None:
+            nodes[node.output] = node
+        else:
+            nodes[source] = merged
+            renamed[node.output] = source
+    outputs = tuple(renamed.get(value, value) for value in graph.outputs)
+    return replace(graph, nodes=tuple(nodes.values()), outputs=outputs)

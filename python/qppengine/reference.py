@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NumPy execution of a graph, written to be read: the tests' oracle, and FP32 without torch.
+
+`run` computes in float32. `run_quantized` computes what a quantized engine computes, from bounds
+given for every quantized value: integers between the layers, exact integer sums, float32 epilogues.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from qppengine.errors import ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qppengine.graph import Array, Graph, Node
+
+_Float = TypeVar("_Float", np.float32, np.float64)
+
+# The step of a value that is zero everywhere.
+_SMALLEST_SCALE = np.float32(2**-40)
+
+
+def run(graph: Graph, *inputs: Array) -> list[Array]:
+    """Outputs of the network, in the order of ``graph.outputs``; arrays are ``[N, C, H, W]``."""
+    values = run_all(graph, *inputs)
+    return [values[name] for name in graph.outputs]
+
+
+def run_all(graph: Graph, *inputs: Array) -> dict[str, Array]:
+    """Every value of the network by name."""
+    values = _bind(graph, inputs)
+    for node in graph.nodes:
+        x = values[node.inputs[0]]
+        if node.op == "conv2d":
+            bias = node.tensors.get("bias", np.float32(0))
+            sums = convolve(x, node.tensors["weight"], node.attributes)
+            y = sums + np.reshape(bias, (1, -1, 1, 1))
+            values[node.output] = _activate(y, node.attributes)
+        else:
+            values[node.output] = _apply(node, x)
+    return values
+
+
+class QParams(NamedTuple):
+    """Affine quantization of a value: x = scale * (q - zero_point), q an integer of `bits` bits."""
+
+    scale: np.float32
+    zero_point: int
+    bits: int
+
+    @classmethod
+    def from_bounds(cls, lo: float, hi: float, bits: int) -> QParams:
+        """The parameters for clipping bounds, widened to hold zero so that zero padding is exact.
+
+        The step is (hi - lo) / (2^bits - 1); zero_point places lo at the lowest integer.
+        """
+        low, high = np.float32(min(lo, 0.0)), np.float32(max(hi, 0.0))
+        scale = max((high - low) / np.float32(2**bits - 1), _SMALLEST_SCALE)
+        qmin = -(2 ** (bits - 1))
+        zero_point = int(np.clip(np.rint(np.float32(qmin) - low / scale), qmin, -qmin - 1))
+        return cls(scale, zero_point, bits)
+
+    def quantize(self, x: Array) -> npt.NDArray[np.int8]:
+        """Nearest integers, halves to even, clipped to the range of `bits`."""
+        qmin = -(2 ** (self.bits - 1))
+        q = np.rint(x / self.scale) + np.float32(self.zero_point)
+        return np.asarray(np.clip(q, qmin, -qmin - 1), np.int8)
+
+    def dequantize(self, q: npt.NDArray[np.int8]) -> Array:
+        """The numbers the integers stand for."""
+        steps = q.astype(np.float32) - np.float32(self.zero_point)
+        return np.asarray(self.scale * steps, np.float32)
+
+
+def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], Array]:
+    """Symmetric int8 by output channel, ``[O, I, kH, kW]``, and scales ``[O]``: max|w| / 127."""
+    stored = weight.astype(np.float16).astype(np.float32)  # the model file holds fp16
+    peak = np.abs(stored).max(axis=(1, 2, 3))
+    scale = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
+    return np.rint(stored / scale[:, None, None, None]).astype(np.int8), scale
+
+
+def run_quantized(
+    graph: Graph,
+    bounds: Mapping[str, tuple[float, float]],
+    *inputs: Array,
+    activation_bits: int = 8,
+    through_fp16: bool = False,
+) -> dict[str, Array]:
+    """Every value of the network when the inputs of all convolutions are held as integers.
+
+    ``bounds`` gives lo, hi of each of ``graph.quantized_values``. Quantized values are returned
+    dequantized. With ``through_fp16`` every value is rounded to fp16 first, as where the engine
+    stores it in order to measure it.
+    """
+    values = _bind(graph, inputs)
+    for name in values:
+        values[name] = _fake_quantize(values[name], bounds.get(name), activation_bits)
+    for node in graph.nodes:
+        x = values[node.inputs[0]]
+        if node.op == "conv2d":
+            params = QParams.from_bounds(*bounds[node.inputs[0]], activation_bits)
+            weight, scale = quantize_weight(node.tensors["weight"])
+            # x is on the grid, so this recovers the integers; in float64 their sums are exact.
+            integers = params.quantize(x).astype(np.float64) - params.zero_point
+            sums = convolve(integers, weight.astype(np.float64), node.attributes)
+            multiplier = (scale * params.scale).reshape(1, -1, 1, 1)
+            bias = np.reshape(node.tensors.get("bias", np.float32(0)), (1, -1, 1, 1))
+            y = _activate(sums.astype(np.float32) * multiplier + bias, node.attributes)
+        else:
+            y = _apply(node, x)
+        if through_fp16:
+            y = y.astype(np.float16).astype(np.float32)
+        values[node.output] = _fake_quantize(y, bounds.get(node.output), activation_bits)
+    return values
+
+
+def convolve(
+    x: npt.NDArray[_Float], weight: npt.NDArray[_Float], attributes: Mapping[str, Any]
+) -> npt.NDArray[_Float]:
+    """Convolution without bias: x ``[N, I, H, W]``, weight ``[O, I, kH, kW]``.
+
+    Every tap of the kernel is a matrix product over the channels of the input, shifted to it.
+    """
+    (pad_h, pad_w), (stride_h, stride_w) = attributes["padding"], attributes["stride"]
+    dilation_h, dilation_w = attributes["dilation"]
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    batch, channels, padded_h, padded_w = padded.shape
+    filters, _, kernel_h, kernel_w = weight.shape
+    # The last position of the window's corner, plus one.
+    end_h = padded_h - dilation_h * (kernel_h - 1)
+    end_w = padded_w - dilation_w * (kernel_w - 1)
+    height, width = len(range(0, end_h, stride_h)), len(range(0, end_w, stride_w))
+    sums = np.zeros((batch, filters, height * width), x.dtype)
+    for i, j in np.ndindex(kernel_h, kernel_w):
+        top, left = i * dilation_h, j * dilation_w
+        tap = padded[:, :, top : top + end_h : stride_h, left : left + end_w : stride_w]
+        sums += weight[:, :, i, j] @ tap.reshape(batch, channels, height * width)
+    return sums.reshape(batch, filters, height, width)
+
+
+def _bind(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
+    """The inputs by name. Raises `ShapeError` when they do not fit the network."""
+    if len(inputs) != len(graph.inputs):
+        raise ShapeError(f"expected {len(graph.inputs)} inputs, got {len(inputs)}")
+    values = {
+        value.name: np.asarray(array, np.float32)
+        for value, array in zip(graph.inputs, inputs, strict=True)
+    }
+    graph.infer_shapes({name: array.shape for name, array in values.items()})
+    return values
+
+
+def _apply(node: Node, x: Array) -> Array:
+    """Every operation but the convolution."""
+    if node.op == "pixel_shuffle":
+        return _pixel_shuffle(x, node.attributes["upscale_factor"])
+    if node.op == "batch_norm":
+        mean, var, weight, bias = (
+            node.tensors[key].reshape(1, -1, 1, 1) for key in ("mean", "var", "weight", "bias")
+        )
+        gain = weight / np.sqrt(var + np.float32(node.attributes["eps"]))
+        return np.asarray((x - mean) * gain + bias, np.float32)
+    return _activate(x, node.attributes)
+
+
+def _activate(x: Array, attributes: Mapping[str, Any]) -> Array:
+    activation = attributes["activation"]
+    if activation == "relu":
+        return np.asarray(np.maximum(x, np.float32(0)))
+    if activation == "tanh":
+        return np.asarray(np.tanh(x))
+    if activation == "clamp":
+        lo, hi = attributes["clamp"]
+        return np.clip(x, np.float32(lo), np.float32(hi))
+    return x
+
+
+def _pixel_shuffle(x: Array, factor: int) -> Array:
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels // factor**2, factor, factor, height, width)
+    pixels = blocks.transpose(0, 1, 4, 2, 5, 3)
+    return np.asarray(pixels.reshape(batch, -1, height * factor, width * factor))
+
+
+def _fake_quantize(x: Array, bounds: tuple[float, float] | None, bits: int) -> Array:
+    if bounds is None:
+        return x
+    params = QParams.from_bounds(*bounds, bits)
+    return params.dequantize(params.quantize(x))

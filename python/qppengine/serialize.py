@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes and reads ``.qpp`` files: safetensors with the graph as JSON in the metadata.
+
+A file holds the graph, its weights (fp16) and, when calibrated, the static bounds and predictors of
+the quantized values. How it runs is decided when it is opened, so one file serves every scheme.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qppengine.errors import (
+    CalibrationError,
+    FileError,
+    ModelError,
+    NonFiniteError,
+    ShapeError,
+    UnsupportedError,
+)
+from qppengine.graph import Graph, Node, Value
+from qppengine.passes import optimize
+from qppengine.predictor import fit
+from qppengine.session import SCHEMES, Session, read_model
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from qppengine.calibrate import Calibration, Plan
+    from qppengine.graph import Array, Shape
+
+FORMAT = "qppengine"
+FORMAT_VERSION = "1"
+
+# Sizes tried for the open dimensions of a verification run.
+_PROBE_SIZES = (16, 64, 256, 1024)
+
+
+def save(
+    path: str | os.PathLike[str], graph: Graph, calibration: Calibration | None = None
+) -> None:
+    """Writes a model file, which appears complete and verified or not at all.
+
+    Without a calibration the file runs in scheme "fp16" only. Before anything is written, the
+    model is loaded and run once in every scheme it has.
+
+    Raises `CalibrationError` for a calibration of another network or with too few samples to fit,
+    `UnsupportedError` for weights beyond fp16, `FileError` where the path cannot be written.
+    """
+    data = serialize(graph, calibration)
+    _verify(data, optimize(graph), ("fp16",) if calibration is None else SCHEMES)
+    target = Path(path)
+    # In the target's own folder, for a rename is atomic only within a file system.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from error
+
+
+def serialize(graph: Graph, calibration: Calibration | None = None) -> bytes:
+    """The bytes of a model file: the optimized graph, with predictors fitted to the calibration."""
+    if calibration is None:
+        return _pack(optimize(graph), None, {})
+    plan = calibration.plan
+    expected = optimize(graph).quantized_values
+    if plan.values != expected:
+        raise CalibrationError(
+            f"the calibration belongs to another network: expected the values {list(expected)}, "
+            f"got {list(plan.values)}"
+        )
+    quantization = _quantization(plan)
+    # A slash keeps these apart from the weights, whose names begin with module paths.
+    tensors = {
+        "qparams/mean": calibration.mean_bounds,
+        "qparams/range": calibration.range_bounds,
+        "qparams/seen": calibration.seen,
+    }
+    quantization |= {
+        "static": {"mean": "qparams/mean", "range": "qparams/range"},
+        "default_static": "mean",
+        "seen": "qparams/seen",
+    }
+    for index, predictor in enumerate(fit(calibration)):
+        names = {key: f"predictors/{index}/{key}" for key in ("weight", "bias")}
+        quantization["predictors"][index] |= names
+        tensors |= {names["weight"]: predictor.weight, names["bias"]: predictor.bias}
+    return _pack(optimize(graph), quantization, tensors)
+
+
+def serialize_for_measurement(graph: Graph, plan: Plan) -> bytes:
+    """The bytes of a model that tells a calibration's bounds and features, in scheme "measure"."""
+    return _pack(graph, _quantization(plan), {})
+
+
+def load_graph(path: str | os.PathLike[str] | bytes) -> Graph:
+    """The graph of a model file or its bytes. Raises `ModelError`, `FileError`."""
+    text, tensors = read_model(path)
+    try:
+        document = json.loads(text)
+        return Graph(
+            document["name"],
+            tuple(Value(v["name"], tuple(v["shape"])) for v in document["inputs"]),
+            tuple(document["outputs"]),
+            tuple(
+                Node(
+                    node["op"],
+                    node["name"],
+                    tuple(node["inputs"]),
+                    node["output"],
+                    node["attributes"],
+                    {
+                        key: tensors[name].astype(np.float32)
+                        for key, name in node["tensors"].items()
+                    },
+                )
+                for node in document["nodes"]
+            ),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"the graph of the file is malformed: {error!r}") from error
+
+
+def _quantization(plan: Plan) -> dict[str, Any]:
+    return {
+        "alpha": plan.alpha,
+        "values": list(plan.values),
+        "predictors": [
+            {
+                "position": position.value,
+                "alphas": list(plan.feature_alphas),
+                "rows": list(position.rows),
+            }
+            for position in plan.positions
+        ],
+    }
+
+
+def _pack(graph: Graph, quantization: dict[str, Any] | None, tensors: dict[str, Array]) -> bytes:
+    from safetensors.numpy import save as to_safetensors
+
+    arrays: dict[str, npt.NDArray[Any]] = dict(tensors)
+    nodes = []
+    for node in graph.nodes:
+        names = {key: f"{node.name}.{key}" for key in node.tensors}
+        for key, name in names.items():
+            arrays[name] = _stored(node, key)
+        nodes.append(
+            {
+                "op": node.op,
+                "name": node.name,
+                "inputs": node.inputs,
+                "output": node.output,
+                "attributes": node.attributes,
+                "tensors": names,
+            }
+        )
+    document: dict[str, Any] = {
+        "name": graph.name,
+        "inputs": [{"name": value.name, "shape": value.shape} for value in graph.inputs],
+        "outputs": graph.outputs,
+        "nodes": nodes,
+    }
+    if quantization is not None:
+        document["quantization"] = quantization
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "graph": json.dumps(document, allow_nan=False),
+    }
+    data: bytes = to_safetensors(arrays, metadata)
+    return data
+
+
+def _stored(node: Node, key: str) -> npt.NDArray[Any]:
+    """A tensor as the file holds it: weights in fp16, biases in fp32."""
+    tensor = node.tensors[key]
+    if key != "weight":
+        return np.ascontiguousarray(tensor)
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(tensor, np.float16)
+    if not np.isfinite(rounded).all():
+        raise UnsupportedError(
+            f"{node.name}: weights are stored in fp16, up to 65504; got {np.abs(tensor).max():g}"
+        )
+    return rounded
+
+
+def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
+    """Loads the model and runs it once in every scheme on a small ramp."""
+    inputs = _probe(graph)
+    shapes = graph.infer_shapes({name: x.shape for name, x in inputs.items()})
+    for scheme in schemes:
+        session = Session(data, scheme=scheme)
+        outputs = session.run(inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        for name, output in zip(session.outputs, outputs, strict=True):
+            if output.shape != shapes[name]:
+                raise ModelError(
+                    f"verification in scheme {scheme!r}: expected output {name!r} of shape "
+                    f"{shapes[name]}, got {output.shape}"
+                )
+            if not np.isfinite(output).all():
+                raise NonFiniteError(
+                    f"verification in scheme {scheme!r}: output {name!r} overflows fp16"
+                )
+
+
+def _probe(graph: Graph) -> dict[str, Array]:
+    """Inputs from 0 to 1, of the smallest sizes tried that pass through the network."""
+    for size in _PROBE_SIZES:
+        shapes = {value.name: _close(value.shape, size) for value in graph.inputs}
+        try:
+            graph.infer_shapes(shapes)
+        except ShapeError:
+            continue
+        return {
+            name: np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+            for name, shape in shapes.items()
+        }
+    raise UnsupportedError(f"the network takes no image of {_PROBE_SIZES[-1]} pixels a side")
+
+
+def _close(shape: Shape, size: int) -> tuple[int, ...]:
+    """`shape` with its open dimensions set: one image of `size` pixels a side."""
+    return tuple(
+        known if known is not None else (1 if axis == 0 else size)
+        for axis, known in enumerate(shape)
+    )

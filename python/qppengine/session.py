@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs model files: NumPy in, NumPy out. The only module that imports the extension."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from qppengine import _core
+from qppengine._core import __version__, cpu_features, kernels
+from qppengine.errors import DTypeError, FileError, ShapeError, UnsupportedError
+from qppengine.graph import Value
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from qppengine.graph import Array
+
+__all__ = ["SCHEMES", "Session", "__version__", "cpu_features", "kernels", "read_model"]
+
+SCHEMES = ("fp16", "static", "dynamic", "qpp")
+
+Model: TypeAlias = "str | os.PathLike[str] | bytes"
+
+
+class Session:
+    """A model file, loaded and packed for one scheme.
+
+    Args:
+        model: Path of a ``.qpp`` file, or its bytes.
+        scheme: Where the quantization parameters come from. "fp16" does not quantize; "static"
+            takes the file's bounds; "dynamic" measures every value of every sample; "qpp" predicts
+            them per sample from a few statistics of an early value.
+        density: Share of activations kept in fp16 beside the int8 ones. None, the only value
+            there is so far, keeps none.
+        activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
+        threads: Threads one `run` works with.
+        static_bounds: Bounds of scheme "static": "mean" of the calibration set, or its "range".
+            None takes what the file recommends.
+        algorithm: How convolutions are computed. "direct": by sums of products, of int8 values in
+            exact integers. "winograd": 3x3 ones of stride 1 by Winograd's F(4x4, 3x3) in fp16,
+            within 0.5 % rms, the others direct. "auto" lets the engine choose by speed.
+
+    A session may be used from several threads: an internal lock serializes their calls. For
+    parallel work open one session per thread; `run` releases the GIL.
+
+    Raises `ModelError` for a damaged file, `FileError` for one that cannot be read,
+    `UnsupportedError` for options this engine or this file does not offer.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        scheme: str = "qpp",
+        *,
+        density: float | None = None,
+        activation_bits: int = 8,
+        threads: int = 1,
+        static_bounds: str | None = None,
+        algorithm: str = "auto",
+    ) -> None:
+        if density is not None:
+            raise UnsupportedError(
+                f"density: dense + sparse execution is not available, expected None, got {density}"
+            )
+        self._core = _core.Session(
+            _source(model),
+            scheme=scheme,
+            activation_bits=activation_bits,
+            threads=threads,
+            static_bounds=static_bounds,
+            algorithm=algorithm,
+        )
+        self.scheme = scheme
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """Name and shape ``[N, C, H, W]`` of every input; None is any size."""
+        return tuple(Value(name, tuple(shape)) for name, shape in self._core.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order in which `run` returns them."""
+        return tuple(self._core.outputs)
+
+    def run(self, *inputs: Any, out: Array | tuple[Array, ...] | None = None) -> Any:
+        """Runs the network.
+
+        Args:
+            inputs: One float32 array ``[N, C, H, W]`` for every input of the network, or one
+                mapping of input names to arrays. Other shapes than in the run before are planned
+                anew. Arrays that are not C-contiguous are copied.
+            out: Arrays to write the outputs to without a copy: one, or a tuple when the network
+                has several. float32, C-contiguous, of the output's shape.
+
+        Returns:
+            The output, float32 ``[N, C, H, W]``, or a tuple when the network has several. It is
+            `out` where that is given.
+
+        Raises `DTypeError`, `ShapeError`, and `NonFiniteError` when a quantized scheme meets NaN,
+        infinity or a number beyond fp16.
+        """
+        arrays = self._bind(inputs)
+        if out is not None:
+            targets = out if isinstance(out, tuple) else (out,)
+            self._core.run_into(arrays, self._check_out(targets))
+            return out
+        results = self._core.run(arrays)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def qparams(self) -> npt.NDArray[np.float32]:
+        """Bounds lo, hi of `Graph.quantized_values` in the last run, float32 ``[V, 2]``."""
+        return self._core.qparams()
+
+    def features(self) -> npt.NDArray[np.float32]:
+        """What the predictors saw in the last run, ``[P, 5]``: three quantiles, mean and max."""
+        return self._core.features()
+
+    def stats(self) -> _core.Stats:
+        """Counts since the session opened.
+
+        ``runs``; ``predictions`` of bounds (scheme "qpp"); ``clamps``, by value: predictions cut to
+        the range seen in calibration, a sign of inputs unlike the calibration set.
+        """
+        return self._core.stats()
+
+    def explain(self) -> list[_core.Step]:
+        """The steps of a run in order: node, operation, kernel, dtype, shape ``[N, H, W, C]``.
+
+        Shapes are known after a first run.
+        """
+        return self._core.explain()
+
+    def memory(self) -> _core.Memory:
+        """Bytes of the packed ``weights``, and of the ``arena`` all values share (after a run)."""
+        return self._core.memory()
+
+    def _bind(self, inputs: tuple[Any, ...]) -> list[Array]:
+        expected = [name for name, _ in self._core.inputs]
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            if set(inputs[0]) != set(expected):
+                raise ShapeError(f"expected inputs {expected}, got {sorted(inputs[0])}")
+            inputs = tuple(inputs[0][name] for name in expected)
+        if len(inputs) != len(expected):
+            raise ShapeError(f"expected {len(expected)} inputs {expected}, got {len(inputs)}")
+        return [_as_input(name, x) for name, x in zip(expected, inputs, strict=True)]
+
+    def _check_out(self, targets: tuple[Any, ...]) -> tuple[Array, ...]:
+        names = self._core.outputs
+        if len(targets) != len(names):
+            raise ShapeError(f"out: expected {len(names)} arrays for {names}, got {len(targets)}")
+        for name, array in zip(names, targets, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+                got = getattr(array, "dtype", type(array).__name__)
+                raise DTypeError(f"out: expected a float32 array for {name!r}, got {got}")
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise ShapeError(f"out: the array for {name!r} must be writeable and C-contiguous")
+        return targets
+
+
+def read_model(model: Model) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]:
+    """The graph of a model file as JSON, and its tensors."""
+    return _core.read_model(_source(model))
+
+
+def _source(model: Model) -> str | bytes:
+    if isinstance(model, bytes):
+        return model
+    path = os.fspath(model)
+    try:
+        with Path(path).open("rb"):
+            return path
+    except OSError as error:
+        raise FileError(f"cannot read {path!r}: {error.strerror}") from error
+
+
+def _as_input(name: str, x: Any) -> Array:
+    array = np.asarray(x)
+    if array.dtype != np.float32:
+        raise DTypeError(
+            f"input {name!r}: expected float32, got {array.dtype}; convert with astype(np.float32)"
+        )
+    if array.ndim != 4:
+        raise ShapeError(
+            f"input {name!r}: expected 4 dimensions [N, C, H, W], got shape {list(array.shape)}"
+        )
+    return np.ascontiguousarray(array)

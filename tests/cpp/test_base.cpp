@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cmath>
+#include <stdexcept>
+
+#include "base/half.h"
+#include "base/thread_pool.h"
+#include "kernels/output_stage.h"
+#include "network/planner.h"
+#include "support.h"
+#include "tensor/qparams.h"
+
+namespace qpp {
+
+TEST_CASE("every half survives the way through float") {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const half value{static_cast<std::uint16_t>(bits)};
+    const float wide = to_float(value);
+    if (std::isnan(wide)) {
+      CHECK(std::isnan(to_float(to_half(wide))));
+    } else {
+      REQUIRE(to_half(wide).bits == value.bits);
+    }
+  }
+}
+
+TEST_CASE("float to half rounds half to even, also into subnormals, and overflows to infinity") {
+  CHECK(to_half(1.0F + 0x1p-11F).bits == 0x3c00);      // tie, down to even
+  CHECK(to_half(1.0F + 3 * 0x1p-11F).bits == 0x3c02);  // tie, up to even
+  CHECK(to_half(0x1p-25F).bits == 0);                  // tie between 0 and the smallest subnormal
+  CHECK(to_half(0x1.8p-24F).bits == 2);                // tie between subnormals 1 and 2
+  CHECK(to_half(65519.0F).bits == 0x7bff);
+  CHECK(to_half(65520.0F).bits == 0x7c00);
+  CHECK(to_half(-65520.0F).bits == 0xfc00);
+}
+
+TEST_CASE("the thread pool runs every index once and splits by count and threads only") {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (const std::int64_t count : {0, 1, 3, 1000}) {
+      std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
+      pool.parallel_for(count, [&](std::int64_t begin, std::int64_t end, int thread) {
+        CHECK(begin == count * thread / threads);
+        for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+      });
+      for (const auto& times : seen) CHECK(times == 1);
+    }
+  }
+}
+
+TEST_CASE("the thread pool hands on an exception and stays usable") {
+  ThreadPool pool(3);
+  const auto fail = [](std::int64_t, std::int64_t, int thread) {
+    if (thread == 1) throw std::runtime_error("part failed");
+  };
+  CHECK_THROWS_WITH(pool.parallel_for(9, fail), "part failed");
+  std::atomic<std::int64_t> sum{0};
+  pool.parallel_for(9, [&](std::int64_t begin, std::int64_t end, int) { sum += end - begin; });
+  CHECK(sum == 9);
+}
+
+TEST_CASE("qparams cover their bounds and give zero an exact level") {
+  test::Random random(1);
+  for (int i = 0; i < 1000; ++i) {
+    const float a = random.next() * 5;
+    const float b = random.next() * 5;
+    for (const int bits : {2, 4, 8}) {
+      const QParams row = choose_qparams(std::min(a, b), std::max(a, b), bits);
+      CHECK(row.zero_point >= row.qmin);
+      CHECK(row.zero_point <= row.qmax);
+      CHECK(row.qmax - row.qmin == (1 << bits) - 1);
+      // Both ends are within half a step of the ends of the grid.
+      CHECK(static_cast<float>(row.qmin - row.zero_point) * row.scale <=
+            row.lo + 0.501F * row.scale);
+      CHECK(static_cast<float>(row.qmax - row.zero_point) * row.scale >=
+            row.hi - 0.501F * row.scale);
+    }
+  }
+}
+
+TEST_CASE("qparams of an empty range are usable") {
+  const QParams row = choose_qparams(0, 0, 8);
+  CHECK(row.scale > 0);
+  CHECK(std::isfinite(row.inverse_scale));
+}
+
+TEST_CASE("tanh is close to the true one and passes NaN on") {
+  float worst = 0;
+  for (int i = -12000; i < 12000; ++i) {
+    const float x = static_cast<float>(i) * 0.001F;
+    const double expected = std::tanh(static_cast<double>(x));
+    const double error = std::abs(static_cast<double>(tanh_shared(x)) - expected);
+    worst = std::max(worst, static_cast<float>(error / std::max(std::abs(expected), 1e-30)));
+  }
+  CHECK(worst < 5e-7F);
+  CHECK(tanh_shared(1e-6F) == doctest::Approx(1e-6F));
+  CHECK(tanh_shared(INFINITY) == 1.0F);
+  CHECK(tanh_shared(-INFINITY) == -1.0F);
+  CHECK(std::isnan(tanh_shared(NAN)));
+}
+
+TEST_CASE("rounding to int8 is half to even before the zero point") {
+  CHECK(round_to_int8(0.5F, 0) == 0);
+  CHECK(round_to_int8(1.5F, 0) == 2);
+  CHECK(round_to_int8(-0.5F, 3) == 3);
+  CHECK(round_to_int8(2.5F, 1) == 3);
+  CHECK(round_to_int8(255.0F, -128) == 127);
+}
+
+TEST_CASE("a range keeps NaN once it has met one") {
+  for (const bool first : {true, false}) {
+    Range range;
+    widen(range, first ? NAN : 1.0F);
+    widen(range, first ? 1.0F : NAN);
+    widen(range, 2.0F);
+    CHECK(std::isnan(range.lo));
+    CHECK(std::isnan(range.hi));
+  }
+}
+
+TEST_CASE("blocks that live together never overlap, and a chain needs only its largest pair") {
+  const std::vector<Lifetime> chain = {{1024, 0, 1}, {4096, 1, 2}, {2048, 2, 3}, {1024, 3, 4}};
+  CHECK(plan_memory(chain).bytes == 4096 + 2048);
+
+  test::Random random(3);
+  std::vector<Lifetime> blocks;
+  for (int i = 0; i < 200; ++i) {
+    const int first = static_cast<int>((random.next() + 1) * 50);
+    const int last = first + static_cast<int>((random.next() + 1) * 10);
+    blocks.push_back({static_cast<std::size_t>((random.next() + 1) * 5000), first, last});
+  }
+  const MemoryPlan plan = plan_memory(blocks);
+  for (std::size_t a = 0; a < blocks.size(); ++a) {
+    CHECK(plan.offsets[a] % kAlignment == 0);
+    CHECK(plan.offsets[a] + blocks[a].bytes <= plan.bytes);
+    for (std::size_t b = 0; b < a; ++b) {
+      const bool together = blocks[a].first <= blocks[b].last && blocks[b].first <= blocks[a].last;
+      const bool apart = plan.offsets[a] + blocks[a].bytes <= plan.offsets[b] ||
+                         plan.offsets[b] + blocks[b].bytes <= plan.offsets[a];
+      REQUIRE((apart || !together));
+    }
+  }
+}
+
+}  // namespace qpp

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import qppengine as qe
+from qppengine import Calibration, CalibrationError, FileError, Graph, calibrate, reference
+from qppengine.calibrate import FEATURE_ALPHAS, Plan, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from qppengine.graph import Array
+
+pytest.importorskip("safetensors")
+
+
+def quantile(x: Array, alpha: float) -> Any:
+    return np.quantile(x, alpha, method="inverted_cdf")
+
+
+def assert_equal(one: Calibration, other: Calibration) -> None:
+    assert one.plan == other.plan
+    np.testing.assert_array_equal(one.bounds, other.bounds)
+    np.testing.assert_array_equal(one.features, other.features)
+
+
+def test_plan_names_what_is_measured(calibration: Calibration) -> None:
+    assert calibration.plan == Plan(
+        0.999, ("x", "head", "body"), (Position("x", (0, 1, 2)),), FEATURE_ALPHAS
+    )
+    assert calibration.bounds.shape == (20, 3, 2)
+    assert calibration.features.shape == (20, 1, 5)
+
+
+def test_features_and_input_bounds_are_exact_quantiles(
+    calibration: Calibration, samples: list[Array]
+) -> None:
+    for i, x in enumerate(samples):
+        lo, hi = -quantile(-x, 0.999), quantile(x, 0.999)
+        assert calibration.bounds[i, 0].tolist() == [min(lo, 0), max(hi, 0)]
+        expected = [*(quantile(x, alpha) for alpha in FEATURE_ALPHAS), x.mean(), x.max()]
+        np.testing.assert_allclose(calibration.features[i, 0], expected, rtol=1e-6)
+
+
+def test_inner_bounds_are_quantiles_of_the_float_network(
+    graph: Graph, calibration: Calibration, samples: list[Array]
+) -> None:
+    for i, x in enumerate(samples[:5]):
+        values = reference.run_all(graph, x)
+        for row, name in ((1, "act"), (2, "relu")):
+            expected = [-quantile(-values[name], 0.999), quantile(values[name], 0.999)]
+            np.testing.assert_allclose(calibration.bounds[i, row], expected, rtol=0.01, atol=0.01)
+
+
+def test_alpha_one_gives_the_extremes(graph: Graph, samples: list[Array]) -> None:
+    extreme = calibrate(graph, samples[:2], 1.0, progress=False)
+    assert extreme.bounds[1, 0].tolist() == [min(samples[1].min(), 0), samples[1].max()]
+
+
+def test_summaries(calibration: Calibration) -> None:
+    lo, hi = calibration.bounds[..., 0], calibration.bounds[..., 1]
+    np.testing.assert_allclose(calibration.mean_bounds[:, 1], hi.mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(calibration.range_bounds.T, [lo.min(axis=0), hi.max(axis=0)])
+    np.testing.assert_array_equal(
+        calibration.seen.T, [lo.min(axis=0), lo.max(axis=0), hi.min(axis=0), hi.max(axis=0)]
+    )
+
+
+def thread_pool() -> Executor:
+    return ThreadPoolExecutor(2)
+
+
+def process_pool() -> Executor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("pool", [thread_pool, process_pool])
+def test_executors_give_the_same_in_the_same_order(
+    pool: Any, graph: Graph, samples: list[Array], calibration: Calibration
+) -> None:
+    with pool() as executor:
+        parallel = calibrate(graph, iter(samples), 0.999, executor=executor, progress=False)
+        assert_equal(parallel, calibration)
+        # Workers change to the model of the next calibration.
+        extreme = calibrate(graph, samples[:6], 1.0, executor=executor, progress=False)
+    assert_equal(extreme, calibrate(graph, samples[:6], 1.0, progress=False))
+
+
+def test_endless_sources_are_streamed(graph: Graph, samples: list[Array]) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[Array]:
+        nonlocal drawn
+        for i in count():
+            drawn += 1
+            yield samples[i % len(samples)]
+
+    assert len(calibrate(graph, islice(endless(), 7), progress=False).bounds) == 7
+    assert drawn == 7
+
+
+def test_executors_are_not_flooded(graph: Graph) -> None:
+    """Samples are drawn a bounded number ahead of the ones measured."""
+    x = np.zeros((1, 3, 4, 4), np.float32)
+    measured = 0
+    ahead = 0
+
+    class Inline(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal measured
+            future = super().submit(function, *args, **kwargs)
+            future.result()
+            measured += 1
+            return future
+
+    def source() -> Iterator[Array]:
+        nonlocal ahead
+        for i in range(600):
+            ahead = max(ahead, i - 4 * measured)
+            yield x
+
+    with Inline(1) as executor:
+        result = calibrate(graph, source(), executor=executor, progress=False)
+    assert len(result.bounds) == 600
+    assert ahead < 8
+
+
+def test_empty_set_is_an_error(graph: Graph) -> None:
+    with pytest.raises(CalibrationError, match="calibration set is empty"):
+        calibrate(graph, [], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "problem"),
+    [
+        (np.zeros((3, 8, 8), np.float32), qe.ShapeError, r"4 dimensions .* \[3, 8, 8\]"),
+        (np.zeros((1, 4, 8, 8), np.float32), qe.ShapeError, "any, 3, any, any"),
+        (np.zeros((1, 3, 8, 8)), qe.DTypeError, "expected float32, got float64"),
+        (np.full((1, 3, 8, 8), np.nan, np.float32), qe.NonFiniteError, "input 'x'"),
+        (np.full((1, 3, 8, 8), np.inf, np.float32), qe.NonFiniteError, "input 'x'"),
+        ((np.zeros((1, 3, 8, 8), np.float32),) * 2, qe.ShapeError, "expected 1 inputs"),
+    ],
+)
+@pytest.mark.parametrize("pool", [None, thread_pool])
+def test_bad_samples_are_named_by_index(
+    bad: Any, error: Any, problem: str, pool: Any, graph: Graph, samples: list[Array]
+) -> None:
+    source = [*samples[:6], bad, *samples]
+    executor = pool and pool()
+    with pytest.raises(error, match=f"^sample 6: .*{problem}"):
+        calibrate(graph, source, executor=executor, progress=False)
+    if executor:
+        executor.shutdown()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.01])
+def test_alpha_must_be_a_share_above_half(alpha: float, graph: Graph) -> None:
+    with pytest.raises(CalibrationError, match=r"alpha: expected above 0\.5 and up to 1"):
+        calibrate(graph, [], alpha)
+    with pytest.raises(CalibrationError, match="feature_alphas: expected"):
+        calibrate(graph, [], feature_alphas=(0.9, alpha, 0.99))
+
+
+def test_positions_serve_what_follows_up_to_the_next(graph: Graph, samples: list[Array]) -> None:
+    result = calibrate(graph, samples[:2], positions=["x", "body"], progress=False)
+    assert result.plan.positions == (Position("x", (0, 1)), Position("body", (2,)))
+    assert result.features.shape == (2, 2, 5)
+
+
+def test_positions_must_cover_all_values(graph: Graph) -> None:
+    with pytest.raises(CalibrationError, match=r"none of \['body'\] comes before 'x'"):
+        calibrate(graph, [], positions=["body"])
+    with pytest.raises(CalibrationError, match="the network has no value q, r"):
+        calibrate(graph, [], positions=["q", "x", "r"])
+
+
+def test_every_input_predicts_its_own_branch() -> None:
+    net = qe.GraphBuilder("two")
+    a, b = net.input("a", (1, 1, None, None)), net.input("b", (1, 2, None, None))
+    inner = net.conv2d(a, np.ones((2, 1, 3, 3)), name="inner")
+    net.output(net.conv2d(b, np.ones((1, 2, 1, 1))), net.conv2d(inner, np.ones((1, 2, 1, 1))))
+    image = np.ones((1, 2, 6, 6), np.float32)
+    result = calibrate(net.build(), [(image[:, :1], image)] * 3, progress=False)
+    assert result.plan.values == ("a", "b", "inner")
+    assert result.plan.positions == (Position("a", (0, 2)), Position("b", (1,)))
+    assert result.bounds[2].tolist() == [[0, 1], [0, 1], [0, 9]]
+
+
+def test_progress_bar_knows_the_number_of_samples(
+    graph: Graph, samples: list[Array], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tqdm")
+    calibrate(graph, samples[:3])
+    assert "0/3" in capsys.readouterr().err
+    calibrate(graph, samples[:3], progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_statistics_survive_a_file(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "statistics"
+    calibration.save(path)
+    assert_equal(Calibration.load(path), calibration)
+
+
+def test_files_that_are_no_statistics(calibration: Calibration, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot read"):
+        Calibration.load(tmp_path / "none.npz")
+    with pytest.raises(FileError, match="cannot write"):
+        calibration.save(tmp_path / "none" / "a.npz")
+    path = tmp_path / "a.npz"
+    calibration.save(path)
+    data = path.read_bytes()
+    for content in (b"", b"junk", data[:100], data[: len(data) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(CalibrationError, match="holds no calibration"):
+            Calibration.load(path)
+    np.save(tmp_path / "b.npy", np.zeros(3))
+    with pytest.raises(CalibrationError, match=r"no \.npz file"):
+        Calibration.load(tmp_path / "b.npy")
+    odd = Calibration(calibration.plan, calibration.bounds[:, :2], calibration.features)
+    odd.save(path)
+    with pytest.raises(CalibrationError, match="do not match"):
+        Calibration.load(path)

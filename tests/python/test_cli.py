@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import qppengine as qe
+import qppengine.models
+from click.testing import CliRunner
+from qppengine.cli import main
+from qppengine.serialize import load_graph
+
+if TYPE_CHECKING:
+    from qppengine.graph import Array
+
+pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+
+ESPCN = Path(qppengine.models.__file__).parent / "espcn_x3.pt2"
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def call_json(*arguments: object) -> Any:
+    return json.loads(call(*arguments, "--json"))
+
+
+def fail(*arguments: object) -> str:
+    """The one line on stderr of a command that fails without a traceback."""
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("Error: ")
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples and an input for ESPCN."""
+    folder = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(6)
+    batch = rng.random((12, 1, 20, 24), np.float32) * np.linspace(0.5, 2, 12)[:, None, None, None]
+    np.save(folder / "samples.npy", batch.astype(np.float32))
+    (folder / "images").mkdir()
+    for i, image in enumerate(batch.astype(np.float32)):
+        np.save(folder / "images" / f"{i:02}.npy", image[None])
+    np.save(folder / "x.npy", batch[:1].astype(np.float32))
+    call("calibrate", ESPCN, folder / "samples.npy", "-o", folder / "espcn.qpp")
+    return folder
+
+
+def test_help_lists_the_commands() -> None:
+    text = call("--help")
+    for command in ("doctor", "import", "calibrate", "fit", "run", "inspect", "compare", "demo"):
+        assert f"\n  {command} " in text
+    assert "_QPPENGINE_COMPLETE" in text
+    assert qe.__version__ in call("--version")
+
+
+def test_doctor() -> None:
+    report = call_json("doctor")
+    assert report["qppengine"] == qe.__version__
+    assert {"fp16", "dotprod"} <= report["cpu_features"].keys()
+    assert report["packages"]["safetensors"] == "installed"
+    assert all(kernel["available"] for kernel in report["kernels"] if "_ref" in kernel["name"])
+    assert "conv_qai8_qai8_qsi8cx" in call("doctor")
+
+
+def test_import_writes_an_uncalibrated_model(tmp_path: Path) -> None:
+    report = call_json("import", ESPCN, "-o", tmp_path / "a.qpp")
+    assert report["bytes"] == (tmp_path / "a.qpp").stat().st_size
+    assert [node["node"] for node in report["nodes"]] == ["conv1", "conv2", "conv3", "shuffle"]
+    assert load_graph(tmp_path / "a.qpp").name == "ESPCN"
+    report = call_json("inspect", tmp_path / "a.qpp")
+    assert report["scheme"] == "fp16"
+
+
+def test_calibrate_takes_a_folder_as_well(folder: Path, tmp_path: Path) -> None:
+    options = ("--alpha", "0.999")
+    one = call_json("calibrate", ESPCN, folder / "samples.npy", "-o", tmp_path / "a.qpp", *options)
+    two = call_json("calibrate", ESPCN, folder / "images", "-o", tmp_path / "b.qpp", *options)
+    assert one["samples"] == 12
+    assert one["alpha"] == 0.999
+    assert one["values"] == two["values"]
+    assert [value["value"] for value in one["values"]] == ["x", "conv1", "conv2"]
+
+
+def test_fit_gives_what_calibrate_gives(folder: Path, tmp_path: Path) -> None:
+    statistics = tmp_path / "statistics.npz"
+    call("calibrate", ESPCN, folder / "samples.npy", "-o", statistics)
+    call("import", ESPCN, "-o", tmp_path / "a.qpp")
+    call("fit", tmp_path / "a.qpp", statistics, "-o", tmp_path / "b.qpp")
+    outputs = []
+    for model in (folder / "espcn.qpp", tmp_path / "b.qpp"):
+        call("run", model, "--input", folder / "x.npy", "-o", tmp_path / "y.npy")
+        outputs.append(np.load(tmp_path / "y.npy"))
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("scheme", qe.SCHEMES)
+def test_run_writes_what_the_session_gives(scheme: str, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "y.npy"
+    options = ("--scheme", scheme, "--activation-bits", 6)
+    report = call_json(
+        "run", folder / "espcn.qpp", "--input", folder / "x.npy", "-o", target, *options
+    )
+    expected = qe.Session(folder / "espcn.qpp", scheme, activation_bits=6).run(
+        np.load(folder / "x.npy")
+    )
+    np.testing.assert_array_equal(np.load(target), expected)
+    assert report["outputs"][0]["shape"] == [1, 1, 60, 72]
+    assert report["outputs"][0]["max"] == pytest.approx(expected.max(), abs=1e-4)
+
+
+def test_run_writes_several_outputs(tmp_path: Path) -> None:
+    net = qe.GraphBuilder("two")
+    x = net.input("x", (1, 1, None, None))
+    net.output(net.tanh(x), net.relu(x))
+    qe.save(tmp_path / "two.qpp", net.build())
+    image: Array = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 1, 4, 4)
+    np.save(tmp_path / "x.npy", image)
+    call(
+        *("run", tmp_path / "two.qpp", "--scheme", "fp16"),
+        *("--input", tmp_path / "x.npy", "-o", tmp_path / "y.npz"),
+    )
+    with np.load(tmp_path / "y.npz") as outputs:
+        np.testing.assert_allclose(outputs["relu"], np.maximum(image, 0), atol=1e-3)
+
+
+def test_inspect_shows_kernels_and_shapes(folder: Path) -> None:
+    report = call_json("inspect", folder / "espcn.qpp", "--size", 24, 32)
+    assert report["scheme"] == "qpp"
+    assert report["steps"][-1]["shape"] == "1x72x96x1"
+    assert report["memory"]["arena"] > 0
+    assert "measure_features" in call("inspect", folder / "espcn.qpp")
+    assert "steps" not in call_json("inspect", ESPCN)
+
+
+def test_compare_ranks_the_schemes(folder: Path) -> None:
+    arguments = ("compare", folder / "espcn.qpp", "--input", folder / "x.npy")
+    rows = {row["scheme"]: row for row in call_json(*arguments)["schemes"]}
+    assert list(rows) == list(qe.SCHEMES)
+    assert rows["fp16"]["sqnr"] > 55
+    assert rows["dynamic"]["sqnr"] > 30
+    assert "max_error" in call(*arguments, "--activation-bits", 4)
+
+
+def test_errors_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
+    model, x = folder / "espcn.qpp", folder / "x.npy"
+    junk = tmp_path / "junk.npy"
+    junk.write_text("junk")
+    target = tmp_path / "none" / "a.qpp"
+    assert "truncated or no model file" in fail("run", x, "--input", x)
+    assert "no .npy file" in fail("run", model, "--input", junk)
+    assert "expected float32, got float64" in fail_with(np.zeros((1, 1, 4, 4)), model, tmp_path)
+    assert "expected shape [1, 1, any, any]" in fail_with(
+        np.zeros((1, 2, 4, 4), np.float32), model, tmp_path
+    )
+    assert "cannot write" in fail("import", ESPCN, "-o", target)
+    assert "cannot write" in fail("run", model, "--input", x, "-o", tmp_path / "none" / "y.npy")
+    assert "not a readable .pt2" in fail("import", junk, "-o", tmp_path / "a.qpp")
+    assert "holds no calibration" in fail("fit", model, junk, "-o", tmp_path / "a.qpp")
+    (tmp_path / "empty").mkdir()
+    assert "calibration set is empty" in fail(
+        "calibrate", ESPCN, tmp_path / "empty", "-o", tmp_path / "a.qpp"
+    )
+
+
+def fail_with(x: Any, model: Path, folder: Path) -> str:
+    np.save(folder / "bad.npy", x)
+    return fail("run", model, "--input", folder / "bad.npy")
+
+
+def test_missing_packages_are_told_with_their_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    message = fail("import", ESPCN, "-o", tmp_path / "a.qpp")
+    assert "pip install 'qppengine[tools]'" in message

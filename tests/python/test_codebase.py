@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of the code base that no compiler checks: dependencies, names, lists, versions.
+
+Each rule is a function from the text of a file to the list of its violations. It is applied to
+the files of the repository, and to a bad text to show that it can fail.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# ---------------------------------------------------------------------------------- C++ includes
+
+LAYERS = ["base", "tensor", "kernels", "ops", "network"]  # each includes itself and those before
+TOPS = ["bindings", "tools"]  # each includes itself and all layers
+KERNELS_SEE = ("base/", "kernels/", "tensor/dtype.h", "tensor/qparams.h")
+
+
+def check_includes(path: str, text: str) -> list[str]:
+    """Includes of a file under cpp/ go downwards, and NEON stays in its folder."""
+    layer = path.split("/")[1]
+    allowed = [*LAYERS, layer] if layer in TOPS else LAYERS[: LAYERS.index(layer) + 1]
+    in_neon = path.startswith("cpp/kernels/neon/")
+    problems = []
+    for name in re.findall(r'^\s*#\s*include\s+[<"](.+)[>"]', text, re.MULTILINE):
+        if name.split("/")[0] in LAYERS + TOPS:
+            down = name.split("/")[0] in allowed
+            if layer == "kernels":
+                down = name.startswith(KERNELS_SEE)
+            if not down:
+                problems.append(f"{path}: {layer} may not include {name}")
+            if name.startswith("kernels/neon/") and not in_neon:
+                problems.append(f"{path}: reach {name} through kernels/variants.inc")
+        if name.startswith(("arm_neon", "arm_fp16")) and not in_neon:
+            problems.append(f"{path}: {name} belongs under cpp/kernels/neon")
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("cpp/base/bad.h", '#include "tensor/dtype.h"'),
+        ("cpp/tensor/bad.h", '#include "kernels/conv.h"'),
+        ("cpp/kernels/bad.cpp", '#include "tensor/tensor.h"'),
+        ("cpp/kernels/bad.cpp", '#include "ops/conv2d.h"'),
+        ("cpp/kernels/bad.cpp", "#include <arm_neon.h>"),
+        ("cpp/kernels/bad.cpp", '#include "kernels/neon/helpers.h"'),
+        ("cpp/ops/bad.cpp", '  #  include "network/session.h"'),
+        ("cpp/network/bad.cpp", '#include "bindings/register.h"'),
+        ("cpp/tools/bad.cpp", '#include "bindings/register.h"'),
+    ],
+)
+def test_check_includes_can_fail(path: str, text: str) -> None:
+    assert check_includes(path, text)
+
+
+def test_includes_go_downwards() -> None:
+    problems = []
+    for path in find_sources("cpp"):
+        problems += check_includes(path, (ROOT / path).read_text())
+    assert not problems
+
+
+# -------------------------------------------------------------------------------- Python imports
+
+# Installed by extras, so imported where they are used. Models and their training are PyTorch.
+OPTIONAL = {"matplotlib", "onnx", "PIL", "safetensors", "skimage", "sklearn", "torch", "tqdm"}
+TORCH_MODULES = {"models/espcn.py", "models/train_espcn.py"}
+CORE_USERS = {"session.py"}  # the only ones to import the extension
+GRAPH_SEES = {"qppengine.errors"}
+
+
+def find_imports(text: str) -> list[tuple[str, bool]]:
+    """Lists what a module imports at run time, and whether it does so at its top level."""
+    imports: list[tuple[str, bool]] = []
+
+    def visit(node: ast.AST, *, top: bool) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            imports.extend((alias.name, top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = "qppengine" if node.level else ""
+            module = ".".join(part for part in (package, node.module) if part)
+            imports.extend((f"{module}.{alias.name}", top) for alias in node.names)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            visit(child, top=top and not inside)
+
+    visit(ast.parse(text), top=True)
+    return imports
+
+
+def check_imports(path: str, text: str) -> list[str]:
+    """`path` is relative to the package qppengine."""
+    problems = []
+    for name, top in find_imports(text):
+        parts = name.split(".")
+        if parts[:2] == ["qppengine", "_core"] and path not in CORE_USERS:
+            problems.append(f"{path}: only {', '.join(CORE_USERS)} may import the extension")
+        if path == "graph.py" and parts[0] == "qppengine" and ".".join(parts[:2]) not in GRAPH_SEES:
+            problems.append(f"{path}: graph stands alone, but imports {name}")
+        if top and parts[0] in OPTIONAL and not (parts[0] == "torch" and path in TORCH_MODULES):
+            problems.append(f"{path}: {name} is optional; import it where it is used")
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("graph.py", "from qppengine.passes import optimize"),
+        ("graph.py", "from . import passes"),
+        ("serialize.py", "from qppengine import _core"),
+        ("cli.py", "import qppengine._core"),
+        ("cli.py", "def main():\n    from qppengine._core import Session"),
+        ("importers/aten.py", "import torch"),
+        ("models/espcn.py", "import matplotlib.pyplot as plt"),
+        (
+            "predictor.py",
+            "try:\n    from sklearn import linear_model\nfinally: pass",
+        ),
+    ],
+)
+def test_check_imports_can_fail(path: str, text: str) -> None:
+    assert check_imports(path, text)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("calibrate.py", "def fit():\n    from sklearn import linear_model"),
+        ("importers/aten.py", "if TYPE_CHECKING:\n    import torch"),
+        ("models/espcn.py", "import torch"),
+        ("session.py", "from qppengine import _core"),
+    ],
+)
+def test_check_imports_lets_pass(path: str, text: str) -> None:
+    assert not check_imports(path, text)
+
+
+def test_python_imports() -> None:
+    package = ROOT / "python" / "qppengine"
+    problems = []
+    for path in package.rglob("*.py"):
+        problems += check_imports(path.relative_to(package).as_posix(), path.read_text())
+    assert not problems
+
+
+# ---------------------------------------------------------------------------------- kernel names
+
+# <op>[s<stride>]_<dst>_<src>[_<weights>][_<tile>]_<engine>[_<feature>]
+KERNEL_NAME = re.compile(
+    r"(?P<op>[a-z]+(\dx\d(s\d)?)?|winograd\d_[a-z]+)"
+    r"_(?P<dst>f16|f32|qai8)_(?P<src>f16|f32|qai8)(_(?P<weights>f16|f32|qsi8cx))?"
+    r"(_(?P<tile>\d+x\d+))?"
+    r"_(?P<isa>ref|neon|neon_fp16|neon_dotprod)"
+)
+NEEDS = {
+    "ref": "QPP_ANY_CPU",
+    "neon": "QPP_NEON",
+    "neon_fp16": "QPP_FP16",
+    "neon_dotprod": "QPP_DOTPROD",
+}
+
+
+def check_variants(text: str) -> list[str]:
+    """Kernels are named by the grammar, and their rows say what their names say."""
+    problems = []
+    for macro, row in re.findall(r"^QPP_(\w+)\((.+)\)$", text, re.MULTILINE):
+        name, *fields, needs = (field.strip() for field in row.split(","))
+        match = KERNEL_NAME.fullmatch(name)
+        if not match:
+            problems.append(f"{name} is not <op>_<dst>_<src>[_<weights>][_<tile>]_<engine>")
+            continue
+        if needs != NEEDS[match["isa"]]:
+            problems.append(f"{name} needs {NEEDS[match['isa']]}, its row says {needs}")
+        if macro == "CONV":
+            family, dst, src, weights, mr, nr, _ = fields
+            said = [family, dst, src, weights, f"{mr}x{nr}"]
+            named = [match["op"], match["dst"], match["src"], match["weights"], match["tile"]]
+            named[3] = str(named[3]).removesuffix("cx")
+            if said != named:
+                problems.append(f"{name}: its row says {said}")
+        elif match["op"].upper() != macro:
+            problems.append(f"{name} stands in a row for {macro}")
+        elif macro.startswith("WINOGRAD"):
+            named = [match["dst"], match["src"], match["weights"]]
+            if fields != [dtype for dtype in named if dtype]:
+                problems.append(f"{name}: its row says {fields}")
+    return problems
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "QPP_QUANTIZE(quantize_qai8_f16, QPP_ANY_CPU)",
+        "QPP_QUANTIZE(quantize_i9_f16_ref, QPP_ANY_CPU)",
+        "QPP_QUANTIZE(quantize_qai8_f16_neon_fp16, QPP_NEON)",
+        "QPP_MEAN(minmax_f32_f16_ref, QPP_ANY_CPU)",
+        "QPP_WINOGRAD4_INPUT(winograd4_output_f16_f32_ref, f16, f32, QPP_ANY_CPU)",
+        "QPP_WINOGRAD4_INPUT(winograd4_input_f32_f16_ref, f32, qai8, QPP_ANY_CPU)",
+        "QPP_CONV(conv_f16_f16_f32_4x16_ref, conv, f16, f16, f32, 4, 8, 1, QPP_ANY_CPU)",
+        "QPP_CONV(conv_f16_f16_f32_4x16_ref, conv, qai8, f16, f32, 4, 16, 1, QPP_ANY_CPU)",
+    ],
+)
+def test_check_variants_can_fail(row: str) -> None:
+    assert check_variants(row)
+
+
+def test_kernel_names() -> None:
+    text = (ROOT / "cpp" / "kernels" / "variants.inc").read_text()
+    assert "_ref, " in text
+    assert not check_variants(text)
+
+
+# ------------------------------------------------------------------------- sources and CMake lists
+
+
+def find_sources(folder: str) -> list[str]:
+    """C++ files under a folder, relative to the repository."""
+    paths = (ROOT / folder).rglob("*")
+    return sorted(
+        path.relative_to(ROOT).as_posix() for path in paths if path.suffix in {".cpp", ".h", ".inc"}
+    )
+
+
+def check_lists(cmake: str, sources: list[str]) -> list[str]:
+    """CMakeLists.txt names each source file once, in the list of its folder or instruction set."""
+    problems = []
+    listed = re.findall(r"^\s.*?((?:cpp|tests)/\S+\.cpp)", cmake, re.MULTILINE)
+    problems += [f"{path} is not listed" for path in sources if path not in listed]
+    problems += [f"{path} is listed, but not there" for path in listed if path not in sources]
+    problems += [f"{path} is listed twice" for path in set(listed) if listed.count(path) > 1]
+    for feature in ("fp16", "dotprod"):
+        block = re.search(rf"set\(QPP_NEON_{feature.upper()}_SOURCES(.*?)\n\)", cmake, re.DOTALL)
+        in_list = set(re.findall(r"cpp/\S+\.cpp", block[1])) if block else set()
+        by_name = {path for path in sources if path.endswith(f"_neon_{feature}.cpp")}
+        problems += [f"{path}: list and name differ" for path in in_list ^ by_name]
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("cmake", "sources"),
+    [
+        ("", ["cpp/base/cpu.cpp"]),
+        ("set(A\n  cpp/base/cpu.cpp\n)", []),
+        ("set(A\n  cpp/base/cpu.cpp\n  cpp/base/cpu.cpp\n)", ["cpp/base/cpu.cpp"]),
+        ("set(A\n  cpp/kernels/neon/a_neon_fp16.cpp\n)", ["cpp/kernels/neon/a_neon_fp16.cpp"]),
+        (
+            "set(QPP_NEON_DOTPROD_SOURCES  # flags\n  cpp/kernels/neon/a_neon.cpp\n)",
+            ["cpp/kernels/neon/a_neon.cpp"],
+        ),
+    ],
+)
+def test_check_lists_can_fail(cmake: str, sources: list[str]) -> None:
+    assert check_lists(cmake, sources)
+
+
+def test_cmake_lists_all_sources() -> None:
+    sources = [path for path in find_sources("cpp") + find_sources("tests") if path[-4:] == ".cpp"]
+    assert not check_lists((ROOT / "CMakeLists.txt").read_text(), sources)
+
+
+# --------------------------------------------------------------------------- licences and versions
+
+
+def check_license(path: str, text: str) -> list[str]:
+    """The SPDX line heads the file; only a script's interpreter may come before."""
+    lines = text.splitlines()
+    first = lines[1:2] if text.startswith("#!") else lines[:1]
+    if first and re.fullmatch(r"(//|#) SPDX-License-Identifier: Apache-2\.0", first[0]):
+        return []
+    return [f"{path} lacks the SPDX line"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "int x;\n", "int x;\n// SPDX-License-Identifier: Apache-2.0", "#!/bin/sh\n\n"]
+)
+def test_check_license_can_fail(text: str) -> None:
+    assert check_license("bad.cpp", text)
+
+
+def test_every_source_names_its_license() -> None:
+    kinds = {".cpp", ".h", ".inc", ".py", ".pyi", ".sh", ".cmake"}
+    problems = []
+    for folder in ("cpp", "python", "tests", "toolchains", "cmake"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in kinds:
+                problems += check_license(path.relative_to(ROOT).as_posix(), path.read_text())
+    assert not problems
+
+
+def check_versions(versions: dict[str, str]) -> list[str]:
+    """All places that tell the version tell the same."""
+    return [] if len(set(versions.values())) == 1 else [f"versions differ: {versions}"]
+
+
+def test_versions_agree() -> None:
+    assert check_versions({"pyproject.toml": "0.1.0", "extension": "0.2.0"})
+
+    import qppengine
+    from qppengine import _core
+
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    match = re.search(r'^version = "(.*)"$', pyproject, re.MULTILINE)
+    assert match
+    versions = {
+        "pyproject.toml": match[1],
+        "installed package": importlib.metadata.version("qppengine"),
+        "extension": _core.__version__,
+        "package": qppengine.__version__,
+    }
+    assert not check_versions(versions)

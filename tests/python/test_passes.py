@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from qppengine import Graph, GraphBuilder, reference
+from qppengine.passes import drop_identities, fold_batch_norm, fuse_activations, optimize
+
+if TYPE_CHECKING:
+    from qppengine.graph import Array
+
+RNG = np.random.default_rng(3)
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape, np.float32)
+
+
+def norm(net: GraphBuilder, x: str, channels: int) -> str:
+    weight, bias, mean = normal(channels), normal(channels), normal(channels)
+    return net.batch_norm(x, weight, bias, mean, RNG.uniform(0.5, 2, channels), eps=1e-3)
+
+
+def start() -> tuple[GraphBuilder, str]:
+    net = GraphBuilder("g")
+    return net, net.input("x", (1, 3, 8, 9))
+
+
+def assert_same_function(before: Graph, after: Graph) -> None:
+    x = normal(1, 3, 8, 9)
+    for y, z in zip(reference.run(before, x), reference.run(after, x), strict=True):
+        np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-4)
+
+
+def ops(graph: Graph) -> list[str]:
+    return [node.op for node in graph.nodes]
+
+
+@pytest.mark.parametrize("bias", [None, normal(4)])
+def test_batch_norm_folds_into_the_convolution_before_it(bias: Any) -> None:
+    net, x = start()
+    net.output(net.relu(norm(net, net.conv2d(x, normal(4, 3, 3, 3), bias, name="c"), 4)))
+    before = net.build()
+    after = optimize(before)
+    assert ops(after) == ["conv2d"]
+    assert after.outputs == ("c",)
+    assert after.nodes[0].attributes["activation"] == "relu"
+    assert_same_function(before, after)
+
+
+def test_batch_norm_elsewhere_becomes_a_convolution() -> None:
+    net, x = start()
+    conv = net.conv2d(x, normal(3, 3, 3, 3), padding=1)
+    net.output(norm(net, conv, 3), norm(net, norm(net, x, 3), 3))  # conv has a second reader
+    net.output(conv)
+    before = net.build()
+    after = fold_batch_norm(before)
+    assert ops(after) == ["conv2d"] * 4
+    assert_same_function(before, after)
+    assert ops(fold_batch_norm(after)) == ["conv2d"] * 4
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "clamp"])
+def test_activation_fuses_into_the_convolution_before_it(activation: str) -> None:
+    net, x = start()
+    clamp = (-0.5, 0.25) if activation == "clamp" else None
+    conv = net.conv2d(x, normal(4, 3, 3, 3))
+    net.output(net.activation(conv, activation, clamp=clamp))
+    before = net.build()
+    after = fuse_activations(before)
+    assert ops(after) == ["conv2d"]
+    assert_same_function(before, after)
+
+
+def test_activation_stays_where_its_input_is_needed() -> None:
+    net, x = start()
+    shared = net.conv2d(x, normal(4, 3, 3, 3))
+    net.output(net.relu(shared), net.tanh(shared))
+    shown = net.conv2d(x, normal(4, 3, 3, 3))
+    net.output(shown, net.relu(shown))
+    twice = net.tanh(net.relu(net.conv2d(x, normal(4, 3, 3, 3))))
+    net.output(twice, net.relu(x))
+    before = net.build()
+    after = optimize(before)
+    assert ops(after).count("activation") == 5  # of the two in a row only the first is fused
+    assert_same_function(before, after)
+
+
+def test_identities_disappear() -> None:
+    net, x = start()
+    inner = net.activation(net.activation(x, "none"), "none")
+    conv = net.conv2d(inner, normal(4, 3, 3, 3), name="c")
+    net.output(net.activation(conv, "none"))
+    after = drop_identities(net.build())
+    assert ops(after) == ["conv2d"]
+    assert (after.nodes[0].inputs, after.outputs) == (("x",), ("c",))
+
+
+def test_identities_stay_where_they_name_a_value_twice() -> None:
+    net, x = start()
+    conv = net.conv2d(x, normal(4, 3, 3, 3), name="c")
+    net.output(net.activation(x, "none"), *(net.activation(conv, "none") for _ in range(2)))
+    before = net.build()
+    after = drop_identities(before)
+    assert ops(after) == ["conv2d", "activation", "activation"]
+    assert_same_function(before, after)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_passes_keep_the_function_of_random_networks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net, x = start()
+    values = [x]
+    for _ in range(12):
+        source = values[-1] if rng.random() < 0.7 else values[rng.integers(len(values))]
+        kind = rng.integers(4)
+        if kind == 0:
+            values.append(norm(net, source, 3))
+        elif kind == 1:
+            values.append(net.activation(source, ["none", "relu", "tanh"][rng.integers(3)]))
+        else:
+            values.append(net.conv2d(source, normal(3, 3, 3, 3) / 5, padding=1))
+    net.output(values[-1], *(v for v in values[1:-1] if rng.random() < 0.2))
+    before = net.build()
+    after = optimize(before)
+    assert "batch_norm" not in ops(after)
+    assert len(after.nodes) <= len(before.nodes)
+    assert_same_function(before, after)
+    again = optimize(after)
+    assert [(n.name, n.attributes) for n in again.nodes] == [
+        (n.name, n.attributes) for n in after.nodes
+    ]

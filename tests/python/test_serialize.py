@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import qppengine as qe
+from qppengine import (
+    CalibrationError,
+    Error,
+    FileError,
+    Graph,
+    GraphBuilder,
+    ModelError,
+    reference,
+)
+from qppengine.passes import optimize
+from qppengine.serialize import load_graph, save, serialize
+from qppengine.session import SCHEMES, Session, read_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qppengine.graph import Array
+
+pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+
+
+def one_conv(weight: Any, name: str = "c") -> Graph:
+    net = GraphBuilder("one")
+    net.output(net.conv2d(net.input("x", (1, 1, None, None)), weight, padding=1, name=name))
+    return net.build()
+
+
+def test_file_holds_the_optimized_graph(graph: Graph, model: Path) -> None:
+    loaded, expected = load_graph(model), optimize(graph)
+    assert (loaded.name, loaded.inputs, loaded.outputs) == (
+        expected.name,
+        expected.inputs,
+        expected.outputs,
+    )
+    for node, original in zip(loaded.nodes, expected.nodes, strict=True):
+        assert (node.op, node.name, node.inputs, node.output) == (
+            original.op,
+            original.name,
+            original.inputs,
+            original.output,
+        )
+        assert json.dumps(node.attributes) == json.dumps(original.attributes)
+        for key, tensor in original.tensors.items():
+            kept = tensor.astype(np.float16) if key == "weight" else tensor
+            np.testing.assert_array_equal(node.tensors[key], kept)
+
+
+def test_file_is_safetensors_with_the_quantization(
+    model: Path, calibration: qe.Calibration
+) -> None:
+    from safetensors import safe_open
+
+    with safe_open(model, "numpy") as file:
+        metadata = file.metadata()
+        assert file.get_tensor("head.weight").dtype == np.float16
+        assert file.get_tensor("head.bias").dtype == np.float32
+        np.testing.assert_array_equal(file.get_tensor("qparams/seen"), calibration.seen)
+        np.testing.assert_array_equal(file.get_tensor("qparams/mean"), calibration.mean_bounds)
+        np.testing.assert_array_equal(file.get_tensor("qparams/range"), calibration.range_bounds)
+        assert file.get_tensor("predictors/0/weight").shape == (6, 5)
+    assert (metadata["format"], metadata["format_version"]) == ("qppengine", "1")
+    assert json.loads(metadata["graph"])["quantization"]["values"] == ["x", "head", "body"]
+
+
+def test_saving_what_was_loaded_changes_nothing(model: Path, calibration: qe.Calibration) -> None:
+    text, tensors = read_model(serialize(load_graph(model), calibration))
+    first_text, first_tensors = read_model(model)
+    assert json.loads(text) == json.loads(first_text)
+    assert tensors.keys() == first_tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, first_tensors[name])
+
+
+def test_uncalibrated_file_runs_in_fp16_only(graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "a.qpp"
+    save(path, graph)
+    Session(path, "fp16")
+    for scheme in SCHEMES[1:]:
+        with pytest.raises(qe.UnsupportedError, match="needs a calibrated model"):
+            Session(path, scheme)
+
+
+def test_names_of_modules_cannot_clash_with_those_of_the_format() -> None:
+    weight = np.ones((1, 1, 3, 3), np.float32)
+    for name in ("qparams", "predictors.0", "qparams/mean"):
+        graph = one_conv(weight, name)
+        images = [np.full((1, 1, 4, 4), i, np.float32) for i in range(8)]
+        data = serialize(graph, qe.calibrate(graph, images, progress=False))
+        np.testing.assert_array_equal(load_graph(data).nodes[0].tensors["weight"], weight)
+
+
+def test_weights_beyond_fp16_are_refused() -> None:
+    with pytest.raises(qe.UnsupportedError, match=r"big: weights are stored in fp16.*got 70000"):
+        serialize(one_conv(np.full((1, 1, 3, 3), 7e4), "big"))
+
+
+def test_calibration_of_another_network_is_refused(calibration: qe.Calibration) -> None:
+    with pytest.raises(CalibrationError, match=r"expected the values \['x'\], got \['x', 'head'"):
+        serialize(one_conv(np.ones((1, 1, 3, 3))), calibration)
+
+
+def test_calibration_too_small_to_fit_is_refused(graph: Graph, samples: list[Array]) -> None:
+    calibration = qe.calibrate(graph, samples[:3], progress=False)
+    with pytest.raises(CalibrationError, match="expected at least 6 samples"):
+        serialize(graph, calibration)
+
+
+def test_network_without_convolutions_is_saved(tmp_path: Path) -> None:
+    net = GraphBuilder("shuffle")
+    net.output(net.pixel_shuffle(net.tanh(net.input("x", (1, 4, None, 3))), 2))
+    save(tmp_path / "a.qpp", net.build())
+    x = np.linspace(-1, 2, 24, dtype=np.float32).reshape(1, 4, 2, 3)
+    y = Session(tmp_path / "a.qpp", "fp16").run(x)
+    np.testing.assert_allclose(y, reference.run(net.build(), x)[0], atol=1e-3)
+
+
+def test_network_that_shrinks_images_is_probed_with_larger_ones(tmp_path: Path) -> None:
+    net = GraphBuilder("large")
+    net.output(net.conv2d(net.input("x", (1, 1, None, None)), np.ones((1, 1, 40, 40))))
+    save(tmp_path / "a.qpp", net.build())
+    assert load_graph(tmp_path / "a.qpp").name == "large"
+    other = GraphBuilder("larger")
+    other.output(other.conv2d(other.input("x", (1, 1, None, None)), np.ones((1, 1, 1, 2000))))
+    with pytest.raises(qe.UnsupportedError, match="takes no image of 1024 pixels"):
+        save(tmp_path / "b.qpp", other.build())
+
+
+def test_network_that_overflows_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(qe.NonFiniteError, match="output 'c' overflows fp16"):
+        save(tmp_path / "a.qpp", one_conv(np.full((1, 1, 3, 3), 6e4)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_path_is_told(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"cannot write '.*/none/a\.qpp': No such file"):
+        save(tmp_path / "none" / "a.qpp", graph)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileError, match="Is a directory"):
+        save(tmp_path / "folder", graph)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_failed_write_leaves_the_old_file(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.qpp"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match="No space left on device"):
+        save(path, graph)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_save_replaces_a_file(graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "a.qpp"
+    path.write_text("old")
+    save(path, graph)
+    assert load_graph(path).name == "small"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_and_foreign_files(tmp_path: Path) -> None:
+    for open_file in (load_graph, Session, read_model):
+        with pytest.raises(FileError, match=r"cannot read '.*none\.qpp': No such file"):
+            open_file(tmp_path / "none.qpp")
+        with pytest.raises(FileError, match="Is a directory"):
+            open_file(tmp_path)
+        for content in (b"", b"junk", b"\0" * 8, b"\xff" * 100, b"\2\0\0\0\0\0\0\0{}"):
+            (tmp_path / "a.qpp").write_bytes(content)
+            with pytest.raises(ModelError, match=r"a\.qpp"):
+                open_file(tmp_path / "a.qpp")
+
+
+def test_truncated_files_are_refused(model: Path) -> None:
+    data = model.read_bytes()
+    for size in range(0, len(data), 101):
+        with pytest.raises(ModelError):
+            Session(data[:size])
+    with pytest.raises(ModelError):
+        Session(data + b"\0")
+
+
+def edit(data: bytes, change: Any) -> bytes:
+    """`data` with its graph changed; the header keeps its form, so that only the graph is wrong."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    document = json.loads(header["__metadata__"]["graph"])
+    change(document)
+    header["__metadata__"]["graph"] = json.dumps(document)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda d: d["nodes"][0].update(op="gelu"), "head"),
+        (lambda d: d["nodes"][0].update(inputs=["y"]), "'y'"),
+        (lambda d: d["nodes"][0]["tensors"].update(weight="tail.bias"), "head"),
+        (lambda d: d["nodes"][0]["tensors"].update(weight="none"), "none"),
+        (lambda d: d["nodes"][0]["attributes"].update(stride=[0, 1]), "stride"),
+        (lambda d: d["nodes"][0]["attributes"].update(groups=2), "groups"),
+        (lambda d: d["quantization"].update(values=["x"]), "."),
+        (lambda d: d["quantization"].update(alpha=2), "alpha"),
+        (lambda d: d["quantization"]["predictors"][0].update(rows=[0, 1]), "."),
+        (lambda d: d["quantization"]["predictors"][0].update(alphas=[0.9]), "alphas"),
+        (lambda d: d.update(outputs=["nothing"]), "nothing"),
+        (lambda d: d.pop("inputs"), "inputs"),
+    ],
+)
+def test_altered_graphs_are_refused_by_name(change: Any, problem: str, model: Path) -> None:
+    with pytest.raises((ModelError, qe.UnsupportedError), match=re.escape(problem)):
+        Session(edit(model.read_bytes(), change))
+
+
+def test_other_format_versions_are_refused(model: Path) -> None:
+    data = model.read_bytes().replace(b'"format_version":"1"', b'"format_version":"2"')
+    with pytest.raises(qe.UnsupportedError, match="expected format version 1, got '2'"):
+        Session(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_flipped_bit_raises_anything_but_our_errors(seed: int, model: Path) -> None:
+    data = model.read_bytes()
+    header = int.from_bytes(data[:8], "little") + 8
+    x = np.ones((1, 3, 6, 6), np.float32)
+    rng = np.random.default_rng(seed)
+    for position in rng.integers(header, size=250):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << rng.integers(8)
+        try:
+            Session(bytes(flipped)).run(x)
+            load_graph(bytes(flipped))
+        except Error:
+            continue
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_altered_graph_raises_anything_but_our_errors(seed: int, model: Path) -> None:
+    rng = np.random.default_rng(seed)
+    junk: list[Any] = [None, True, -1, 2**70, 1.5, "", "x", [], [[]], {}, {"a": 3}, 1e30]
+    data = model.read_bytes()
+
+    def change(node: Any) -> None:
+        while True:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            key = keys[rng.integers(len(keys))]
+            if not isinstance(node[key], (dict, list)) or not node[key] or rng.random() < 0.15:
+                break
+            node = node[key]
+        node[key] = junk[rng.integers(len(junk))]
+
+    x = np.ones((1, 3, 6, 6), np.float32)
+    for _ in range(150):
+        altered = edit(data, change)
+        try:
+            Session(altered).run(x)
+            load_graph(altered)
+        except Error:
+            continue
+
+
+def test_graph_is_checked_in_python_too(model: Path) -> None:
+    data = edit(model.read_bytes(), lambda d: d.pop("name"))
+    with pytest.raises(ModelError, match="malformed: KeyError"):
+        load_graph(data)
+
+
+def test_serializing_does_not_change_the_graph(graph: Graph) -> None:
+    before = [replace(node) for node in graph.nodes]
+    serialize(graph)
+    assert [node.name for node in graph.nodes] == [node.name for node in before]

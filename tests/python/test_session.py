@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import qppengine as qe
+from qppengine import Session, reference
+from qppengine.metrics import sqnr
+from qppengine.passes import optimize
+from qppengine.predictor import fit
+from qppengine.serialize import load_graph, save, serialize
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qppengine.graph import Array
+
+QUANTIZED = ("static", "dynamic", "qpp")
+
+
+def image(seed: int = 9, height: int = 20, width: int = 24, batch: int = 1) -> Array:
+    """An image exact in fp16, so that engine and reference start from the same numbers."""
+    rng = np.random.default_rng(seed)
+    return rng.random((batch, 3, height, width)).astype(np.float16).astype(np.float32)
+
+
+def test_fp16_is_near_the_reference(model: Path) -> None:
+    x = image()
+    (expected,) = reference.run(load_graph(model), x)
+    assert np.abs(Session(model, "fp16").run(x) - expected).max() < 5e-3
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_quantized_schemes_are_those_of_the_reference(model: Path, scheme: str, bits: int) -> None:
+    """Given the bounds the engine has used, the reference quantizes to the same levels.
+
+    Sums and activations are rounded in another order, so that a number halfway between two levels
+    may go to either; such a step is seen through the last convolution.
+    """
+    x = image()
+    graph = load_graph(model)
+    session = Session(model, scheme, activation_bits=bits, algorithm="direct")
+    y = session.run(x)
+    bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+    values = reference.run_quantized(
+        graph, bounds, x, activation_bits=bits, through_fp16=scheme == "dynamic"
+    )
+    error = np.abs(y - values[graph.outputs[0]])
+    assert np.mean(error > 2e-3) < 0.02
+    assert sqnr(y, values[graph.outputs[0]]) > 45
+
+
+def test_static_bounds_are_those_of_the_calibration(
+    model: Path, calibration: qe.Calibration
+) -> None:
+    x = image()
+    for rule, expected in (
+        (None, calibration.mean_bounds),
+        ("mean", calibration.mean_bounds),
+        ("range", calibration.range_bounds),
+    ):
+        session = Session(model, "static", static_bounds=rule)
+        session.run(x)
+        np.testing.assert_array_equal(session.qparams(), expected)
+    with pytest.raises(qe.UnsupportedError, match="static_bounds: expected"):
+        Session(model, "static", static_bounds="median")
+
+
+def test_dynamic_bounds_are_those_calibration_measures(
+    graph: qe.Graph, model: Path, samples: list[Array], calibration: qe.Calibration
+) -> None:
+    """The input's; inner values differ by the quantization of what they are computed from."""
+    session = Session(model, "dynamic")
+    for i, x in enumerate(samples[:3]):
+        session.run(x)
+        np.testing.assert_array_equal(session.qparams()[0], calibration.bounds[i, 0])
+        np.testing.assert_allclose(session.qparams(), calibration.bounds[i], atol=0.05)
+
+
+def test_predictions_are_those_of_the_fit(model: Path, calibration: qe.Calibration) -> None:
+    (predictor,) = fit(calibration)
+    session = Session(model, "qpp")
+    clamps = np.zeros(3, int)
+    for seed in range(20):
+        x = image(seed) * np.float32(2.0 ** (seed % 7 - 3))
+        session.run(x)
+        features = session.features()
+        predicted = predictor.predict(features, calibration.seen)[0]
+        np.testing.assert_allclose(session.qparams(), predicted, rtol=1e-5, atol=1e-5)
+        free = features @ predictor.weight.T + predictor.bias
+        clamps += np.abs(free.reshape(-1, 2) - predicted).max(axis=1) > 1e-5
+    stats = session.stats()
+    assert stats["runs"] == 20
+    assert stats["predictions"] == 60
+    assert clamps.any()
+    assert list(stats["clamps"].values()) == clamps.tolist()
+    assert list(stats["clamps"]) == ["x", "head", "body"]
+
+
+def test_other_positions_predict_their_rows(
+    graph: qe.Graph, samples: list[Array], tmp_path: Path
+) -> None:
+    calibration = qe.calibrate(graph, samples, positions=["x", "head"], progress=False)
+    save(tmp_path / "a.qpp", graph, calibration)
+    session = Session(tmp_path / "a.qpp", "qpp")
+    y = session.run(samples[0])
+    assert session.features().shape == (2, 5)
+    bounds = session.qparams()
+    for predictor, features in zip(fit(calibration), session.features(), strict=True):
+        predicted = predictor.predict(features[None], calibration.seen)[0]
+        rows = list(predictor.position.rows)
+        np.testing.assert_allclose(bounds[rows], predicted, rtol=1e-5, atol=1e-6)
+    assert sqnr(y, reference.run(graph, samples[0])[0]) > 25
+
+
+@pytest.mark.parametrize("scheme", qe.SCHEMES)
+def test_batches_are_run_image_by_image_or_at_once(model: Path, scheme: str) -> None:
+    """In dynamic schemes bounds belong to the batch, so there the images are equal."""
+    x = np.concatenate([image(1)] * 3)
+    session = Session(model, scheme)
+    whole = session.run(x)
+    for i in range(3):
+        np.testing.assert_array_equal(session.run(x[i : i + 1])[0], whole[i])
+
+
+@pytest.mark.parametrize("scheme", qe.SCHEMES)
+def test_shapes_may_change_from_run_to_run(model: Path, scheme: str) -> None:
+    session = Session(model, scheme)
+    graph = load_graph(model)
+    for height, width in [(20, 24), (1, 1), (33, 7), (20, 24)]:
+        x = image(3, height, width)
+        y = session.run(x)
+        assert y.shape == graph.infer_shapes({"x": x.shape})["shuffle"]
+        np.testing.assert_array_equal(y, Session(model, scheme).run(x))
+
+
+@pytest.mark.parametrize("scheme", qe.SCHEMES)
+def test_threads_do_not_change_the_result(model: Path, scheme: str) -> None:
+    x = image(4, 37, 41)
+    np.testing.assert_array_equal(
+        Session(model, scheme, threads=3).run(x), Session(model, scheme).run(x)
+    )
+
+
+@pytest.fixture
+def branches(samples: list[Array]) -> Session:
+    """Two inputs, two outputs."""
+    net = qe.GraphBuilder("branches")
+    a, b = net.input("a", (1, 1, None, None)), net.input("b", (1, 2, 4, 5))
+    left = net.conv2d(a, np.full((2, 1, 3, 3), 0.25), name="left")
+    right = net.conv2d(b, np.full((1, 2, 1, 1), 0.5), name="right")
+    net.output(right, left)
+    graph = net.build()
+    pairs = [(x[:, :1], x[:, 1:, :4, :5]) for x in samples]
+    return Session(serialize(graph, qe.calibrate(graph, pairs, progress=False)))
+
+
+def test_several_inputs_and_outputs(branches: Session) -> None:
+    assert [(v.name, v.shape) for v in branches.inputs] == [
+        ("a", (1, 1, None, None)),
+        ("b", (1, 2, 4, 5)),
+    ]
+    assert branches.outputs == ("right", "left")
+    a, b = image()[:, :1], image()[:, 1:, :4, :5]
+    right, left = branches.run(a, b)
+    np.testing.assert_allclose(right[0, 0], b[0].mean(axis=0), atol=0.01)
+    assert left.shape == (1, 2, 18, 22)
+    for y, z in zip(branches.run({"b": b, "a": a}), (right, left), strict=True):
+        np.testing.assert_array_equal(y, z)
+    out = np.empty_like(right), np.empty_like(left)
+    assert branches.run(a, b, out=out) is out
+    np.testing.assert_array_equal(out[1], left)
+
+
+def test_several_inputs_must_all_come(branches: Session) -> None:
+    a, b = image()[:, :1], image()[:, 1:, :4, :5]
+    with pytest.raises(qe.ShapeError, match=r"expected 2 inputs \['a', 'b'\], got 1"):
+        branches.run(a)
+    with pytest.raises(qe.ShapeError, match=r"expected inputs \['a', 'b'\], got \['a', 'c'\]"):
+        branches.run({"a": a, "c": b})
+    with pytest.raises(qe.ShapeError, match=r"'b': expected shape \[1, 2, 4, 5\], got \[1, 2, 5"):
+        branches.run(a, image()[:, 1:, :5, :5])
+    with pytest.raises(qe.ShapeError, match="out: expected 2 arrays"):
+        branches.run(a, b, out=np.empty((1, 1, 4, 5), np.float32))
+
+
+def test_explain_and_memory(model: Path) -> None:
+    session = Session(model, "qpp")
+    assert session.explain()[0]["shape"] is None
+    session.run(image())
+    steps = session.explain()
+    assert [step["op"] for step in steps] == [
+        "measure_features",
+        "predict_qparams",
+        "quantize",
+        "conv2d",
+        "conv2d",
+        "conv2d",
+        "pixel_shuffle",
+    ]
+    convolutions = [step for step in steps if step["op"] == "conv2d"]
+    assert [step["dtype"] for step in convolutions] == ["qai8", "qai8", "f16"]
+    assert [step["shape"] for step in convolutions] == [
+        (1, 20, 24, 12),
+        (1, 10, 24, 16),
+        (1, 10, 24, 8),
+    ]
+    assert all(step["kernel"].startswith("conv") for step in convolutions)
+    int8, fp16 = Session(model, "static"), Session(model, "fp16")
+    int8.run(image())
+    fp16.run(image())
+    assert 0 < int8.memory()["weights"] < fp16.memory()["weights"]
+    assert 0 < int8.memory()["arena"] < fp16.memory()["arena"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"scheme": "int8"}, "scheme: expected fp16, static, dynamic or qpp, got"),
+        ({"density": 0.01}, "density: dense [+] sparse execution is not available, .* got 0.01"),
+        ({"activation_bits": 1}, "activation_bits: expected 2 to 8, got 1"),
+        ({"activation_bits": 9}, "activation_bits: expected 2 to 8, got 9"),
+        ({"algorithm": "fft"}, "algorithm: expected .* got"),
+        ({"threads": 0}, "threads"),
+    ],
+)
+def test_options_out_of_range_are_named(model: Path, options: Any, problem: str) -> None:
+    with pytest.raises(qe.Error, match=problem):
+        Session(model, **options)
+
+
+def test_quantization_loses_little(graph: qe.Graph, model: Path, samples: list[Array]) -> None:
+    x = samples[3]
+    (expected,) = reference.run(optimize(graph), x)
+    ratios = {scheme: sqnr(Session(model, scheme).run(x), expected) for scheme in qe.SCHEMES}
+    assert ratios["fp16"] > 50
+    assert ratios["dynamic"] > 30
+    assert ratios["qpp"] > ratios["dynamic"] - 3
