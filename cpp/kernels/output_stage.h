@@ -89,10 +89,15 @@ inline float tanh_shared(float x) {
 }
 
 /// The level of one accumulator, before it is stored.
-inline float output_level(const OutputStage& stage, float accumulator, std::int64_t filter) {
-  float level = std::fma(accumulator, stage.multiplier[filter], stage.bias[filter]);
+inline float output_level(const OutputStage& stage, float accumulator, float multiplier,
+                          float bias) {
+  float level = std::fma(accumulator, multiplier, bias);
   if (stage.nonlinearity == Nonlinearity::tanh) level = tanh_shared(level) * stage.post_scale;
   return clamp_level(level, stage.lo, stage.hi);
+}
+
+inline float output_level(const OutputStage& stage, float accumulator, std::int64_t filter) {
+  return output_level(stage, accumulator, stage.multiplier[filter], stage.bias[filter]);
 }
 
 /// Widens `range` to hold `other`. NaN, once in, stays: comparisons with it are false.

@@ -52,20 +52,26 @@ inline constexpr int kWinogradTile = 4;       // outputs of a tile in each dimen
 inline constexpr int kWinogradPatch = 6;      // sources of a tile in each dimension
 inline constexpr int kWinogradPoints = 36;    // of V, U and M: point = row * 6 + column
 inline constexpr int kWinogradGroup = 8;      // tiles, channels and filters go in groups of eight
-inline constexpr int kWinogradMaxStrip = 16;  // successive tiles of one row that one call handles
+inline constexpr int kWinogradMaxBlock = 16;  // tiles of a block: V of a block is made, multiplied
+                                              // and turned into outputs at a time
+
+/// Elements from one point of V to the next. A cache line more than there are elements: strides of
+/// a power of two would bring all points of a tile into few sets of the cache.
+constexpr std::int64_t winograd_v_point_stride(std::int64_t block_tiles, std::int64_t channels) {
+  return block_tiles * channels + 32;
+}
 
 /// Where V of a block of tiles holds its elements: [point][tile / 8][c / 8][tile % 8][c % 8], for
 /// `block_tiles` and `channels` that are multiples of 8.
 constexpr std::int64_t winograd_v_index(std::int64_t point, std::int64_t tile, std::int64_t c,
                                         std::int64_t block_tiles, std::int64_t channels) {
-  const std::int64_t group = point * (block_tiles / 8) + tile / 8;
-  return ((group * (channels / 8) + c / 8) * 8 + tile % 8) * 8 + c % 8;
+  return point * winograd_v_point_stride(block_tiles, channels) + tile / 8 * 8 * channels +
+         c / 8 * 64 + tile % 8 * 8 + c % 8;
 }
 
 /// Where M, eight filters of a block of tiles, holds its elements: [point][tile][f].
-constexpr std::int64_t winograd_m_index(std::int64_t point, std::int64_t tile, std::int64_t f,
-                                        std::int64_t block_tiles) {
-  return (point * block_tiles + tile) * 8 + f;
+constexpr std::int64_t winograd_m_index(std::int64_t point, std::int64_t tile, std::int64_t f) {
+  return (point * kWinogradMaxBlock + tile) * kWinogradGroup + f;
 }
 
 /// V of successive tiles of one row of tiles.
@@ -78,9 +84,9 @@ struct WinogradInputArgs {
   std::int64_t channels = 0;     // as the user counts them; readable up to a multiple of 8, V of
                                  // which is finite
   std::int32_t zero_point = 0;   // of an int8 source
-  std::int64_t tiles = 0;        // 1 .. kWinogradMaxStrip
+  std::int64_t tiles = 0;        // 1 .. kWinogradMaxBlock
   std::int64_t first_tile = 0;   // its place in the block
-  std::int64_t block_tiles = 0;  // a multiple of 8
+  std::int64_t block_tiles = 0;  // a multiple of 8, up to kWinogradMaxBlock
   void* v = nullptr;             // winograd_v_index(), channels rounded up to 8
 };
 using WinogradInputFunction = void (*)(const WinogradInputArgs& args);
@@ -93,23 +99,36 @@ struct WinogradMultiplyArgs {
   void* m = nullptr;             // winograd_m_index()
   std::int64_t channels = 0;     // a multiple of 8
   std::int64_t tiles = 0;        // 1 .. block_tiles
-  std::int64_t block_tiles = 0;  // a multiple of 8
+  std::int64_t block_tiles = 0;  // a multiple of 8, up to kWinogradMaxBlock
 };
 using WinogradMultiplyFunction = void (*)(const WinogradMultiplyArgs& args);
 
+inline constexpr int kWinogradPowers = 2 * kWinogradTile - 1;  // of a, in convolution[i, j]
+
+/// Where the bias (row 0) and the multipliers of Z[i, j] (row 1 + i + j) of a filter lie:
+/// [f / 8][row][f % 8].
+constexpr std::int64_t winograd_constant_index(std::int64_t f, std::int64_t row) {
+  return (f / 8 * (1 + kWinogradPowers) + row) * 8 + f % 8;
+}
+
+/// Fills them from an output stage, cut to what the type can hold. `filters` is a multiple of 8,
+/// `dtype` f16 or f32.
+void fill_winograd_constants(const OutputStage& output, std::int64_t filters, DType dtype,
+                             void* constants);
+
 /// Stored values of eight filters of successive tiles of one row of tiles. `output` is applied to
-/// convolution[i, j]; with f16 elements levels are computed in fp16, tanh in fp32.
+/// convolution[i, j], with the multipliers and biases of `constants`; with f16 elements levels are
+/// computed in fp16, tanh in fp32.
 struct WinogradOutputArgs {
   const void* m = nullptr;              // winograd_m_index() from the first tile on
-  std::int64_t block_tiles = 0;         // a multiple of 8
-  std::int64_t tiles = 0;               // 1 .. kWinogradMaxStrip
+  std::int64_t tiles = 0;               // 1 .. kWinogradMaxBlock
   std::int64_t rows = 0;                // rows inside the image, 1 .. 4
   std::int64_t columns = 0;             // columns inside the image, 4 * tiles - 3 .. 4 * tiles
   void* dst = nullptr;                  // the first tile's first output
   std::int64_t dst_row_stride = 0;      // elements
   std::int64_t dst_pixel_stride = 0;    // elements
-  std::int64_t filter = 0;              // of `output`'s arrays; a multiple of 8
-  const OutputStage* output = nullptr;  // no correction
+  const void* constants = nullptr;      // of the eight filters, Elements
+  const OutputStage* output = nullptr;  // its arrays are not read
 };
 using WinogradOutputFunction = void (*)(const WinogradOutputArgs& args);
 

@@ -8,6 +8,8 @@
 namespace qpp {
 namespace {
 
+constexpr float kLargestHalf = 65504;
+
 constexpr double kA = kWinogradA;
 constexpr double kA2 = kA * kA;
 constexpr double kB = 2 * kA;
@@ -69,7 +71,6 @@ double largest_sum(const Points& magnitudes) {
 
 PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
                                     std::int64_t channels, DType dtype) {
-  constexpr double kLargestHalf = 65504;
   const std::int64_t padded_channels = round_up<std::int64_t>(channels, kWinogradGroup);
   std::vector<float> transformed(
       static_cast<std::size_t>(filters * padded_channels * kWinogradPoints));
@@ -95,6 +96,27 @@ PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
                                            kWinogradPoints, dtype, kWinogradGroup, 1);
   std::copy(scales.begin(), scales.end(), packed.scales.begin());
   return packed;
+}
+
+void fill_winograd_constants(const OutputStage& output, std::int64_t filters, DType dtype,
+                             void* constants) {
+  const auto put = [&](std::int64_t f, std::int64_t row, float value) {
+    const std::int64_t index = winograd_constant_index(f, row);
+    if (dtype == DType::f16) {
+      static_cast<half*>(constants)[index] =
+          to_half(std::clamp(value, -kLargestHalf, kLargestHalf));
+    } else {
+      static_cast<float*>(constants)[index] = value;
+    }
+  };
+  for (std::int64_t f = 0; f < filters; ++f) {
+    put(f, 0, output.bias[f]);
+    float multiplier = output.multiplier[f];
+    for (int power = 0; power < kWinogradPowers; ++power) {
+      put(f, 1 + power, multiplier);
+      multiplier *= kWinogradA;
+    }
+  }
 }
 
 }  // namespace qpp

@@ -70,32 +70,30 @@ void input_ref(const WinogradInputArgs& args) {
 template <typename Dst>
 void output_ref(const WinogradOutputArgs& args) {
   const auto* m = static_cast<const float*>(args.m);
+  const auto* constants = static_cast<const float*>(args.constants);
   for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
     for (int f = 0; f < kWinogradGroup; ++f) {
       std::array<Tile, kWinogradPatch> columns;
       for (int j = 0; j < kWinogradPatch; ++j) {
         Patch column;
         for (int i = 0; i < kWinogradPatch; ++i) {
-          column[i] = m[winograd_m_index(i * kWinogradPatch + j, tile, f, args.block_tiles)];
+          column[i] = m[winograd_m_index(i * kWinogradPatch + j, tile, f)];
         }
         columns[j] = transform_sums(column);
       }
-      float row_power = 1;
       for (int i = 0; i < kWinogradTile && i < args.rows; ++i) {
         const Tile row = transform_sums({columns[0][i], columns[1][i], columns[2][i], columns[3][i],
                                          columns[4][i], columns[5][i]});
-        float power = row_power;
         for (int j = 0; j < kWinogradTile; ++j) {
           const std::int64_t x = tile * kWinogradTile + j;
-          if (x < args.columns) {
-            const float level = output_level(*args.output, row[j] * power, args.filter + f);
-            store(*args.output, level,
-                  static_cast<Dst*>(args.dst) + i * args.dst_row_stride +
-                      x * args.dst_pixel_stride + f);
-          }
-          power *= kA;
+          if (x >= args.columns) continue;
+          const float level =
+              output_level(*args.output, row[j], constants[winograd_constant_index(f, 1 + i + j)],
+                           constants[winograd_constant_index(f, 0)]);
+          store(*args.output, level,
+                static_cast<Dst*>(args.dst) + i * args.dst_row_stride + x * args.dst_pixel_stride +
+                    f);
         }
-        row_power *= kA;
       }
     }
   }
@@ -117,7 +115,7 @@ void winograd4_multiply_f32_f32_f32_ref(const WinogradMultiplyArgs& args) {
         for (int f = 0; f < kWinogradGroup; ++f) sums[f] += value * u[c * kWinogradGroup + f];
       }
       for (int f = 0; f < kWinogradGroup; ++f) {
-        static_cast<float*>(args.m)[winograd_m_index(point, tile, f, args.block_tiles)] = sums[f];
+        static_cast<float*>(args.m)[winograd_m_index(point, tile, f)] = sums[f];
       }
     }
   }

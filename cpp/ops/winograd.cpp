@@ -8,14 +8,21 @@
 
 namespace qpp {
 
+namespace {
+
+constexpr std::int64_t kMElements = winograd_m_index(kWinogradPoints, 0, 0);
+
+}  // namespace
+
 /// The working memory of one run, carved from one block.
 struct WinogradConv2d::Scratch {
   float* multiplier;      // [filters, padded to 8]
   float* bias;            // the same
+  std::byte* constants;   // winograd_constant_index()
   std::byte* border_row;  // one source row of zero points
   Range* ranges;          // [threads]
   std::byte* v;           // [threads][v_elements()]
-  std::byte* m;           // [threads][m_elements()]
+  std::byte* m;           // [threads][kMElements]
   std::size_t bytes;
 };
 
@@ -36,9 +43,10 @@ class WinogradConv2d::Worker {
         src_(static_cast<const std::byte*>(run.inputs[0].data)),
         dst_(static_cast<std::byte*>(run.output.data)),
         border_row_(scratch.border_row),
+        constants_(scratch.constants),
         element_bytes_(static_cast<std::int64_t>(size_of(conv.kernels_.multiply->src))) {
     std::byte* v = scratch.v + thread * conv.v_elements() * element_bytes_;
-    std::byte* m = scratch.m + thread * conv.m_elements() * element_bytes_;
+    std::byte* m = scratch.m + thread * kMElements * element_bytes_;
     input_ = {.width = conv.input_.width,
               .pixel_stride = conv.input_.stride(),
               .channels = conv.channels_,
@@ -48,7 +56,6 @@ class WinogradConv2d::Worker {
     multiply_ = {
         .v = v, .m = m, .channels = conv.weights_.channels, .block_tiles = conv.block_tiles_};
     output_ = {.m = m,
-               .block_tiles = conv.block_tiles_,
                .dst_row_stride = conv.output_.width * conv.output_.stride(),
                .dst_pixel_stride = conv.output_.stride(),
                .output = &stage};
@@ -85,7 +92,7 @@ class WinogradConv2d::Worker {
             .tile_row = row % conv_.tile_rows_,
             .tile_column = column,
             .tiles = std::min(
-                {end - tile, conv_.tile_columns_ - column, std::int64_t{kWinogradMaxStrip}})};
+                {end - tile, conv_.tile_columns_ - column, std::int64_t{kWinogradMaxBlock}})};
   }
 
   void transform_sources(const Strip& strip, std::int64_t first_tile) {
@@ -115,13 +122,14 @@ class WinogradConv2d::Worker {
     const std::int64_t x = strip.tile_column * kWinogradTile;
     WinogradOutputArgs args = output_;
     args.m = static_cast<const std::byte*>(output_.m) +
-             winograd_m_index(0, first_tile, 0, conv_.block_tiles_) * element_bytes_;
+             winograd_m_index(0, first_tile, 0) * element_bytes_;
     args.tiles = strip.tiles;
     args.rows = std::min<std::int64_t>(kWinogradTile, conv_.output_.height - y);
     args.columns = std::min(strip.tiles * kWinogradTile, conv_.output_.width - x);
-    args.filter = filter_block * kWinogradGroup;
+    const std::int64_t filter = filter_block * kWinogradGroup;
+    args.constants = constants_ + winograd_constant_index(filter, 0) * element_bytes_;
     const std::int64_t pixel = (strip.image * conv_.output_.height + y) * conv_.output_.width + x;
-    args.dst = dst_ + (pixel * conv_.output_.stride() + args.filter) *
+    args.dst = dst_ + (pixel * conv_.output_.stride() + filter) *
                           static_cast<std::int64_t>(size_of(conv_.types_.dst));
     conv_.kernels_.output->function(args);
   }
@@ -130,6 +138,7 @@ class WinogradConv2d::Worker {
   const std::byte* src_;
   std::byte* dst_;
   const std::byte* border_row_;
+  const std::byte* constants_;
   std::int64_t element_bytes_;
   WinogradInputArgs input_;
   WinogradMultiplyArgs multiply_;
@@ -170,22 +179,18 @@ Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
   const std::int64_t tiles = output_.batch * tile_rows_ * tile_columns_;
   // Every block streams all weights through the cache, so blocks are as large as their V may be
   // beside them in a second-level cache of 512 KB. All threads get a block, if there are enough.
-  constexpr std::int64_t kMostTiles = 16;
   constexpr std::int64_t kMostElements = 96 * 1024;
   const std::int64_t fitting = kMostElements / (kWinogradPoints * weights_.channels);
   const std::int64_t share = round_up<std::int64_t>((tiles + threads - 1) / threads, 8);
-  block_tiles_ = std::min({kMostTiles, share, std::max<std::int64_t>(fitting / 8 * 8, 8)});
+  block_tiles_ = std::min(
+      {std::int64_t{kWinogradMaxBlock}, share, std::max<std::int64_t>(fitting / 8 * 8, 8)});
   blocks_ = (tiles + block_tiles_ - 1) / block_tiles_;
   filter_parts_ = std::clamp<std::int64_t>(threads / blocks_, 1, output_.stride() / kWinogradGroup);
   return output_;
 }
 
 std::int64_t WinogradConv2d::v_elements() const {
-  return kWinogradPoints * block_tiles_ * weights_.channels;
-}
-
-std::int64_t WinogradConv2d::m_elements() const {
-  return kWinogradPoints * block_tiles_ * kWinogradGroup;
+  return kWinogradPoints * winograd_v_point_stride(block_tiles_, weights_.channels);
 }
 
 WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
@@ -199,11 +204,13 @@ WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
   const std::size_t element_bytes = size_of(kernels_.multiply->src);
   take(scratch.multiplier, weights_.scales.size() * sizeof(float));
   take(scratch.bias, weights_.scales.size() * sizeof(float));
+  take(scratch.constants,
+       static_cast<std::size_t>(winograd_constant_index(output_.stride(), 0)) * element_bytes);
   take(scratch.border_row,
        static_cast<std::size_t>(input_.width * input_.stride()) * size_of(types_.src));
   take(scratch.ranges, threads * sizeof(Range));
   take(scratch.v, threads * static_cast<std::size_t>(v_elements()) * element_bytes);
-  take(scratch.m, threads * static_cast<std::size_t>(m_elements()) * element_bytes);
+  take(scratch.m, threads * kMElements * element_bytes);
   scratch.bytes = offset;
   return scratch;
 }
@@ -215,6 +222,7 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   const OutputStage stage =
       fill_output_stage(types_, activation_, weights_, bias_, state,
                         {.multiplier = scratch.multiplier, .bias = scratch.bias});
+  fill_winograd_constants(stage, output_.stride(), kernels_.multiply->dst, scratch.constants);
   const std::int32_t zero_point =
       types_.src == DType::qai8 ? state.qparams[static_cast<std::size_t>(types_.src_row)].zero_point
                                 : 0;

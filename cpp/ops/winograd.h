@@ -35,9 +35,8 @@ class WinogradConv2d final : public Op {
   class Worker;
 
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
-  /// Elements of V and of M of one block.
+  /// Elements of V of one block.
   [[nodiscard]] std::int64_t v_elements() const;
-  [[nodiscard]] std::int64_t m_elements() const;
 
   std::string name_;
   Conv2dTypes types_;

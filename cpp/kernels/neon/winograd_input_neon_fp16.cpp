@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "kernels/neon/vectors.h"
 #include "kernels/variants.h"
 
 namespace qpp {
 namespace {
 
-constexpr int kColumns = kWinogradMaxStrip * kWinogradTile + 2;
+constexpr int kColumns = kWinogradMaxBlock * kWinogradTile + 2;
 
 constexpr float kA = kWinogradA;
 constexpr float kB = 2 * kWinogradA;
@@ -14,7 +16,7 @@ QPP_NEON_INLINE float16x8_t broadcast(float value) {
   return vdupq_n_f16(static_cast<float16_t>(value));
 }
 
-/// Six vectors of one row or column of a patch, times B^T.
+/// Six vectors of one row or column of a patch, times B^T: 14 operations.
 struct SourceTransform {
   float16x8_t a = broadcast(kA);
   float16x8_t b = broadcast(kB);
@@ -22,21 +24,34 @@ struct SourceTransform {
   float16x8_t b2 = broadcast(kB * kB);
   float16x8_t ab2 = broadcast(kA * kB * kB);
 
-  QPP_NEON_INLINE void operator()(const float16x8_t (&d)[kWinogradPatch],
-                                  float16x8_t (&t)[kWinogradPatch]) const {
-    const float16x8_t even_a = vfmsq_f16(d[4], b2, d[2]);
-    const float16x8_t odd_a = vfmsq_f16(vmulq_f16(a, d[3]), ab2, d[1]);
+  /// d(j) gives the j-th vector. Two are asked for twice: an FMLS overwrites its first operand, and
+  /// to load it again costs the vector pipes nothing, unlike a copy.
+  template <typename Vectors>
+  QPP_NEON_INLINE void operator()(const Vectors& d, float16x8_t (&t)[kWinogradPatch]) const {
+    const float16x8_t d1 = d(1);
+    const float16x8_t d2 = d(2);
+    const float16x8_t d3 = d(3);
+    const float16x8_t even_a = vfmsq_f16(d(4), b2, d2);
+    const float16x8_t odd_a = vfmsq_f16(vmulq_f16(a, d3), ab2, d1);
     t[1] = vaddq_f16(even_a, odd_a);
     t[2] = vsubq_f16(even_a, odd_a);
-    t[0] = vfmsq_f16(even_a, a2, vfmsq_f16(d[2], b2, d[0]));
-    const float16x8_t even_b = vfmsq_f16(d[4], a2, d[2]);
-    const float16x8_t half_odd_b = vfmsq_f16(d[3], a2, d[1]);
+    const float16x8_t even_b = vfmsq_f16(d(4), a2, d2);
+    const float16x8_t t5 = vfmsq_f16(d(5), a2, d3);
+    const float16x8_t half_odd_b = vfmsq_f16(d(3), a2, d1);
     const float16x8_t odd_b = vmulq_f16(b, half_odd_b);
     t[3] = vaddq_f16(even_b, odd_b);
     t[4] = vsubq_f16(even_b, odd_b);
-    t[5] = vfmsq_f16(vfmsq_f16(d[5], a2, d[3]), b2, half_odd_b);
+    t[5] = vfmsq_f16(t5, b2, half_odd_b);
+    t[0] = vfmsq_f16(even_a, a2, vfmsq_f16(d2, b2, d(0)));
   }
 };
+
+QPP_NEON_INLINE void clear(float16x8_t (*columns)[kWinogradPatch], std::int64_t begin,
+                           std::int64_t end) {
+  for (std::int64_t x = begin; x < end; ++x) {
+    for (float16x8_t& value : columns[x]) value = vdupq_n_f16(0);
+  }
+}
 
 /// Eight fp16 channels.
 struct AllOfHalf {
@@ -75,32 +90,35 @@ QPP_NEON_INLINE void transform_group(const WinogradInputArgs& args, std::int64_t
                                      const Load& load_source) {
   const SourceTransform transform;
   float16x8_t columns[kColumns][kWinogradPatch];
-  const Src* rows[kWinogradPatch];
-  for (int i = 0; i < kWinogradPatch; ++i) {
-    rows[i] = static_cast<const Src*>(args.rows[i]) + args.first_column * args.pixel_stride + c;
-  }
   const std::int64_t count = args.tiles * kWinogradTile + 2;
-  for (std::int64_t x = 0; x < count; ++x) {
-    if (args.first_column + x >= 0 && args.first_column + x < args.width) {
-      float16x8_t d[kWinogradPatch];
+  const std::int64_t begin = std::clamp<std::int64_t>(-args.first_column, 0, count);
+  const std::int64_t end = std::clamp<std::int64_t>(args.width - args.first_column, begin, count);
+  const Src* rows[kWinogradPatch];
 #pragma GCC unroll 6
-      for (int i = 0; i < kWinogradPatch; ++i) d[i] = load_source(rows[i] + x * args.pixel_stride);
-      transform(d, columns[x]);
-    } else {
-      for (float16x8_t& value : columns[x]) value = vdupq_n_f16(0);
-    }
+  for (int i = 0; i < kWinogradPatch; ++i) {
+    rows[i] =
+        static_cast<const Src*>(args.rows[i]) + (args.first_column + begin) * args.pixel_stride + c;
+  }
+  clear(columns, 0, begin);
+  clear(columns, end, count);
+  for (std::int64_t x = begin, offset = 0; x < end; ++x, offset += args.pixel_stride) {
+    transform([&](int i) { return load_source(rows[i] + offset); }, columns[x]);
   }
 
   const std::int64_t channels = round_up<std::int64_t>(args.channels, kWinogradGroup);
-  const std::int64_t point_stride = args.block_tiles * channels;
+  const std::int64_t point_stride = winograd_v_point_stride(args.block_tiles, channels);
   for (std::int64_t t = 0; t < args.tiles; ++t) {
     half* dst = v + winograd_v_index(0, args.first_tile + t, c, args.block_tiles, channels);
+#pragma GCC unroll 1
     for (int i = 0; i < kWinogradPatch; ++i) {
-      float16x8_t d[kWinogradPatch];
+      const float16x8_t* source = &columns[t * kWinogradTile][i];
       float16x8_t row[kWinogradPatch];
-#pragma GCC unroll 6
-      for (int j = 0; j < kWinogradPatch; ++j) d[j] = columns[t * kWinogradTile + j][i];
-      transform(d, row);
+      transform(
+          [&](int j) {
+            forget(source);
+            return source[j * kWinogradPatch];
+          },
+          row);
 #pragma GCC unroll 6
       for (const float16x8_t value : row) {
         store(dst, value);

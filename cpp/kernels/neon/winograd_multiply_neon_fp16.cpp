@@ -5,8 +5,9 @@
 namespace qpp {
 namespace {
 
-constexpr int kTiles = 8;
+constexpr int kTileGroup = 8;  // tiles whose V lies together
 constexpr int kFilters = 8;
+constexpr int kGroup = 4;  // tiles in turn: as many as cover the two cycles that a sum takes
 constexpr std::int64_t kChain = 32;  // channels added up in a row in fp16
 constexpr std::int64_t kSpan = 128;  // channels whose chains are added up in fp16
 
@@ -25,13 +26,12 @@ QPP_NEON_INLINE float16x8_t zero() {
   return value;
 }
 
-/// One channel of all tiles.
+/// One channel of a group of tiles times eight filters.
 template <int kLane>
-QPP_NEON_INLINE void accumulate(float16x8_t (&sums)[kTiles], const float16x8_t (&v)[kTiles],
-                                const half* u) {
-  const float16x8_t row = load(u + kLane * kFilters);
-#pragma GCC unroll 8
-  for (int t = 0; t < kTiles; ++t) multiply_add<kLane>(sums[t], row, v[t]);
+QPP_NEON_INLINE void accumulate(float16x8_t* sums, const float16x8_t (&v)[kGroup],
+                                const float16x8_t (&u)[8]) {
+#pragma GCC unroll 4
+  for (int t = 0; t < kGroup; ++t) multiply_add<kLane>(sums[t], u[kLane], v[t]);
 }
 
 /// What is left to read of V and U of one point and group of tiles.
@@ -41,28 +41,36 @@ struct Sources {
 };
 
 /// The sums over `channels`, one chain in fp16.
+template <int kTiles>
 QPP_NEON_INLINE void add_chain(float16x8_t (&sums)[kTiles], Sources& sources,
                                std::int64_t channels) {
 #pragma GCC unroll 8
   for (float16x8_t& sum : sums) sum = zero();
   for (std::int64_t c = 0; c < channels; c += 8) {
-    float16x8_t v[kTiles];
+    float16x8_t u[8];
 #pragma GCC unroll 8
-    for (int t = 0; t < kTiles; ++t) v[t] = load(sources.v + t * 8);
-    accumulate<0>(sums, v, sources.u);
-    accumulate<1>(sums, v, sources.u);
-    accumulate<2>(sums, v, sources.u);
-    accumulate<3>(sums, v, sources.u);
-    accumulate<4>(sums, v, sources.u);
-    accumulate<5>(sums, v, sources.u);
-    accumulate<6>(sums, v, sources.u);
-    accumulate<7>(sums, v, sources.u);
-    sources.v += kTiles * 8;
+    for (int k = 0; k < 8; ++k) u[k] = load(sources.u + k * kFilters);
+#pragma GCC unroll 2
+    for (int first = 0; first < kTiles; first += kGroup) {
+      float16x8_t v[kGroup];
+#pragma GCC unroll 4
+      for (int t = 0; t < kGroup; ++t) v[t] = load(sources.v + (first + t) * 8);
+      accumulate<0>(sums + first, v, u);
+      accumulate<1>(sums + first, v, u);
+      accumulate<2>(sums + first, v, u);
+      accumulate<3>(sums + first, v, u);
+      accumulate<4>(sums + first, v, u);
+      accumulate<5>(sums + first, v, u);
+      accumulate<6>(sums + first, v, u);
+      accumulate<7>(sums + first, v, u);
+    }
+    sources.v += kTileGroup * 8;
     sources.u += kFilters * 8;
   }
 }
 
 /// The sums over at most kSpan channels, chains added up in fp16.
+template <int kTiles>
 QPP_NEON_INLINE void add_span(float16x8_t (&sums)[kTiles], Sources& sources,
                               std::int64_t channels) {
   add_chain(sums, sources, channels < kChain ? channels : kChain);
@@ -75,6 +83,7 @@ QPP_NEON_INLINE void add_span(float16x8_t (&sums)[kTiles], Sources& sources,
 }
 
 /// The sums over any number of channels, spans added up in fp32.
+template <int kTiles>
 QPP_NEON_INLINE void add_spans(float16x8_t (&sums)[kTiles], Sources& sources,
                                std::int64_t channels) {
   Float8 totals[kTiles];  // in memory
@@ -89,6 +98,20 @@ QPP_NEON_INLINE void add_spans(float16x8_t (&sums)[kTiles], Sources& sources,
   for (int t = 0; t < kTiles; ++t) sums[t] = narrow(totals[t]);
 }
 
+/// M of kTiles tiles at one point.
+template <int kTiles>
+QPP_NEON_INLINE void multiply(const half* v, const half* u, std::int64_t channels, half* m) {
+  Sources sources{v, u};
+  float16x8_t sums[kTiles];
+  if (channels <= kSpan) {
+    add_span(sums, sources, channels);
+  } else {
+    add_spans(sums, sources, channels);
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTiles; ++t) store(m + t * kFilters, sums[t]);
+}
+
 }  // namespace
 
 void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& args) {
@@ -96,20 +119,15 @@ void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& ar
   const half* u = static_cast<const half*>(args.u);
   half* m = static_cast<half*>(args.m);
   for (int point = 0; point < kWinogradPoints; ++point) {
-    for (std::int64_t tile = 0; tile < args.tiles; tile += kTiles) {
-      Sources sources{v + tile * args.channels, u};
-      float16x8_t sums[kTiles];
-      if (args.channels <= kSpan) {
-        add_span(sums, sources, args.channels);
-      } else {
-        add_spans(sums, sources, args.channels);
-      }
-#pragma GCC unroll 8
-      for (int t = 0; t < kTiles; ++t) store(m + (tile + t) * kFilters, sums[t]);
+    std::int64_t tile = 0;
+    for (; tile + 4 < args.tiles; tile += 8) {
+      multiply<8>(v + tile * args.channels, u, args.channels, m + tile * kFilters);
     }
-    v += args.block_tiles * args.channels;
+    if (tile < args.tiles)
+      multiply<4>(v + tile * args.channels, u, args.channels, m + tile * kFilters);
+    v += winograd_v_point_stride(args.block_tiles, args.channels);
     u += args.channels * kFilters;
-    m += args.block_tiles * kFilters;
+    m += winograd_m_index(1, 0, 0);
   }
 }
 

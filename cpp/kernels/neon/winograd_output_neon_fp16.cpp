@@ -10,8 +10,6 @@
 namespace qpp {
 namespace {
 
-constexpr int kPowers = 2 * kWinogradTile - 1;  // of a, in the multipliers of a tile
-
 /// Six vectors of one row or column of sums, times A^T.
 QPP_NEON_INLINE void transform_sums(const float16x8_t (&m)[kWinogradPatch],
                                     float16x8_t (&z)[kWinogradTile]) {
@@ -28,44 +26,45 @@ QPP_NEON_INLINE void transform_sums(const float16x8_t (&m)[kWinogradPatch],
   z[2] = vfmaq_f16(even_a, four, even_b);
 }
 
+/// What becomes of levels before they are stored.
+enum class Limit : std::uint8_t { lower_bound, both_bounds, tanh_and_both_bounds };
+
 /// OutputStage for eight filters in fp16: from Z to levels.
-template <bool kTanh>
+template <Limit kLimit>
 class HalfStage {
  public:
-  QPP_NEON_INLINE HalfStage(const OutputStage& stage, std::int64_t filter)
-      : lo_(vdupq_n_f16(static_cast<float16_t>(stage.lo))),
+  QPP_NEON_INLINE HalfStage(const OutputStage& stage, const half* constants)
+      : constants_(constants),
+        lo_(vdupq_n_f16(static_cast<float16_t>(stage.lo))),
         hi_(vdupq_n_f16(static_cast<float16_t>(stage.hi))),
-        post_scale_(vdupq_n_f32(stage.post_scale)) {
-    const float32x4_t largest = vdupq_n_f32(65504);
-    Float8 multiplier = load(stage.multiplier + filter);
-    for (half* power = multipliers_; power != multipliers_ + kPowers * 8; power += 8) {
-      store(power,
-            narrow({vminq_f32(multiplier.low, largest), vminq_f32(multiplier.high, largest)}));
-      multiplier = {vmulq_n_f32(multiplier.low, kWinogradA),
-                    vmulq_n_f32(multiplier.high, kWinogradA)};
-    }
-    store(bias_, narrow(load(stage.bias + filter)));
-  }
+        post_scale_(stage.post_scale) {}
 
-  /// The level of z[i, j], power = i + j.
-  [[nodiscard]] QPP_NEON_INLINE float16x8_t level(float16x8_t z, int power) const {
-    const half* bias = bias_;
-    forget(bias);
-    float16x8_t level = vfmaq_f16(load(bias), z, load(multipliers_ + power * 8));
-    if (kTanh) {
-      const Float8 wide = widen(level);
-      level = narrow({vmulq_f32(tanh_shared(wide.low), post_scale_),
-                      vmulq_f32(tanh_shared(wide.high), post_scale_)});
+  /// The levels of z[i, 0 .. 3]. Constants are loaded for each use.
+  QPP_NEON_INLINE void levels(int i, float16x8_t (&z)[kWinogradTile]) const {
+    const half* constants = constants_;
+#pragma GCC unroll 4
+    for (int j = 0; j < kWinogradTile; ++j) {
+      forget(constants);
+      z[j] = limit(vfmaq_f16(load(constants + winograd_constant_index(0, 0)), z[j],
+                             load(constants + winograd_constant_index(0, 1 + i + j))));
     }
-    return vminq_f16(vmaxq_f16(level, lo_), hi_);
   }
 
  private:
-  half multipliers_[kPowers * 8];  // by a^0 .. a^6
-  half bias_[8];
+  [[nodiscard]] QPP_NEON_INLINE float16x8_t limit(float16x8_t level) const {
+    if (kLimit == Limit::tanh_and_both_bounds) {
+      const Float8 wide = widen(level);
+      level = narrow({vmulq_n_f32(tanh_shared(wide.low), post_scale_),
+                      vmulq_n_f32(tanh_shared(wide.high), post_scale_)});
+    }
+    const float16x8_t above = vmaxq_f16(level, lo_);
+    return kLimit == Limit::lower_bound ? above : vminq_f16(above, hi_);
+  }
+
+  const half* constants_;
   float16x8_t lo_;
   float16x8_t hi_;
-  float32x4_t post_scale_;
+  float post_scale_;
 };
 
 /// Stores eight filters of pixels, and measures their range if it is wanted.
@@ -139,14 +138,14 @@ class Int8Writer {
   int8x16_t zero_point_;
 };
 
-template <typename Writer, bool kTanh>
+template <typename Writer, Limit kLimit>
 QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
   using Dst = Writer::Dst;
-  const HalfStage<kTanh> stage(*args.output, args.filter);
+  const HalfStage<kLimit> stage(*args.output, static_cast<const half*>(args.constants));
   Writer writer(*args.output);
+  std::byte aside[kWinogradTile * kWinogradTile * kWinogradGroup * sizeof(Dst)];
   const half* m = static_cast<const half*>(args.m);
-  const std::int64_t point_stride = args.block_tiles * kWinogradGroup;
-  for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
+  for (std::int64_t tile = 0; tile < args.tiles; ++tile, m += kWinogradGroup) {
     float16x8_t columns[kWinogradTile][kWinogradPatch];
 #pragma GCC unroll 6
     for (int j = 0; j < kWinogradPatch; ++j) {
@@ -154,28 +153,26 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
       float16x8_t z[kWinogradTile];
 #pragma GCC unroll 6
       for (int i = 0; i < kWinogradPatch; ++i) {
-        column[i] = load(m + (i * kWinogradPatch + j) * point_stride);
+        column[i] = load(m + winograd_m_index(i * kWinogradPatch + j, 0, 0));
       }
       transform_sums(column, z);
 #pragma GCC unroll 4
       for (int i = 0; i < kWinogradTile; ++i) columns[i][j] = z[i];
+      asm("" ::: "memory");  // all loads at once would need more registers than there are
     }
-    m += kWinogradGroup;
 
     // A tile that sticks out of the image is written aside, and what is inside copied.
     const std::int64_t columns_left = args.columns - tile * kWinogradTile;
     const bool whole = args.rows >= kWinogradTile && columns_left >= kWinogradTile;
     Dst* dst = static_cast<Dst*>(args.dst) + tile * kWinogradTile * args.dst_pixel_stride;
-    Dst aside[kWinogradTile * kWinogradTile * kWinogradGroup];
-    Dst* const to = whole ? dst : aside;
+    Dst* const to = whole ? dst : reinterpret_cast<Dst*>(aside);
     const std::int64_t row_stride = whole ? args.dst_row_stride : kWinogradTile * kWinogradGroup;
     const std::int64_t pixel_stride = whole ? args.dst_pixel_stride : kWinogradGroup;
 #pragma GCC unroll 4
     for (int i = 0; i < kWinogradTile; ++i) {
       float16x8_t z[kWinogradTile];
       transform_sums(columns[i], z);
-#pragma GCC unroll 4
-      for (int j = 0; j < kWinogradTile; ++j) z[j] = stage.level(z[j], i + j);
+      stage.levels(i, z);
       writer.write_row(to + i * row_stride, pixel_stride, z);
       if (!whole) continue;
 #pragma GCC unroll 4
@@ -184,8 +181,9 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
     if (whole) continue;
     for (std::int64_t i = 0; i < std::min<std::int64_t>(args.rows, kWinogradTile); ++i) {
       for (std::int64_t j = 0; j < std::min<std::int64_t>(columns_left, kWinogradTile); ++j) {
-        writer.copy_pixel(dst + i * args.dst_row_stride + j * args.dst_pixel_stride,
-                          aside + (i * kWinogradTile + j) * kWinogradGroup);
+        writer.copy_pixel(
+            dst + i * args.dst_row_stride + j * args.dst_pixel_stride,
+            reinterpret_cast<const Dst*>(aside) + (i * kWinogradTile + j) * kWinogradGroup);
       }
     }
   }
@@ -195,9 +193,11 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
 template <typename Writer>
 QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
   if (args.output->nonlinearity == Nonlinearity::tanh) {
-    output<Writer, true>(args);
+    output<Writer, Limit::tanh_and_both_bounds>(args);
+  } else if (args.output->hi < INFINITY) {
+    output<Writer, Limit::both_bounds>(args);
   } else {
-    output<Writer, false>(args);
+    output<Writer, Limit::lower_bound>(args);
   }
 }
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 import torch
-from torch.nn import functional
 
 from qppengine import photos
 from qppengine.models.espcn import ESPCN
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEARNING_RATE = 2e-3  # decays to 0 along a cosine
+BIAS_DECAY = 1.0  # small biases let every activation, like its bounds, follow the exposure
 BATCH = 12
 PATCH = 48  # low-res pixels; large, because the zero padding of a patch's border is learnt too
 STEPS_PER_EXPOSURE = 50
@@ -37,7 +37,7 @@ class Patches:
         self._upscale = upscale
         self._rng = np.random.default_rng(seed)
         self._photos = [photos.load_luminance(name) for name in photos.names("train")]
-        self._images: list[tuple[photos.Luma, photos.Luma]] = []
+        self._images: list[tuple[photos.Luma, photos.Luma, float]] = []
 
     def expose(self) -> None:
         """Gives every photograph a new size and a new exposure."""
@@ -45,17 +45,21 @@ class Patches:
         for photo in self._photos:
             shrink = self._rng.uniform(MIN_SHRINK, 1.0)
             height, width = (round(extent * shrink) for extent in photo.shape)
-            high, _ = photos.vary_exposure(photos.resize(photo, height, width), self._rng)
+            high, gain = photos.vary_exposure(photos.resize(photo, height, width), self._rng)
             high = photos.crop_to_multiple(high, self._upscale)
-            self._images.append((photos.downscale(high, self._upscale), high))
+            self._images.append((photos.downscale(high, self._upscale), high, gain))
 
-    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Float32 ``[BATCH, 1, PATCH, PATCH]`` and the ground truth, flipped and rotated."""
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Float32 ``[BATCH, 1, PATCH, PATCH]``, the ground truth, and gains ``[BATCH, 1, 1, 1]``.
+
+        Patches are flipped and rotated at random.
+        """
         r, rng = self._upscale, self._rng
         lows: list[photos.Luma] = []
         highs: list[photos.Luma] = []
+        gains: list[float] = []
         for _ in range(BATCH):
-            low, high = self._images[rng.integers(len(self._images))]
+            low, high, gain = self._images[rng.integers(len(self._images))]
             y, x = (int(rng.integers(0, extent - PATCH + 1)) for extent in low.shape)
             low = low[y : y + PATCH, x : x + PATCH]
             high = high[y * r : (y + PATCH) * r, x * r : (x + PATCH) * r]
@@ -63,23 +67,38 @@ class Patches:
             for image, images in ((low, lows), (high, highs)):
                 image = np.rot90(image, turns)
                 images.append(image.T if mirrored else image)
-        return torch.from_numpy(np.stack(lows)[:, None]), torch.from_numpy(np.stack(highs)[:, None])
+            gains.append(gain)
+        return (
+            torch.from_numpy(np.stack(lows)[:, None]),
+            torch.from_numpy(np.stack(highs)[:, None]),
+            torch.tensor(gains)[:, None, None, None],
+        )
 
 
 def train(upscale: int, steps: int, seed: int) -> ESPCN:
-    """ESPCN after ``steps`` batches of Adam on the squared error; reproducible by ``seed``."""
+    """ESPCN after ``steps`` batches of AdamW; reproducible by ``seed``.
+
+    The loss is the squared error divided by the squared gain, so that every exposure counts alike.
+    """
     torch.manual_seed(seed)
     model: ESPCN = ESPCN(upscale).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    convs = (model.conv1, model.conv2, model.conv3)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [conv.weight for conv in convs], "weight_decay": 0.0},
+            {"params": [conv.bias for conv in convs], "weight_decay": BIAS_DECAY},
+        ],
+        lr=LEARNING_RATE,
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     patches = Patches(upscale, seed)
     with click.progressbar(range(steps), label=f"ESPCN x{upscale}") as progress:
         for step in progress:
             if step % STEPS_PER_EXPOSURE == 0:
                 patches.expose()
-            low, high = patches.batch()
+            low, high, gain = patches.batch()
             optimizer.zero_grad()
-            functional.mse_loss(model(low), high).backward()
+            ((model(low) - high) / gain).square().mean().backward()
             optimizer.step()
             schedule.step()
     model.to(memory_format=torch.contiguous_format)
