@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <string_view>
 #include <utility>
 
 #include "ops/pixel_shuffle.h"
@@ -183,6 +184,56 @@ void check_scheme(const Model& model, Scheme scheme) {
             "': scheme \"qpp\" needs fitted predictors, the file has none");
 }
 
+struct DirectCost {
+  std::string_view kernel;
+  double mac;
+};
+constexpr DirectCost kDirectCosts[] = {
+#define QPP_DIRECT_COST(kernel, mac) {#kernel, mac},
+#define QPP_WINOGRAD4_COST(...)
+#include "network/conv_costs.inc"
+};
+
+struct Winograd4Cost {
+  std::string_view kernel;
+  double product;
+  double channel;
+  double filter;
+  double weight_megabytes;
+};
+constexpr Winograd4Cost kWinograd4Costs[] = {
+#define QPP_DIRECT_COST(...)
+#define QPP_WINOGRAD4_COST(kernel, ...) {#kernel, __VA_ARGS__},
+#include "network/conv_costs.inc"
+};
+
+template <typename Cost, std::size_t kCount>
+const Cost* find_cost(const Cost (&costs)[kCount], std::string_view kernel) {
+  const auto* found = std::find_if(std::begin(costs), std::end(costs),
+                                   [&](const Cost& cost) { return cost.kernel == kernel; });
+  return found == std::end(costs) ? nullptr : found;
+}
+
+Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
+                             const KernelSelection& selection) {
+  if (!WinogradConv2d::supports(spec)) return Algorithm::direct;
+  const WinogradMultiplyKernel& multiply = *selection.winograd4(types.dst, types.src).multiply;
+  const DirectCost* direct =
+      find_cost(kDirectCosts, selection.conv(types.dst, types.src).info.name);
+  const Winograd4Cost* winograd = find_cost(kWinograd4Costs, multiply.info.name);
+  if (direct == nullptr || winograd == nullptr) return Algorithm::direct;
+  const auto channels = static_cast<double>(round_up<std::int64_t>(spec.channels, 8));
+  const auto filters = static_cast<double>(round_up<std::int64_t>(spec.filters, 8));
+  const double megabytes =
+      channels * filters * kWinogradPoints * static_cast<double>(size_of(multiply.weights)) * 1e-6;
+  if (megabytes > winograd->weight_megabytes) return Algorithm::direct;
+  const double tile = channels * filters * winograd->product + channels * winograd->channel +
+                      filters * winograd->filter;
+  const double pixel = 9 * channels * filters * direct->mac;
+  constexpr int kPixels = kWinogradTile * kWinogradTile;
+  return tile < kPixels * pixel ? Algorithm::winograd : Algorithm::direct;
+}
+
 }  // namespace
 
 Scheme parse_scheme(const std::string& name) {
@@ -207,6 +258,7 @@ Algorithm parse_algorithm(const std::string& name) {
 
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                 Algorithm algorithm, const KernelSelection& selection) {
+  if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
   if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec)) {
     return std::make_unique<WinogradConv2d>(spec, types, selection);
   }

@@ -16,7 +16,7 @@ namespace qpp {
 enum class Scheme : std::uint8_t { fp16, fixed, dynamic, qpp, measure };
 
 /// How convolutions are computed: `direct` by sums of products, `winograd` by Winograd's algorithm
-/// where it applies. `automatic` lets the engine choose.
+/// where it applies. `automatic` takes what network/conv_costs.inc says is cheaper.
 enum class Algorithm : std::uint8_t { automatic, direct, winograd };
 
 /// "fp16", "static", "dynamic", "qpp" or "measure"; throws UnsupportedError.
@@ -25,7 +25,7 @@ Scheme parse_scheme(const std::string& name);
 /// "auto", "direct" or "winograd"; throws UnsupportedError.
 Algorithm parse_algorithm(const std::string& name);
 
-/// A convolution as `algorithm` asks for.
+/// A convolution as `algorithm` asks for; the name of its kernel tells what was chosen.
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                 Algorithm algorithm, const KernelSelection& selection);
 

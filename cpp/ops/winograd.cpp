@@ -2,6 +2,7 @@
 #include "ops/winograd.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "ops/conv_output.h"
@@ -26,14 +27,6 @@ struct WinogradConv2d::Scratch {
   std::size_t bytes;
 };
 
-/// Successive tiles of one row of tiles, a part of a block.
-struct WinogradConv2d::Strip {
-  std::int64_t image;
-  std::int64_t tile_row;
-  std::int64_t tile_column;
-  std::int64_t tiles;
-};
-
 /// What one thread does.
 class WinogradConv2d::Worker {
  public:
@@ -55,10 +48,11 @@ class WinogradConv2d::Worker {
               .v = v};
     multiply_ = {
         .v = v, .m = m, .channels = conv.weights_.channels, .block_tiles = conv.block_tiles_};
-    output_ = {.m = m,
-               .dst_row_stride = conv.output_.width * conv.output_.stride(),
-               .dst_pixel_stride = conv.output_.stride(),
-               .output = &stage};
+    for (WinogradOutputArgs& output : outputs_) {
+      output = {.dst_row_stride = conv.output_.width * conv.output_.stride(),
+                .dst_pixel_stride = conv.output_.stride(),
+                .output = &stage};
+    }
   }
 
   /// All tiles of a block, a part of the filters.
@@ -66,72 +60,69 @@ class WinogradConv2d::Worker {
     const std::int64_t first = block * conv_.block_tiles_;
     const std::int64_t all = conv_.input_.batch * conv_.tile_rows_ * conv_.tile_columns_;
     const std::int64_t end = std::min(first + conv_.block_tiles_, all);
-    for (std::int64_t tile = first; tile < end;) {
-      const Strip strip = strip_at(tile, end);
-      transform_sources(strip, tile - first);
-      tile += strip.tiles;
-    }
+    multiply_.tiles = end - first;
+    strips_ = 0;
+    for (std::int64_t tile = first; tile < end;) tile += begin_strip(tile, first, end);
     const std::int64_t filter_blocks = conv_.output_.stride() / kWinogradGroup;
     const std::int64_t filter_end = filter_blocks * (filter_part + 1) / conv_.filter_parts_;
     for (std::int64_t f = filter_blocks * filter_part / conv_.filter_parts_; f < filter_end; ++f) {
-      multiply(f, end - first);
-      for (std::int64_t tile = first; tile < end;) {
-        const Strip strip = strip_at(tile, end);
-        transform_sums(strip, tile - first, f);
-        tile += strip.tiles;
-      }
+      multiply(f);
+      transform_sums(f);
     }
   }
 
  private:
-  /// The strip that begins with a tile, and ends with its row or before `end`.
-  [[nodiscard]] Strip strip_at(std::int64_t tile, std::int64_t end) const {
+  /// Transforms the sources of the strip that begins with a tile, and ends with its row of tiles or
+  /// before `end`; notes where its outputs go. Returns its number of tiles.
+  std::int64_t begin_strip(std::int64_t tile, std::int64_t block_first, std::int64_t end) {
     const std::int64_t column = tile % conv_.tile_columns_;
     const std::int64_t row = tile / conv_.tile_columns_;
-    return {.image = row / conv_.tile_rows_,
-            .tile_row = row % conv_.tile_rows_,
-            .tile_column = column,
-            .tiles = std::min(
-                {end - tile, conv_.tile_columns_ - column, std::int64_t{kWinogradMaxBlock}})};
-  }
+    const std::int64_t image = row / conv_.tile_rows_;
+    const std::int64_t x = column * kWinogradTile;
+    const std::int64_t y = row % conv_.tile_rows_ * kWinogradTile;
+    const std::int64_t tiles = std::min(end - tile, conv_.tile_columns_ - column);
+    const std::int64_t first_tile = tile - block_first;
 
-  void transform_sources(const Strip& strip, std::int64_t first_tile) {
     const std::int64_t row_bytes = conv_.input_.width * conv_.input_.stride() *
                                    static_cast<std::int64_t>(size_of(conv_.types_.src));
     for (int i = 0; i < kWinogradPatch; ++i) {
-      const std::int64_t y = strip.tile_row * kWinogradTile - conv_.padding_.height + i;
-      input_.rows[i] = y >= 0 && y < conv_.input_.height
-                           ? src_ + (strip.image * conv_.input_.height + y) * row_bytes
+      const std::int64_t src_y = y - conv_.padding_.height + i;
+      input_.rows[i] = src_y >= 0 && src_y < conv_.input_.height
+                           ? src_ + (image * conv_.input_.height + src_y) * row_bytes
                            : border_row_;
     }
-    input_.first_column = strip.tile_column * kWinogradTile - conv_.padding_.width;
-    input_.tiles = strip.tiles;
+    input_.first_column = x - conv_.padding_.width;
+    input_.tiles = tiles;
     input_.first_tile = first_tile;
     conv_.kernels_.input->function(input_);
+
+    WinogradOutputArgs& output = outputs_[strips_++];
+    output.m = static_cast<const std::byte*>(multiply_.m) +
+               winograd_m_index(0, first_tile, 0) * element_bytes_;
+    output.tiles = tiles;
+    output.rows = std::min<std::int64_t>(kWinogradTile, conv_.output_.height - y);
+    output.columns = std::min(tiles * kWinogradTile, conv_.output_.width - x);
+    const std::int64_t pixel = (image * conv_.output_.height + y) * conv_.output_.width + x;
+    output.dst = dst_ + pixel * conv_.output_.stride() *
+                            static_cast<std::int64_t>(size_of(conv_.types_.dst));
+    return tiles;
   }
 
-  void multiply(std::int64_t filter_block, std::int64_t tiles) {
+  void multiply(std::int64_t filter_block) {
     multiply_.u = conv_.weights_.data.data() + filter_block * kWinogradPoints * multiply_.channels *
                                                    kWinogradGroup * element_bytes_;
-    multiply_.tiles = tiles;
     conv_.kernels_.multiply->function(multiply_);
   }
 
-  void transform_sums(const Strip& strip, std::int64_t first_tile, std::int64_t filter_block) {
-    const std::int64_t y = strip.tile_row * kWinogradTile;
-    const std::int64_t x = strip.tile_column * kWinogradTile;
-    WinogradOutputArgs args = output_;
-    args.m = static_cast<const std::byte*>(output_.m) +
-             winograd_m_index(0, first_tile, 0) * element_bytes_;
-    args.tiles = strip.tiles;
-    args.rows = std::min<std::int64_t>(kWinogradTile, conv_.output_.height - y);
-    args.columns = std::min(strip.tiles * kWinogradTile, conv_.output_.width - x);
+  void transform_sums(std::int64_t filter_block) {
     const std::int64_t filter = filter_block * kWinogradGroup;
-    args.constants = constants_ + winograd_constant_index(filter, 0) * element_bytes_;
-    const std::int64_t pixel = (strip.image * conv_.output_.height + y) * conv_.output_.width + x;
-    args.dst = dst_ + (pixel * conv_.output_.stride() + filter) *
-                          static_cast<std::int64_t>(size_of(conv_.types_.dst));
-    conv_.kernels_.output->function(args);
+    for (std::size_t i = 0; i < strips_; ++i) {
+      WinogradOutputArgs args = outputs_[i];
+      args.constants = constants_ + winograd_constant_index(filter, 0) * element_bytes_;
+      args.dst = static_cast<std::byte*>(args.dst) +
+                 filter * static_cast<std::int64_t>(size_of(conv_.types_.dst));
+      conv_.kernels_.output->function(args);
+    }
   }
 
   const WinogradConv2d& conv_;
@@ -142,7 +133,9 @@ class WinogradConv2d::Worker {
   std::int64_t element_bytes_;
   WinogradInputArgs input_;
   WinogradMultiplyArgs multiply_;
-  WinogradOutputArgs output_;
+  // One per strip, the successive tiles of a block in one row of tiles.
+  std::array<WinogradOutputArgs, kWinogradMaxBlock> outputs_;
+  std::size_t strips_ = 0;
 };
 
 bool WinogradConv2d::supports(const Conv2dSpec& spec) { return is_3x3_stride_1(spec); }

@@ -31,7 +31,6 @@ class WinogradConv2d final : public Op {
 
  private:
   struct Scratch;
-  struct Strip;
   class Worker;
 
   [[nodiscard]] Scratch lay_out(std::byte* base) const;

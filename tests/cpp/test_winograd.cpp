@@ -280,13 +280,26 @@ TEST_CASE("algorithm=winograd serves 3x3 convolutions of stride 1, others stay d
   };
   CHECK(kernel(parse_algorithm("winograd")).starts_with("winograd4_multiply"));
   CHECK(kernel(parse_algorithm("direct")).starts_with("conv"));
-  CHECK(kernel(parse_algorithm("auto")).starts_with("conv"));
   problem.spec.stride.width = 2;
   CHECK(kernel(Algorithm::winograd).starts_with("conv"));
   problem.spec.stride.width = 1;
   problem.spec.dilation.height = 2;
   CHECK(kernel(Algorithm::winograd).starts_with("conv"));
   CHECK_THROWS_AS(parse_algorithm("fft"), UnsupportedError);
+}
+
+TEST_CASE("algorithm=auto takes Winograd where its costs are known, and lower") {
+  const KernelSelection selection = KernelSelection::from_environment();
+  const bool known = selection.winograd4(DType::f16, DType::f16).multiply->info.needs.fp16;
+  const auto kernel = [&](std::int64_t channels, const Conv2dTypes& types) {
+    const Problem problem({{1, 8, 8, channels}, channels, {1, 1}}, 29);
+    return make_conv2d(problem.spec, types, parse_algorithm("auto"), selection)->kernel();
+  };
+  const Conv2dTypes int8{.src = DType::qai8, .dst = DType::qai8, .src_row = 0, .dst_row = 1};
+  CHECK(kernel(64, {}).starts_with("winograd4") == known);
+  CHECK(kernel(64, int8).starts_with("winograd4") == known);
+  CHECK(kernel(8, int8).starts_with("conv"));  // transforms cost more than they save
+  CHECK(kernel(320, {}).starts_with("conv"));  // the weights outgrow the cache
 }
 
 TEST_CASE("winograd: prepare() names the node and says what it expected") {

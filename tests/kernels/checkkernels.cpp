@@ -177,6 +177,7 @@ int run(const Options& options) {
   append_conv(subjects);
   append_quantize(subjects);
   append_statistics(subjects);
+  append_winograd(subjects);
   std::erase_if(subjects, [&options](const Subject& subject) {
     return std::string(subject.info.name).find(options.filter) == std::string::npos ||
            (options.bench && !subject.bench);

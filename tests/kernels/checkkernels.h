@@ -124,12 +124,19 @@ class Destination {
   [[nodiscard]] T at(std::int64_t row, std::int64_t column) const {
     return data()[row * stride_ + column];
   }
+  /// Fails where an element has changed that inside(row, column) does not claim.
+  template <typename Inside>
+  void check_outside(const Inside& inside, Trial& trial) const {
+    for (std::int64_t i = -kMargin; i < memory_.count() - kMargin; ++i) {
+      const bool expected = i >= 0 && inside(i / stride_, i % stride_);
+      if (!expected && !same(data()[i], canary())) trial.fail("wrote at dst " + std::to_string(i));
+    }
+  }
   /// Fails where an element outside of the first `rows` rows has changed.
   void check_rest(std::int64_t rows, Trial& trial) const {
-    for (std::int64_t i = -kMargin; i < memory_.count() - kMargin; ++i) {
-      const bool inside = i >= 0 && i / stride_ < rows && i % stride_ < width_;
-      if (!inside && !same(data()[i], canary())) trial.fail("wrote at dst " + std::to_string(i));
-    }
+    check_outside(
+        [&](std::int64_t row, std::int64_t column) { return row < rows && column < width_; },
+        trial);
   }
 
  private:
@@ -163,6 +170,7 @@ void append_output_stage(std::vector<Subject>& subjects);
 void append_conv(std::vector<Subject>& subjects);
 void append_quantize(std::vector<Subject>& subjects);
 void append_statistics(std::vector<Subject>& subjects);
+void append_winograd(std::vector<Subject>& subjects);
 
 /// Random halves, uniform over [-1, 1); what benches run on.
 std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint64_t seed);

@@ -7,7 +7,7 @@
 namespace qpp {
 namespace {
 
-constexpr int kColumns = kWinogradMaxBlock * kWinogradTile + 2;
+constexpr int kColumns = kWinogradMaxBlock * kWinogradTile + 3;  // the last is for an odd rest
 
 constexpr float kA = kWinogradA;
 constexpr float kB = 2 * kWinogradA;
@@ -16,7 +16,30 @@ QPP_NEON_INLINE float16x8_t broadcast(float value) {
   return vdupq_n_f16(static_cast<float16_t>(value));
 }
 
-/// Six vectors of one row or column of a patch, times B^T: 14 operations.
+/// Two rows or columns that are transformed in step, so that no operation waits for the one before.
+struct Two {
+  float16x8_t first;
+  float16x8_t second;
+};
+
+QPP_NEON_INLINE Two multiply(float16x8_t constant, const Two& x) {
+  return {vmulq_f16(constant, x.first), vmulq_f16(constant, x.second)};
+}
+/// x - constant * y. Volatile, to keep the order in which SourceTransform uses each vector for the
+/// last time when an FMLS overwrites it: otherwise the compiler makes copies.
+QPP_NEON_INLINE Two subtract_product(Two x, float16x8_t constant, const Two& y) {
+  asm volatile("fmls %0.8h, %1.8h, %2.8h" : "+w"(x.first) : "w"(constant), "w"(y.first));
+  asm volatile("fmls %0.8h, %1.8h, %2.8h" : "+w"(x.second) : "w"(constant), "w"(y.second));
+  return x;
+}
+QPP_NEON_INLINE Two add(const Two& x, const Two& y) {
+  return {vaddq_f16(x.first, y.first), vaddq_f16(x.second, y.second)};
+}
+QPP_NEON_INLINE Two subtract(const Two& x, const Two& y) {
+  return {vsubq_f16(x.first, y.first), vsubq_f16(x.second, y.second)};
+}
+
+/// B^T times six vectors of a row or column of a patch, two at a time: 28 operations.
 struct SourceTransform {
   float16x8_t a = broadcast(kA);
   float16x8_t b = broadcast(kB);
@@ -24,25 +47,26 @@ struct SourceTransform {
   float16x8_t b2 = broadcast(kB * kB);
   float16x8_t ab2 = broadcast(kA * kB * kB);
 
-  /// d(j) gives the j-th vector. Two are asked for twice: an FMLS overwrites its first operand, and
-  /// to load it again costs the vector pipes nothing, unlike a copy.
-  template <typename Vectors>
-  QPP_NEON_INLINE void operator()(const Vectors& d, float16x8_t (&t)[kWinogradPatch]) const {
-    const float16x8_t d1 = d(1);
-    const float16x8_t d2 = d(2);
-    const float16x8_t d3 = d(3);
-    const float16x8_t even_a = vfmsq_f16(d(4), b2, d2);
-    const float16x8_t odd_a = vfmsq_f16(vmulq_f16(a, d3), ab2, d1);
-    t[1] = vaddq_f16(even_a, odd_a);
-    t[2] = vsubq_f16(even_a, odd_a);
-    const float16x8_t even_b = vfmsq_f16(d(4), a2, d2);
-    const float16x8_t t5 = vfmsq_f16(d(5), a2, d3);
-    const float16x8_t half_odd_b = vfmsq_f16(d(3), a2, d1);
-    const float16x8_t odd_b = vmulq_f16(b, half_odd_b);
-    t[3] = vaddq_f16(even_b, odd_b);
-    t[4] = vsubq_f16(even_b, odd_b);
-    t[5] = vfmsq_f16(t5, b2, half_odd_b);
-    t[0] = vfmsq_f16(even_a, a2, vfmsq_f16(d2, b2, d(0)));
+  /// d(j) gives the j-th vectors, again(4) the same from a second load.
+  template <typename Vectors, typename Again>
+  QPP_NEON_INLINE void operator()(const Vectors& d, const Again& again,
+                                  Two (&t)[kWinogradPatch]) const {
+    const Two d1 = d(1);
+    const Two d2 = d(2);
+    const Two d3 = d(3);
+    const Two even_a = subtract_product(d(4), b2, d2);
+    const Two odd_a = subtract_product(multiply(a, d3), ab2, d1);
+    const Two even_b = subtract_product(again(4), a2, d2);
+    const Two t5 = subtract_product(d(5), a2, d3);
+    const Two half_odd_b = subtract_product(d3, a2, d1);
+    const Two outer = subtract_product(d2, b2, d(0));
+    t[1] = add(even_a, odd_a);
+    t[2] = subtract(even_a, odd_a);
+    const Two odd_b = multiply(b, half_odd_b);
+    t[5] = subtract_product(t5, b2, half_odd_b);
+    t[0] = subtract_product(even_a, a2, outer);
+    t[3] = add(even_b, odd_b);
+    t[4] = subtract(even_b, odd_b);
   }
 };
 
@@ -83,8 +107,18 @@ struct AllOfInt8 {
   static constexpr std::int16_t k96 = 0x5600;  // 96 in fp16, where a unit in the last place is 1/16
 };
 
-/// V of eight channels. Sources are transformed in two passes, first columns, which neighbouring
-/// tiles share, then rows.
+// v[point, tile, c] = (B^T d B)[point], winograd.h, for eight channels of a strip of tiles
+//
+// src            fp16 or int8 NHWC, six rows; columns outside the row count as zero points
+// v              fp16, winograd_v_index()
+// preconditions  sources are readable up to a multiple of 8 channels; no over-read of columns
+// registers      2 * 6 results, 2 * 7 sources, 5 constants
+// loop budget    a tile and 8 channels: 10 transforms (4 columns, which neighbours share, and 6
+//                rows) of 14 operations, 60 stores, each a slot of the vector pipes: 100 cycles on
+//                A76. int8 sources take 2 slots each to widen: 24 cycles more
+// choices        modelled A76: 120 cycles. Two columns or rows go in step, since the chain of one
+//                transform fills the issue queue; V is written with a stride that spreads the
+//                points over the sets of the cache (with a power of two: 150 cycles)
 template <typename Src, typename Load>
 QPP_NEON_INLINE void transform_group(const WinogradInputArgs& args, std::int64_t c, half* v,
                                      const Load& load_source) {
@@ -100,30 +134,43 @@ QPP_NEON_INLINE void transform_group(const WinogradInputArgs& args, std::int64_t
         static_cast<const Src*>(args.rows[i]) + (args.first_column + begin) * args.pixel_stride + c;
   }
   clear(columns, 0, begin);
-  clear(columns, end, count);
-  for (std::int64_t x = begin, offset = 0; x < end; ++x, offset += args.pixel_stride) {
-    transform([&](int i) { return load_source(rows[i] + offset); }, columns[x]);
+  for (std::int64_t x = begin; x < end; x += 2) {
+    const std::int64_t next = x + 1 < end ? args.pixel_stride : 0;  // the last one twice, if odd
+    const auto load_two = [&](int i) {
+      return Two{load_source(rows[i]), load_source(rows[i] + next)};
+    };
+    Two column[kWinogradPatch];
+    transform(load_two, load_two, column);
+#pragma GCC unroll 6
+    for (int i = 0; i < kWinogradPatch; ++i) {
+      columns[x][i] = column[i].first;
+      columns[x + 1][i] = column[i].second;
+      rows[i] += 2 * args.pixel_stride;
+    }
   }
+  clear(columns, end, count);
 
   const std::int64_t channels = round_up<std::int64_t>(args.channels, kWinogradGroup);
   const std::int64_t point_stride = winograd_v_point_stride(args.block_tiles, channels);
   for (std::int64_t t = 0; t < args.tiles; ++t) {
     half* dst = v + winograd_v_index(0, args.first_tile + t, c, args.block_tiles, channels);
 #pragma GCC unroll 1
-    for (int i = 0; i < kWinogradPatch; ++i) {
+    for (int i = 0; i < kWinogradPatch; i += 2) {
       const float16x8_t* source = &columns[t * kWinogradTile][i];
-      float16x8_t row[kWinogradPatch];
-      transform(
-          [&](int j) {
-            forget(source);
-            return source[j * kWinogradPatch];
-          },
-          row);
+      const float16x8_t* source_again = source;
+      forget(source_again);
+      const auto load_two = [](const float16x8_t* from, int j) {
+        return Two{from[j * kWinogradPatch], from[j * kWinogradPatch + 1]};
+      };
+      Two two_rows[kWinogradPatch];
+      transform([&](int j) { return load_two(source, j); },
+                [&](int j) { return load_two(source_again, j); }, two_rows);
 #pragma GCC unroll 6
-      for (const float16x8_t value : row) {
-        store(dst, value);
-        dst += point_stride;
+      for (int j = 0; j < kWinogradPatch; ++j) {
+        store(dst + j * point_stride, two_rows[j].first);
+        store(dst + (kWinogradPatch + j) * point_stride, two_rows[j].second);
       }
+      dst += 2 * kWinogradPatch * point_stride;
     }
   }
 }

@@ -138,6 +138,16 @@ class Int8Writer {
   int8x16_t zero_point_;
 };
 
+// dst[4 y + i, 4 x + j, f] = output((A^T m A)[i, j] * a^(i + j)), winograd.h, eight filters
+//
+// m              fp16, winograd_m_index()
+// dst            fp16 or int8, NHWC; what lies outside of the image is not written
+// preconditions  none on alignment; no over-read
+// registers      24 for the rows of a tile, 3 constants, the rest in passing; multipliers and bias
+//                are loaded for each use
+// loop budget    a tile: 36 loads, 10 transforms of 10 operations, 16 FMLA, 16 FMAX (16 FMIN for an
+//                upper bound), 16 stores: 148 slots of the vector pipes, 74 cycles on A76
+// choices        modelled A76: 84 cycles
 template <typename Writer, Limit kLimit>
 QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
   using Dst = Writer::Dst;
