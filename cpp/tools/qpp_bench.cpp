@@ -35,6 +35,12 @@ Runs the work once to warm up, then N times. Wall-clock milliseconds are printed
 --size of a model sets the dimensions that the file leaves open.
 )";
 
+#ifdef __clang__
+constexpr const char* kCompiler = "Clang " __clang_version__;
+#else
+constexpr const char* kCompiler = "GCC " __VERSION__;
+#endif
+
 /// A wrong command line, or a request that this version cannot serve; ends the program with
 /// status 2.
 class UsageError : public std::runtime_error {
@@ -387,7 +393,7 @@ int run(int argc, char** argv) {
   const auto command =
       options.positional.empty() ? kCommands.end() : kCommands.find(options.positional[0]);
   if (command == kCommands.end()) throw UsageError(std::string("expected a command\n") + kUsage);
-  ordered_json report = {{"command", command->first}, {"version", QPP_VERSION}};
+  ordered_json report = {{"command", command->first}, {"version", QPP_VERSION}, {"compiler", kCompiler}};
   command->second(options, report);
   print(report, options.has("--json"));
   return 0;
