@@ -22,6 +22,19 @@ Sum initial(const OutputStage& output, std::int64_t filter) {
   return output.correction == nullptr ? Sum{0} : static_cast<Sum>(output.correction[filter]);
 }
 
+template <typename Dst>
+void store_sum(const OutputStage& output, float sum, std::int64_t filter, Dst* dst) {
+  store(output, output_level(output, sum, filter), dst);
+}
+template <typename Dst>
+void store_sum(const OutputStage& output, std::int32_t sum, std::int64_t filter, Dst* dst) {
+  if (output.float_sums) {
+    store_float_sum(output, sum, filter, dst);
+  } else {
+    store(output, output_level(output, static_cast<float>(sum), filter), dst);
+  }
+}
+
 /// Weights are packed with nr = 16, kr = 1, so that the loop over a block's filters vectorizes.
 template <typename Dst, typename Src, typename Weight, typename Sum>
 void conv_ref(const ConvArgs& args) {
@@ -44,8 +57,7 @@ void conv_ref(const ConvArgs& args) {
     for (std::int64_t p = 0; p < args.pixel_count; ++p) {
       Dst* dst = static_cast<Dst*>(args.dst) + p * args.dst_stride;
       for (std::int64_t f = block; f < block + kFilters && f < args.filters; ++f) {
-        const float level = output_level(*args.output, static_cast<float>(sums[p][f - block]), f);
-        store(*args.output, level, dst + f);
+        store_sum(*args.output, sums[p][f - block], f, dst + f);
       }
     }
   }

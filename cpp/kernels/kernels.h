@@ -16,7 +16,8 @@
 // <op>[s<stride>]_<dst>_<src>[_<weights>][_<rows>x<columns>]_<engine>[_<feature>].
 //   types     f32, f16; qai8: int8 with scale and zero point; qsi8cx: symmetric int8, one scale per
 //   output channel tile      output pixels x output channels that one call holds in registers
-//   engine    ref, neon; feature: the extension beyond Armv8-A that the file is compiled for
+//   engine    ref, neon; feature: the extension beyond Armv8-A that the file is compiled for;
+//             dotprod includes fp16, which all CPUs with dot products have
 #pragma once
 
 #include <cstdint>

@@ -18,6 +18,12 @@ namespace qpp {
 ///   int8:   q = round_half_even(level) + zero_point
 ///   fp16:   value = half(level)
 ///
+/// Sums of int8 products have a shorter way where float_sums.h finds them small enough:
+///
+///   level = fma(the float whose bits are accumulator[f], multiplier[f], bias[f])
+///   int8:   q = min(max(the low 16 bits of level, lo), hi)
+///   fp16:   value = half(min(max(level, lo), hi))
+///
 /// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
 /// accumulator to real numbers; for int8 output, `multiplier` and `bias` also hold 1/output scale,
 /// and lo, hi are the activation's bounds in output steps, cut to [qmin - zero_point, qmax -
@@ -34,8 +40,9 @@ struct Range {
 struct OutputStage {
   const std::int32_t* correction =
       nullptr;  // [filters] int8 source: accumulators start here, -zero_point_in * sum of weights
-  const float* multiplier = nullptr;  // [filters]
+  const float* multiplier = nullptr;  // [filters]; null from fp16 to fp16 only: all are 1
   const float* bias = nullptr;        // [filters]
+  bool float_sums = false;  // the shorter way; no tanh; for int8, lo and hi hold the zero point
   Nonlinearity nonlinearity = Nonlinearity::clamp;
   float post_scale = 1;
   float lo = -INFINITY;
@@ -97,7 +104,8 @@ inline float output_level(const OutputStage& stage, float accumulator, float mul
 }
 
 inline float output_level(const OutputStage& stage, float accumulator, std::int64_t filter) {
-  return output_level(stage, accumulator, stage.multiplier[filter], stage.bias[filter]);
+  const float multiplier = stage.multiplier == nullptr ? 1.0F : stage.multiplier[filter];
+  return output_level(stage, accumulator, multiplier, stage.bias[filter]);
 }
 
 /// Widens `range` to hold `other`. NaN, once in, stays: comparisons with it are false.
@@ -115,6 +123,21 @@ inline void store(const OutputStage& stage, float level, half* dst) {
 
 inline void store(const OutputStage& stage, float level, std::int8_t* dst) {
   *dst = round_to_int8(level, stage.zero_point);
+}
+
+/// Stores the level of an accumulator of int8 products by the shorter way.
+inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
+                            std::int8_t* dst) {
+  const float level =
+      std::fma(std::bit_cast<float>(accumulator), stage.multiplier[filter], stage.bias[filter]);
+  const auto integer = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(level));
+  *dst = static_cast<std::int8_t>(clamp_level(integer, stage.lo, stage.hi));
+}
+inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
+                            half* dst) {
+  const float level =
+      std::fma(std::bit_cast<float>(accumulator), stage.multiplier[filter], stage.bias[filter]);
+  store(stage, clamp_level(level, stage.lo, stage.hi), dst);
 }
 
 }  // namespace qpp

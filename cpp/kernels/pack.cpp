@@ -47,6 +47,7 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
                      size_of(dtype));
   packed.scales.assign(static_cast<std::size_t>(padded_filters), 1.0F);
   packed.sums.assign(static_cast<std::size_t>(padded_filters), 0);
+  packed.magnitudes.assign(static_cast<std::size_t>(padded_filters), 0);
 
   for (std::int64_t f = 0; f < filters; ++f) {
     const float* filter = weights + f * channels * taps;
@@ -54,12 +55,14 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
     const bool quantized = dtype == DType::qsi8;
     const float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
     std::int32_t sum = 0;
+    std::int32_t magnitude = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap) {
       for (std::int64_t c = 0; c < channels; ++c) {
         float value = filter[c * taps + tap];
         if (quantized) {
           value = std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F);
           sum += static_cast<std::int32_t>(value);
+          magnitude += static_cast<std::int32_t>(std::abs(value));
         }
         const std::int64_t block = (f / nr * taps + tap) * (packed.channels / kr) + c / kr;
         write(packed.data.data(), (block * nr + f % nr) * kr + c % kr, dtype, value);
@@ -67,6 +70,7 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
     }
     packed.scales[static_cast<std::size_t>(f)] = scale;
     packed.sums[static_cast<std::size_t>(f)] = sum;
+    packed.magnitudes[static_cast<std::size_t>(f)] = magnitude;
   }
   return packed;
 }

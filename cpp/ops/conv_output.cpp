@@ -2,6 +2,9 @@
 #include "ops/conv_output.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include "kernels/float_sums.h"
 
 namespace qpp {
 namespace {
@@ -10,6 +13,32 @@ std::int64_t output_size(std::int64_t input, std::int64_t kernel, std::int64_t s
                          std::int64_t padding, std::int64_t dilation) {
   const std::int64_t reach = dilation * (kernel - 1) + 1;
   return input + 2 * padding < reach ? 0 : (input + 2 * padding - reach) / stride + 1;
+}
+
+/// Changes the arrays for the shorter way of output_stage.h. False, with arrays changed in part, if
+/// a filter does not allow it.
+bool change_to_float_sums(const PackedWeights& weights, const QParams& src,
+                          const ConvOutputArrays& arrays, bool quantized_dst,
+                          const OutputStage& stage) {
+  // Sources less their zero point lie between -below and above.
+  const std::int64_t below = src.zero_point + 128;
+  const std::int64_t above = 127 - src.zero_point;
+  for (std::size_t f = 0; f < weights.scales.size(); ++f) {
+    const std::int64_t positive = (weights.magnitudes[f] + weights.sums[f]) / 2;
+    const std::int64_t negative = (weights.magnitudes[f] - weights.sums[f]) / 2;
+    FloatSumFilter filter{.lowest = -positive * below - negative * above,
+                          .highest = positive * above + negative * below,
+                          .correction = arrays.correction[f],
+                          .multiplier = arrays.multiplier[f],
+                          .bias = arrays.bias[f]};
+    const bool fits = quantized_dst ? use_float_sums(filter, stage.zero_point, stage.lo, stage.hi)
+                                    : use_float_sums(filter);
+    if (!fits) return false;
+    arrays.correction[f] = filter.correction;
+    arrays.multiplier[f] = filter.multiplier;
+    arrays.bias[f] = filter.bias;
+  }
+  return true;
 }
 
 }  // namespace
@@ -45,13 +74,16 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
   const float steps_per_unit = quantized_dst ? dst.inverse_scale : 1.0F;
   const float before =
       tanh ? 1.0F : steps_per_unit;  // tanh needs real numbers; the output scale follows it
-  for (std::size_t f = 0; f < weights.scales.size(); ++f) {
-    if (arrays.correction != nullptr) {
-      arrays.correction[f] = quantized_src ? -src.zero_point * weights.sums[f] : 0;
+  const auto fill_arrays = [&] {
+    for (std::size_t f = 0; f < weights.scales.size(); ++f) {
+      if (arrays.correction != nullptr) {
+        arrays.correction[f] = quantized_src ? -src.zero_point * weights.sums[f] : 0;
+      }
+      arrays.multiplier[f] = weights.scales[f] * src.scale * before;
+      arrays.bias[f] = bias[f] * before;
     }
-    arrays.multiplier[f] = weights.scales[f] * src.scale * before;
-    arrays.bias[f] = bias[f] * before;
-  }
+  };
+  fill_arrays();
   OutputStage stage;
   stage.correction = arrays.correction;
   stage.multiplier = arrays.multiplier;
@@ -67,6 +99,16 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
     stage.hi = std::clamp(stage.hi, qmin, qmax);
     stage.zero_point = dst.zero_point;
   }
+  if (!quantized_src || arrays.correction == nullptr || tanh) return stage;
+
+  OutputStage shorter = stage;
+  shorter.float_sums = true;
+  if (quantized_dst) {
+    shorter.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
+    shorter.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
+  }
+  if (change_to_float_sums(weights, src, arrays, quantized_dst, shorter)) return shorter;
+  fill_arrays();
   return stage;
 }
 

@@ -34,6 +34,13 @@ const std::vector<Case> kCases = {
     {{1, 12, 18, 20}, 9, {7, 7}, {2, 2}, {3, 3}, {1, 1}},
     {{1, 3, 26, 64}, 64, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
     {{2, 1, 1, 5}, 3, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+    {{2, 6, 21, 18}, 18, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+    {{1, 5, 19, 36}, 8, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
+    {{2, 9, 11, 3}, 5, {3, 2}, {1, 1}, {2, 1}, {2, 1}},
+    {{1, 2, 40, 1}, 8, {1, 5}, {1, 1}, {0, 0}, {1, 1}},
+    {{1, 4, 8, 24}, 8, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+    {{2, 5, 16, 8}, 8, {3, 3}, {1, 1}, {2, 2}, {1, 1}},
+    {{1, 1, 6, 16}, 8, {3, 3}, {1, 1}, {2, 2}, {1, 1}},
 };
 
 Conv2dSpec make_spec(const Case& test, test::Random& random) {
@@ -103,7 +110,7 @@ QpTable table_with(float src_lo, float src_hi, float dst_lo, float dst_hi) {
 
 }  // namespace
 
-TEST_CASE("int8 to int8: exactly the integers of the formula, whatever the thread count") {
+TEST_CASE("int8 to int8: the integer nearest to the level, whatever the thread count") {
   const KernelSelection selection = KernelSelection::from_environment();
   for (const Case& test : kCases) {
     CAPTURE(to_string(test.input));
@@ -140,15 +147,17 @@ TEST_CASE("int8 to int8: exactly the integers of the formula, whatever the threa
             [&](std::int64_t at) {
               return std::nearbyint(spec.weights[static_cast<std::size_t>(at)] / scale);
             });
-        const float level = std::fma(static_cast<float>(sum), scale * src.scale * dst.inverse_scale,
+        const float multiplier = scale * src.scale * dst.inverse_scale;
+        const float level = std::fma(static_cast<float>(sum), multiplier,
                                      spec.bias[static_cast<std::size_t>(f)] * dst.inverse_scale);
         const float lo =
             std::max(static_cast<float>(dst.qmin - dst.zero_point), -0.75F * dst.inverse_scale);
         const float hi = static_cast<float>(dst.qmax - dst.zero_point);
-        const float expected =
-            std::nearbyint(std::clamp(level, lo, hi)) + static_cast<float>(dst.zero_point);
-        REQUIRE(static_cast<float>(result[static_cast<std::size_t>(pixel * output.stride() + f)]) ==
-                expected);
+        const auto got =
+            static_cast<float>(result[static_cast<std::size_t>(pixel * output.stride() + f)]);
+        // The shorter way of the output stage is off by half a step of the accumulators at most.
+        const float error = got - static_cast<float>(dst.zero_point) - std::clamp(level, lo, hi);
+        REQUIRE(std::abs(error) <= 0.5F + std::min(multiplier, 1.0F / 64) / 2 + 1e-4F);
       }
     }
   }

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -95,6 +96,12 @@ class Trial {
   [[nodiscard]] const std::string& failure() const { return failure_; }
   [[nodiscard]] const std::string& current() const { return case_; }
   [[nodiscard]] std::int64_t cases() const { return cases_; }
+  /// Counts cases in which something was the case, so that a check can tell whether it has met it.
+  void note(const std::string& what) { ++notes_[what]; }
+  [[nodiscard]] std::int64_t notes(const std::string& what) const {
+    const auto found = notes_.find(what);
+    return found == notes_.end() ? 0 : found->second;
+  }
 
   Random random;
 
@@ -104,6 +111,7 @@ class Trial {
   std::string case_;
   std::string failure_;
   std::int64_t cases_ = 0;
+  std::map<std::string, std::int64_t> notes_;
 };
 
 /// The same bits, or both NaN.

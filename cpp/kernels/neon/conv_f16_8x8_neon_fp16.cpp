@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/neon/block_output.h"
 #include "kernels/neon/conv_source.h"
-#include "kernels/neon/output_stage_neon.h"
 #include "kernels/variants.h"
 
 namespace qpp {
@@ -25,6 +25,15 @@ QPP_NEON_INLINE void accumulate(float16x8_t* sums, const float16x8_t (&pixels)[k
   for (int p = 0; p < kGroup; ++p) multiply_add<kLane>(sums[p], weights[kLane], pixels[p]);
 }
 
+/// The same with weights from memory.
+template <int kLane>
+QPP_NEON_INLINE void accumulate_row(float16x8_t* sums, const float16x8_t (&pixels)[kGroup],
+                                    const half* weights) {
+  const float16x8_t row = load(weights + kLane * kFilters);
+#pragma GCC unroll 4
+  for (int p = 0; p < kGroup; ++p) multiply_add<kLane>(sums[p], row, pixels[p]);
+}
+
 /// MOVI, which takes no slot of the vector pipes; the compiler would copy one zero to all
 /// registers.
 QPP_NEON_INLINE float16x8_t zero() {
@@ -33,8 +42,9 @@ QPP_NEON_INLINE float16x8_t zero() {
   return value;
 }
 
-/// Sums of many fp16 products that keep their precision, in three stages: chains of about kChain
-/// products in fp16, kChains of them added up in fp16, and these totals in fp32.
+/// Sums of many fp16 products that keep their precision, in four stages: chains of about kChain
+/// products in fp16; kChains of them added up in fp16; two such groups, of which the first is put
+/// aside; and these pairs in fp32.
 class SplitSums {
  public:
   static constexpr int kChain = 32;
@@ -43,7 +53,7 @@ class SplitSums {
   QPP_NEON_INLINE SplitSums() {
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) {
-      chain_[p] = sums_[p] = vdupq_n_f16(0);
+      chain_[p] = sums_[p] = first_[p] = vdupq_n_f16(0);
       wide_[p] = {vdupq_n_f32(0), vdupq_n_f32(0)};
     }
   }
@@ -55,7 +65,7 @@ class SplitSums {
     products_ += products;
     if (products_ < kChain) return;
     products_ = 0;
-    if (++chains_ > kChains) widen_sums();
+    if (++chains_ > kChains) end_group();
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) {
       sums_[p] = vaddq_f16(sums_[p], chain_[p]);
@@ -63,28 +73,51 @@ class SplitSums {
     }
   }
 
-  QPP_NEON_INLINE Float8 total(int p) const {
-    const Float8 last = widen(vaddq_f16(sums_[p], chain_[p]));
-    return widened_ ? add(wide_[p], last) : last;
+  /// Tells that all products have been added.
+  QPP_NEON_INLINE void finish() {
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) sums_[p] = vaddq_f16(sums_[p], chain_[p]);
+    if (!has_first_) return;
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) sums_[p] = vaddq_f16(sums_[p], first_[p]);
+  }
+
+  /// Whether the total is more than narrow_total().
+  [[nodiscard]] QPP_NEON_INLINE bool is_wide() const { return is_wide_; }
+  [[nodiscard]] QPP_NEON_INLINE float16x8_t narrow_total(int p) const { return sums_[p]; }
+  [[nodiscard]] QPP_NEON_INLINE Float8 total(int p) const {
+    const Float8 last = widen(sums_[p]);
+    return is_wide_ ? add(wide_[p], last) : last;
   }
 
  private:
-  QPP_NEON_INLINE void widen_sums() {
+  QPP_NEON_INLINE void end_group() {
+    chains_ = 1;
+    has_first_ = !has_first_;
+    if (has_first_) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPixels; ++p) {
+        first_[p] = sums_[p];
+        sums_[p] = zero();
+      }
+      return;
+    }
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) {
-      wide_[p] = add(wide_[p], widen(sums_[p]));
+      wide_[p] = add(wide_[p], widen(vaddq_f16(first_[p], sums_[p])));
       sums_[p] = zero();
     }
-    widened_ = true;
-    chains_ = 1;
+    is_wide_ = true;
   }
 
   float16x8_t chain_[kPixels];
   float16x8_t sums_[kPixels];
-  Float8 wide_[kPixels];  // in memory
+  float16x8_t first_[kPixels];  // in memory
+  Float8 wide_[kPixels];        // in memory
   int products_ = 0;
   int chains_ = 0;
-  bool widened_ = false;
+  bool has_first_ = false;
+  bool is_wide_ = false;
 };
 
 // dst[p, f] = output(sum over tap, c of src[p, tap][c] * weights[f][tap][c])
@@ -94,19 +127,22 @@ class SplitSums {
 // dst            int8 or fp16, (p, f) at p * dst_stride + f
 // preconditions  filters % 8 == 0; no over-read
 // registers      8 for the chains, 8 for the sums of chains, 8 for the weights of 8 channels, 4 for
-// 8
-//                channels of 4 pixels, which must be among v0 .. v15; the fp32 totals are in memory
+//                8 channels of 4 pixels, which must be among v0 .. v15; further sums are in memory
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
-//                A76. End of a chain: 8 FADD, 4 cycles; widening, every tenth time: 64 slots of the
-//                vector pipes, 32 cycles. Output of a block: 176 slots, 88 cycles
-// choices        modelled A76, 576 products: 2560 cycles a block, 90 % of peak. Relative rms error,
-//                normal weights, rectified normal sources: 8e-4 for 576 and 4608 products; one
-//                chain of all has 2.5e-3 and 7e-3, chains of 128 summed up in fp32 1.2e-3. FMLA by
-//                statement, because GCC 12 makes DUP and FMLA of vfmaq_laneq_f16: 50 % of peak
+//                A76. End of a chain: 8 FADD, 4 cycles; of every ninth: 8 stores, or 80 slots with
+//                widening. Output of a block from fp16 sums: 8 to 16 FADD for the last sums, 8 for
+//                the bias, 16 FMAX/FMIN, 8 stores: 24 cycles; the range 8 more
+// choices        modelled A76, 576 products: 2460 cycles a block, 94 % of peak. One chain of all
+//                would have a relative rms error of 2.5e-3 for 576 products and 7e-3 for 4608
+//                (normal weights, rectified normal sources). FMLA by statement, because GCC 12
+//                makes DUP and FMLA of vfmaq_laneq_f16: 50 % of peak
 template <typename Dst, template <typename, int> typename Source>
 QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   BlockOutput<Dst> output(args);
   const half* weights = static_cast<const half*>(args.weights);
+  const std::int64_t channels = Source<half, kPixels>(args).channels();
+  const std::int64_t rest = channels % 8;
+  const std::int64_t whole = channels - rest;
 
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
     SplitSums sums;
@@ -114,9 +150,7 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
       const half* src[kPixels];
 #pragma GCC unroll 8
       for (int p = 0; p < kPixels; ++p) src[p] = source.pixel(p);
-      const std::int64_t channels = source.channels();
-      std::int64_t c = 0;
-      for (; c + 8 <= channels; c += 8) {
+      for (std::int64_t c = 0; c != whole; c += 8) {
         float16x8_t rows[8];
 #pragma GCC unroll 8
         for (int k = 0; k < 8; ++k) rows[k] = load(weights + k * kFilters);
@@ -138,17 +172,37 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
         weights += 8 * kFilters;
         sums.added(8);
       }
-      for (; c < channels; ++c) {
-        const float16x8_t row = load(weights);
-#pragma GCC unroll 8
-        for (int p = 0; p < kPixels; ++p) {
-          multiply_add<0>(sums.chain()[p], row, load_broadcast(src[p] + c));
-        }
-        weights += kFilters;
-        sums.added(1);
+      if (rest == 0) continue;
+#pragma GCC unroll 2
+      for (int first = 0; first < kPixels; first += kGroup) {
+        float16x8_t pixels[kGroup];
+#pragma GCC unroll 4
+        for (int p = 0; p < kGroup; ++p) pixels[p] = load(src[first + p] + whole);
+        float16x8_t* chain = sums.chain() + first;
+        accumulate_row<0>(chain, pixels, weights);
+        if (rest > 1) accumulate_row<1>(chain, pixels, weights);
+        if (rest > 2) accumulate_row<2>(chain, pixels, weights);
+        if (rest > 3) accumulate_row<3>(chain, pixels, weights);
+        if (rest > 4) accumulate_row<4>(chain, pixels, weights);
+        if (rest > 5) accumulate_row<5>(chain, pixels, weights);
+        if (rest > 6) accumulate_row<6>(chain, pixels, weights);
+      }
+      weights += rest * kFilters;
+      sums.added(static_cast<int>(rest));
+    }
+    sums.finish();
+    if constexpr (std::is_same_v<Dst, half>) {
+      const OutputStage& stage = output.stage();
+      if (stage.multiplier == nullptr && stage.nonlinearity == Nonlinearity::clamp &&
+          !sums.is_wide()) {
+        const float16x8_t bias = narrow(load(stage.bias + filter));
+        output.store_halves(filter, [&sums, bias](int p) QPP_NEON_INLINE_LAMBDA {
+          return vaddq_f16(sums.narrow_total(p), bias);
+        });
+        continue;
       }
     }
-    output.store_block(filter, [&sums](int p) { return sums.total(p); });
+    output.store_block(filter, [&sums](int p) QPP_NEON_INLINE_LAMBDA { return sums.total(p); });
   }
   output.finish();
 }

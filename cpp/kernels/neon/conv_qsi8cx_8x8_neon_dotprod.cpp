@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
 
+#include "kernels/neon/block_output.h"
 #include "kernels/neon/conv_source.h"
-#include "kernels/neon/output_stage_neon.h"
 #include "kernels/variants.h"
 
 namespace qpp {
@@ -12,11 +12,16 @@ constexpr int kPixels = 8;
 constexpr int kFilters = 8;
 constexpr int kChannels = 4;  // that one lane of SDOT sums up
 
-/// Four channels of a pixel, in every lane.
+/// Four channels of a pixel in lane 0.
 QPP_NEON_INLINE int8x16_t load_four(const std::int8_t* src) {
   std::int32_t four = 0;
   std::memcpy(&four, src, sizeof(four));
-  return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  return vreinterpretq_s8_s32(vsetq_lane_s32(four, vdupq_n_s32(0), 0));
+}
+
+/// Eight channels of a pixel in lanes 0 and 1.
+QPP_NEON_INLINE int8x16_t load_eight(const std::int8_t* src) {
+  return vcombine_s8(vld1_s8(src), vdup_n_s8(0));
 }
 
 /// Four channels of all pixels times eight filters: 16 SDOTs.
@@ -43,11 +48,9 @@ QPP_NEON_INLINE void accumulate(int32x4_t (&sums)[kPixels][2], const int8x16_t (
 //                2 to 8 for weights; general: 8 sources, weights, channel; none is spilled in the
 //                loop
 // loop budget    16 channels: 16 loads, 64 SDOT (1024 MACs), bound by both vector pipes: 32 cycles
-// on
-//                A76. Output of a block: 120 slots of the vector pipes (16 SCVTF take two each, on
-//                V0 only; 16 FMLA, 32 FMAX/FMIN, 16 FADD, 12 UZP1, 4 ADD, 4 EXT, 8 stores): 60
-//                cycles
-// choices        modelled A76, 576 products: 1240 cycles a block, 93 % of peak. Sums and biases are
+//                on A76. Output of a block as int8, the shorter way: 52 slots of the vector pipes
+//                (16 FMLA, 8 UZP1, 8 SQXTN, which V1 alone takes, 8 SMAX/SMIN, 8 stores): 26 cycles
+// choices        modelled A76, 576 products: 1215 cycles a block, 95 % of peak. Sums and biases are
 //                loaded anew (forget), since 30 register moves in their place cost 15 cycles
 template <typename Dst, template <typename, int> typename Source>
 QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
@@ -69,8 +72,8 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
       const std::int8_t* src[kPixels];
 #pragma GCC unroll 8
       for (int p = 0; p < kPixels; ++p) src[p] = source.pixel(p);
-      const std::int64_t channels = source.channels();
       int8x16_t pixels[kPixels];
+      const std::int64_t channels = source.channels();
       std::int64_t c = 0;
       for (; c + 16 <= channels; c += 16) {
 #pragma GCC unroll 8
@@ -81,17 +84,33 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
         accumulate<3>(sums, pixels, weights + 3 * kStep);
         weights += 4 * kStep;
       }
-      for (; c < channels; c += 4) {
+      const std::int64_t rest = channels - c;
+      if (rest == 0) continue;
+      if (rest > 8) {
+#pragma GCC unroll 8
+        for (int p = 0; p < kPixels; ++p) pixels[p] = vld1q_s8(src[p] + c);
+      } else if (rest > 4) {
+#pragma GCC unroll 8
+        for (int p = 0; p < kPixels; ++p) pixels[p] = load_eight(src[p] + c);
+      } else {
 #pragma GCC unroll 8
         for (int p = 0; p < kPixels; ++p) pixels[p] = load_four(src[p] + c);
-        accumulate<0>(sums, pixels, weights);
-        weights += kStep;
       }
+      accumulate<0>(sums, pixels, weights);
+      if (rest > 4) accumulate<1>(sums, pixels, weights + kStep);
+      if (rest > 8) accumulate<2>(sums, pixels, weights + 2 * kStep);
+      weights += rest / kChannels * kStep;
     }
 
-    output.store_block(filter, [&sums](int p) {
-      return Float8{vcvtq_f32_s32(sums[p][0]), vcvtq_f32_s32(sums[p][1])};
-    });
+    if (output.stage().float_sums) {
+      output.store_float_sums(filter, [&sums](int p) {
+        return Float8{vreinterpretq_f32_s32(sums[p][0]), vreinterpretq_f32_s32(sums[p][1])};
+      });
+    } else {
+      output.store_block(filter, [&sums](int p) {
+        return Float8{vcvtq_f32_s32(sums[p][0]), vcvtq_f32_s32(sums[p][1])};
+      });
+    }
   }
   output.finish();
 }

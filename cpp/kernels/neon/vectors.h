@@ -11,6 +11,7 @@
 #include "base/half.h"
 
 #define QPP_NEON_INLINE [[gnu::always_inline]] inline
+#define QPP_NEON_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace qpp {
 

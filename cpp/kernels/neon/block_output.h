@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/conv.h"
+#include "kernels/neon/output_stage_neon.h"
+#include "kernels/neon/vectors.h"
+
+namespace qpp {
+
+/// Turns blocks of accumulators, 8 pixels x 8 filters, into stored values. One object serves one
+/// call of a kernel, which ends with finish(). Needs fp16 arithmetic.
+template <typename Dst>
+class BlockOutput {
+ public:
+  static constexpr int kPixels = 8;
+  static constexpr int kFilters = 8;
+  static constexpr bool kBytes = std::is_same_v<Dst, std::int8_t>;
+
+  QPP_NEON_INLINE explicit BlockOutput(const ConvArgs& args)
+      : stage_(*args.output),
+        dst_(static_cast<Dst*>(args.dst)),
+        dst_stride_(args.dst_stride),
+        pixel_count_(args.pixel_count),
+        byte_lo_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.lo) : 0),
+        byte_hi_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.hi) : 0) {}
+
+  [[nodiscard]] QPP_NEON_INLINE const OutputStage& stage() const { return stage_; }
+
+  /// Stores filters filter .. filter + 7 of the valid pixels; sums(p) gives the accumulators of
+  /// pixel p as Float8.
+  template <typename Sums>
+  QPP_NEON_INLINE void store_block(std::int64_t filter, const Sums& sums) {
+    Float8 levels[kPixels];
+    const Float8 one{vdupq_n_f32(1), vdupq_n_f32(1)};
+    const Float8 multiplier = stage_.multiplier == nullptr ? one : load(stage_.multiplier + filter);
+    const Float8 bias = load(stage_.bias + filter);
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) {
+      const Float8 sum = sums(p);
+      levels[p] = {vfmaq_f32(bias.low, sum.low, multiplier.low),
+                   vfmaq_f32(bias.high, sum.high, multiplier.high)};
+    }
+    // A loop over a copy in memory: this way is the rarer one, so that its code stays short.
+    const bool tanh = stage_.nonlinearity == Nonlinearity::tanh;
+    for (std::int64_t p = 0; p < pixel_count_; ++p) {
+      store_pixel(pixel(p, filter), clamp(tanh ? tanh_level(levels[p]) : levels[p]));
+    }
+  }
+
+  /// The same by the shorter way of output_stage.h; bits(p) gives the accumulators as Float8.
+  ///
+  /// The biases are loaded anew for each pixel (forget), since FMLA overwrites them.
+  template <typename Bits>
+  QPP_NEON_INLINE void store_float_sums(std::int64_t filter, const Bits& bits) {
+    const float* bias = stage_.bias + filter;
+    const Float8 multiplier = load(stage_.multiplier + filter);
+    const auto level = [&](int p) QPP_NEON_INLINE_LAMBDA {
+      const Float8 sum = bits(p);
+      forget(bias);
+      return Float8{vfmaq_f32(vld1q_f32(bias), sum.low, multiplier.low),
+                    vfmaq_f32(vld1q_f32(bias + 4), sum.high, multiplier.high)};
+    };
+    if constexpr (!kBytes) {
+      store_halves(filter, [&](int p) QPP_NEON_INLINE_LAMBDA { return narrow(level(p)); });
+    } else {
+      const int8x16_t lo = vld1q_dup_s8(&byte_lo_);
+      const int8x16_t hi = vld1q_dup_s8(&byte_hi_);
+      int8x16_t pairs[kPixels / 2];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPixels; p += 2) {
+        const int8x8_t even = vqmovn_s16(low_halves(level(p)));
+        const int8x16_t both = vqmovn_high_s16(even, low_halves(level(p + 1)));
+        pairs[p / 2] = vminq_s8(vmaxq_s8(both, lo), hi);
+      }
+      if (pixel_count_ == kPixels) {
+#pragma GCC unroll 4
+        for (int p = 0; p < kPixels; p += 2) {
+          vst1_s8(pixel(p, filter), vget_low_s8(pairs[p / 2]));
+          store_high(pixel(p + 1, filter), pairs[p / 2]);
+        }
+        return;
+      }
+      std::int8_t bytes[kPixels * kFilters];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPixels; p += 2) vst1q_s8(bytes + p * kFilters, pairs[p / 2]);
+      for (std::int64_t p = 0; p < pixel_count_; ++p) {
+        vst1_s8(pixel(p, filter), vld1_s8(bytes + p * kFilters));
+      }
+    }
+  }
+
+  /// For an fp16 destination: levels(p) gives the levels of pixel p, which are yet to be clamped.
+  /// Rounding is monotonic, so that it may come before.
+  template <typename Levels>
+  QPP_NEON_INLINE void store_halves(std::int64_t filter, const Levels& levels) {
+    const float16x8_t lo = vdupq_n_f16(static_cast<float16_t>(stage_.lo));
+    const float16x8_t hi = vdupq_n_f16(static_cast<float16_t>(stage_.hi));
+    float16x8_t values[kPixels];
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) values[p] = vminq_f16(vmaxq_f16(levels(p), lo), hi);
+    if (pixel_count_ < kPixels) {
+      half copy[kPixels * kFilters];
+#pragma GCC unroll 8
+      for (int p = 0; p < kPixels; ++p) store(copy + p * kFilters, values[p]);
+      for (std::int64_t p = 0; p < pixel_count_; ++p) {
+        store_pixel(pixel(p, filter), load(copy + p * kFilters));
+      }
+      return;
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kPixels; ++p) store(pixel(p, filter), values[p]);
+    if (stage_.range == nullptr) return;
+    float16x8_t lowest = values[0];
+    float16x8_t highest = values[0];
+#pragma GCC unroll 8
+    for (int p = 1; p < kPixels; ++p) {
+      lowest = vminq_f16(lowest, values[p]);
+      highest = vmaxq_f16(highest, values[p]);
+    }
+    widen_range(lowest, highest);
+  }
+
+  /// Writes back the range of what was stored, if it is wanted.
+  QPP_NEON_INLINE void finish() const {
+    if constexpr (std::is_same_v<Dst, half>) {
+      if (stage_.range == nullptr) return;
+      widen(*stage_.range, static_cast<float>(vminvq_f16(range_lo_)));
+      widen(*stage_.range, static_cast<float>(vmaxvq_f16(range_hi_)));
+    }
+  }
+
+ private:
+  [[nodiscard]] QPP_NEON_INLINE Dst* pixel(std::int64_t p, std::int64_t filter) const {
+    return dst_ + p * dst_stride_ + filter;
+  }
+
+  [[nodiscard]] QPP_NEON_INLINE Float8 tanh_level(const Float8& level) const {
+    const float32x4_t post_scale = vdupq_n_f32(stage_.post_scale);
+    return {vmulq_f32(tanh_shared(level.low), post_scale),
+            vmulq_f32(tanh_shared(level.high), post_scale)};
+  }
+
+  [[nodiscard]] QPP_NEON_INLINE Float8 clamp(const Float8& level) const {
+    const float32x4_t lo = vdupq_n_f32(stage_.lo);
+    const float32x4_t hi = vdupq_n_f32(stage_.hi);
+    return {clamp_level(level.low, lo, hi), clamp_level(level.high, lo, hi)};
+  }
+
+  QPP_NEON_INLINE void store_pixel(std::int8_t* dst, const Float8& level) const {
+    const int8x16_t low_bytes = round_to_low_bytes(level);
+    const int8x8_t zero_point = vdup_n_s8(static_cast<std::int8_t>(stage_.zero_point));
+    vst1_s8(dst, vadd_s8(vget_low_s8(vuzp1q_s8(low_bytes, low_bytes)), zero_point));
+  }
+
+  QPP_NEON_INLINE void store_pixel(half* dst, const Float8& level) {
+    store_pixel(dst, narrow(level));
+  }
+
+  QPP_NEON_INLINE void store_pixel(half* dst, float16x8_t level) {
+    store(dst, level);
+    if (stage_.range != nullptr) widen_range(level, level);
+  }
+
+  QPP_NEON_INLINE void widen_range(float16x8_t lowest, float16x8_t highest) {
+    range_lo_ = vminq_f16(range_lo_, lowest);
+    range_hi_ = vmaxq_f16(range_hi_, highest);
+  }
+
+  /// The low 16 bits of eight floats.
+  QPP_NEON_INLINE static int16x8_t low_halves(const Float8& value) {
+    return vuzp1q_s16(vreinterpretq_s16_f32(value.low), vreinterpretq_s16_f32(value.high));
+  }
+
+  /// ST1 of the high half: the compiler would move it to a low half first.
+  QPP_NEON_INLINE static void store_high(std::int8_t* dst, int8x16_t value) {
+    vst1q_lane_s64(reinterpret_cast<std::int64_t*>(dst), vreinterpretq_s64_s8(value), 1);
+  }
+
+  const OutputStage& stage_;
+  Dst* dst_;
+  std::int64_t dst_stride_;
+  std::int64_t pixel_count_;
+  std::int8_t byte_lo_;  // the bounds of the shorter way, for int8
+  std::int8_t byte_hi_;
+  float16x8_t range_lo_ = vdupq_n_f16(static_cast<float16_t>(INFINITY));
+  float16x8_t range_hi_ = vdupq_n_f16(static_cast<float16_t>(-INFINITY));
+};
+
+}  // namespace qpp
