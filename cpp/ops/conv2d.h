@@ -45,6 +45,10 @@ struct Conv2dTypes {
 /// and quantization fused.
 class Conv2d final : public Op {
  public:
+  /// What the kernels see as a tap: a pixel, the pixels under a row of the convolution's kernel, or
+  /// all pixels under it.
+  enum class Gathering : std::uint8_t { pixels, rows, patches };
+
   Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection);
 
   Shape prepare(std::span<const Shape> inputs, int threads) override;
@@ -57,8 +61,20 @@ class Conv2d final : public Op {
  private:
   struct Scratch;
   class Tiles;
+  /// The source as the kernels see it: the input, or the packed copy of it, in which a kernel row
+  /// is one tap and the border is part of the image.
+  struct View {
+    std::int64_t height = 0;
+    std::int64_t width = 0;
+    std::int64_t pixel_bytes = 0;
+    Size2d kernel;
+    Size2d padding;
+  };
 
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
+  [[nodiscard]] std::int64_t patch_pitch() const;
+  [[nodiscard]] std::int64_t patch_bytes() const;
+  void pack_row(const std::byte* src, const Scratch& scratch, std::int64_t row) const;
   void fill_border(const Scratch& scratch, const RunState& state) const;
 
   std::string name_;
@@ -73,6 +89,8 @@ class Conv2d final : public Op {
   AlignedVector<float> bias_;  // [filters, padded to nr]
   const ConvKernel* kernel_;
   const ConvKernel* interior_;  // the 3x3 stride 1 kernel, or null
+  Gathering gathering_;
+  View view_;
   Shape input_;
   Shape output_;
   int threads_ = 1;
