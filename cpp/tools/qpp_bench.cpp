@@ -26,7 +26,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kUsage =
     R"(usage: qpp_bench conv --dtype fp16|int8 --size HxWxC --filters F [--kernel 3] [--stride 1]
-                      [--algorithm auto|direct|winograd] [--out int8|fp16] --iters N [--threads 1]
+                      [--algorithm auto|direct|winograd] [--out int8|fp16] [--range] --iters N [--threads 1]
                       [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
        qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] --iters N [--threads 1] [--json]
@@ -55,7 +55,8 @@ class Options {
       const std::string argument = argv[i];
       if (!argument.starts_with("--")) {
         positional.push_back(argument);
-      } else if (argument == "--json" || argument == "--profile" || argument == "--help") {
+      } else if (argument == "--json" || argument == "--profile" || argument == "--range" ||
+                 argument == "--help") {
         values_[argument] = "";
       } else if (i + 1 < argc) {
         values_[argument] = argv[++i];
@@ -261,7 +262,7 @@ qpp::DType parse_dtype(const std::string& option, const std::string& name) {
 
 void bench_conv(const Options& options, ordered_json& report) {
   options.only({"--dtype", "--size", "--filters", "--kernel", "--stride", "--algorithm", "--out",
-                "--iters", "--threads", "--json"});
+                "--range", "--iters", "--threads", "--json"});
   const qpp::Algorithm algorithm = qpp::parse_algorithm(options.text("--algorithm", "auto"));
   const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
   const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
@@ -283,7 +284,10 @@ void bench_conv(const Options& options, ordered_json& report) {
   spec.bias.resize(static_cast<std::size_t>(spec.filters));
   for (float& bias : spec.bias) bias = random.next();
 
-  const qpp::Conv2dTypes types{.src = src, .dst = dst, .src_row = 0, .dst_row = 1};
+  const bool range = options.has("--range");
+  if (range && dst != qpp::DType::f16) throw UsageError("--range: only where --out is fp16");
+  const qpp::Conv2dTypes types{
+      .src = src, .dst = dst, .src_row = 0, .dst_row = 1, .range_row = range ? 1 : -1};
   const std::unique_ptr<qpp::Op> conv =
       qpp::make_conv2d(spec, types, algorithm, qpp::KernelSelection::from_environment());
   const qpp::Shape output = conv->prepare(std::span(&shape, 1), 1);
