@@ -397,7 +397,8 @@ int run(int argc, char** argv) {
   const auto command =
       options.positional.empty() ? kCommands.end() : kCommands.find(options.positional[0]);
   if (command == kCommands.end()) throw UsageError(std::string("expected a command\n") + kUsage);
-  ordered_json report = {{"command", command->first}, {"version", QPP_VERSION}, {"compiler", kCompiler}};
+  ordered_json report = {
+      {"command", command->first}, {"version", QPP_VERSION}, {"compiler", kCompiler}};
   command->second(options, report);
   print(report, options.has("--json"));
   return 0;
