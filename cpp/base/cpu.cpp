@@ -14,6 +14,9 @@ CpuFeatures detect_cpu_features() {
   return {.neon = (capabilities & HWCAP_ASIMD) != 0,
           .fp16 = (capabilities & HWCAP_ASIMDHP) != 0,
           .dotprod = (capabilities & HWCAP_ASIMDDP) != 0};
+#elif defined(__x86_64__)
+  return {.avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 &&
+                  __builtin_cpu_supports("f16c") != 0};
 #else
   return {};
 #endif

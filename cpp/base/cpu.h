@@ -3,19 +3,21 @@
 
 namespace qpp {
 
-/// Instruction-set extensions beyond Armv8-A that kernels may need.
+/// Instruction-set extensions beyond Armv8-A and x86-64 that kernels may need.
 struct CpuFeatures {
   bool neon = false;
   bool fp16 = false;     // FEAT_FP16: half-precision arithmetic
   bool dotprod = false;  // FEAT_DotProd: SDOT, UDOT
+  bool avx2 = false;     // AVX2 with FMA and F16C, as x86 has had them since 2013
 
   /// True when this CPU has everything that `needed` asks for.
   [[nodiscard]] bool covers(const CpuFeatures& needed) const {
-    return (neon || !needed.neon) && (fp16 || !needed.fp16) && (dotprod || !needed.dotprod);
+    return (neon || !needed.neon) && (fp16 || !needed.fp16) && (dotprod || !needed.dotprod) &&
+           (avx2 || !needed.avx2);
   }
 };
 
-/// What the running CPU offers, as the Linux kernel reports it.
+/// What the running CPU offers.
 CpuFeatures detect_cpu_features();
 
 }  // namespace qpp

@@ -13,6 +13,7 @@ void register_kernels(py::module_& module) {
     result["neon"] = cpu.neon;
     result["fp16"] = cpu.fp16;
     result["dotprod"] = cpu.dotprod;
+    result["avx2"] = cpu.avx2;
     return result;
   });
   module.def("kernels", [] {

@@ -8,16 +8,16 @@
 //                  know tensors or graphs, read or write one byte more than its box states.
 //
 // Each family has one header (args struct and function type), a readable reference (*_ref.cpp) that
-// is correct everywhere, and variants under neon/. variants.inc has one row per kernel: it declares
-// the function, offers it to select.h and puts it before checkkernels. Deleting neon/ and its rows
-// leaves a correct engine.
+// is correct everywhere, and variants under neon/ and x86/. variants.inc has one row per kernel: it
+// declares the function, offers it to select.h and puts it before checkkernels. Deleting neon/,
+// x86/ and their rows leaves a correct engine.
 //
 // A name tells what a kernel is:
 // <op>[s<stride>]_<dst>_<src>[_<weights>][_<rows>x<columns>]_<engine>[_<feature>].
 //   types     f32, f16; qai8: int8 with scale and zero point; qsi8cx: symmetric int8, one scale per
 //   output channel tile      output pixels x output channels that one call holds in registers
-//   engine    ref, neon; feature: the extension beyond Armv8-A that the file is compiled for;
-//             dotprod includes fp16, which all CPUs with dot products have
+//   engine    ref, neon, x86; feature: the extension beyond Armv8-A or x86-64 that the file is
+//             compiled for; dotprod includes fp16, which all CPUs with dot products have
 #pragma once
 
 #include <cstdint>

@@ -134,15 +134,15 @@ KernelSelection KernelSelection::from_environment() {
 
 KernelSelection::KernelSelection(const CpuFeatures& cpu, std::string_view forced)
     : cpu_(cpu), forced_(forced) {
-  if (forced.empty() || forced == "ref" || forced == "neon") return;
+  if (forced.empty() || forced == "ref" || forced == "neon" || forced == "x86") return;
   for (const KernelInfo& info : all_kernels()) {
     if (forced != info.name) continue;
     QPP_CHECK(cpu.covers(info.needs), UnsupportedError, "QPP_FORCE_KERNEL=", forced,
               ": this CPU cannot run that kernel");
     return;
   }
-  throw UnsupportedError(
-      concat("QPP_FORCE_KERNEL=", forced, ": expected \"ref\", \"neon\" or the name of a kernel"));
+  throw UnsupportedError(concat("QPP_FORCE_KERNEL=", forced,
+                                ": expected \"ref\", \"neon\", \"x86\" or the name of a kernel"));
 }
 
 bool KernelSelection::allows(const KernelInfo& info) const {

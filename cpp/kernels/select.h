@@ -19,9 +19,9 @@ struct Winograd4Kernels {
   const WinogradOutputKernel* output;
 };
 
-/// Which rows of variants.inc may be chosen on a CPU. QPP_FORCE_KERNEL narrows them: "ref" or
-/// "neon" keep one engine (the reference still serves where the other has nothing), a full name is
-/// chosen wherever its family and types fit.
+/// Which rows of variants.inc may be chosen on a CPU. QPP_FORCE_KERNEL narrows them: "ref",
+/// "neon" or "x86" keep one engine (the reference still serves where the others have nothing), a
+/// full name is chosen wherever its family and types fit.
 class KernelSelection {
  public:
   /// For the running CPU and the environment variable. Throws UnsupportedError for a name that does

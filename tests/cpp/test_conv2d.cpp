@@ -250,4 +250,21 @@ TEST_CASE("prepare() names the node and says what it expected") {
   CHECK_THROWS_AS(conv.prepare(std::span(&small, 1), 1), ShapeError);
 }
 
+TEST_CASE("whatever the CPU offers, \"ref\" selects the reference, and a name that kernel") {
+  const CpuFeatures cpu = detect_cpu_features();
+  for (const DType src : {DType::f16, DType::qai8}) {
+    for (const DType dst : {DType::f16, DType::qai8}) {
+      const ConvKernel& reference = KernelSelection(cpu, "ref").conv(dst, src);
+      CHECK(std::string_view(reference.info.name).ends_with("_ref"));
+      CHECK(&KernelSelection(cpu, reference.info.name).conv(dst, src) == &reference);
+      CHECK(&KernelSelection({}, "").conv(dst, src) == &reference);
+      CHECK(cpu.covers(KernelSelection(cpu, "").conv(dst, src).info.needs));
+    }
+  }
+  CHECK_THROWS_AS(KernelSelection(cpu, "no such kernel"), UnsupportedError);
+  for (const KernelInfo& info : all_kernels()) {
+    if (!cpu.covers(info.needs)) CHECK_THROWS_AS(KernelSelection(cpu, info.name), UnsupportedError);
+  }
+}
+
 }  // namespace qpp

@@ -527,13 +527,13 @@ class ConvBench {
                   .src_pixel_stride = kDepth,
                   .taps = 9,
                   .channels = kDepth,
-                  .pixel_count = kernel_.mr,
                   .filters = kDepth,
                   .weights = weights_.data.data(),
                   .dst_stride = kDepth,
                   .output = &output_};
     for (std::int64_t y = 0; y < kSize; ++y) {
       for (std::int64_t x = 0; x < kSize; x += kernel_.mr) {
+        args.pixel_count = std::min<std::int64_t>(kernel_.mr, kSize - x);
         args.src = source(y, x);
         args.dst = dst_.data() +
                    (y * kSize + x) * kDepth * static_cast<std::int64_t>(size_of(kernel_.dst));
@@ -541,7 +541,9 @@ class ConvBench {
           auto pixel = pixels.begin();
           for (std::int64_t ky = 0; ky < 3; ++ky) {
             for (std::int64_t kx = 0; kx < 3; ++kx) {
-              for (std::int64_t p = 0; p < kernel_.mr; ++p) *pixel++ = source(y + ky, x + p + kx);
+              for (std::int64_t p = 0; p < kernel_.mr; ++p) {
+                *pixel++ = source(y + ky, std::min<std::int64_t>(x + p, kSize - 1) + kx);
+              }
             }
           }
         }

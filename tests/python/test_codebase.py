@@ -21,13 +21,19 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ["base", "tensor", "kernels", "ops", "network"]  # each includes itself and those before
 TOPS = ["bindings", "tools"]  # each includes itself and all layers
 KERNELS_SEE = ("base/", "kernels/", "tensor/dtype.h", "tensor/qparams.h")
+ENGINES = ("kernels/neon/", "kernels/x86/")
+INTRINSICS = {
+    "arm_neon.h": "cpp/kernels/neon",
+    "arm_fp16.h": "cpp/kernels/neon",
+    "immintrin.h": "cpp/kernels/x86",
+}
 
 
 def check_includes(path: str, text: str) -> list[str]:
-    """Includes of a file under cpp/ go downwards, and NEON stays in its folder."""
+    """Includes of a file under cpp/ go downwards, and intrinsics stay in their folders."""
     layer = path.split("/")[1]
     allowed = [*LAYERS, layer] if layer in TOPS else LAYERS[: LAYERS.index(layer) + 1]
-    in_neon = path.startswith("cpp/kernels/neon/")
+    folder = path.rpartition("/")[0]
     problems = []
     for name in re.findall(r'^\s*#\s*include\s+[<"](.+)[>"]', text, re.MULTILINE):
         if name.split("/")[0] in LAYERS + TOPS:
@@ -36,10 +42,11 @@ def check_includes(path: str, text: str) -> list[str]:
                 down = name.startswith(KERNELS_SEE)
             if not down:
                 problems.append(f"{path}: {layer} may not include {name}")
-            if name.startswith("kernels/neon/") and not in_neon:
+            if name.startswith(ENGINES) and not f"cpp/{name}".startswith(f"{folder}/"):
                 problems.append(f"{path}: reach {name} through kernels/variants.inc")
-        if name.startswith(("arm_neon", "arm_fp16")) and not in_neon:
-            problems.append(f"{path}: {name} belongs under cpp/kernels/neon")
+        home = INTRINSICS.get(name, folder)
+        if folder != home:
+            problems.append(f"{path}: {name} belongs under {home}")
     return problems
 
 
@@ -51,6 +58,8 @@ def check_includes(path: str, text: str) -> list[str]:
         ("cpp/kernels/bad.cpp", '#include "tensor/tensor.h"'),
         ("cpp/kernels/bad.cpp", '#include "ops/conv2d.h"'),
         ("cpp/kernels/bad.cpp", "#include <arm_neon.h>"),
+        ("cpp/kernels/neon/bad.cpp", "#include <immintrin.h>"),
+        ("cpp/kernels/x86/bad.cpp", '#include "kernels/neon/vectors.h"'),
         ("cpp/kernels/bad.cpp", '#include "kernels/neon/helpers.h"'),
         ("cpp/ops/bad.cpp", '  #  include "network/session.h"'),
         ("cpp/network/bad.cpp", '#include "bindings/register.h"'),
@@ -160,13 +169,14 @@ KERNEL_NAME = re.compile(
     r"(?P<op>[a-z]+(\dx\d(s\d)?)?|winograd\d_[a-z]+)"
     r"_(?P<dst>f16|f32|qai8)_(?P<src>f16|f32|qai8)(_(?P<weights>f16|f32|qsi8cx))?"
     r"(_(?P<tile>\d+x\d+))?"
-    r"_(?P<isa>ref|neon|neon_fp16|neon_dotprod)"
+    r"_(?P<isa>ref|neon|neon_fp16|neon_dotprod|x86_avx2)"
 )
 NEEDS = {
     "ref": "QPP_ANY_CPU",
     "neon": "QPP_NEON",
     "neon_fp16": "QPP_FP16",
     "neon_dotprod": "QPP_DOTPROD",
+    "x86_avx2": "QPP_AVX2",
 }
 
 
@@ -238,10 +248,10 @@ def check_lists(cmake: str, sources: list[str]) -> list[str]:
     problems += [f"{path} is not listed" for path in sources if path not in listed]
     problems += [f"{path} is listed, but not there" for path in listed if path not in sources]
     problems += [f"{path} is listed twice" for path in set(listed) if listed.count(path) > 1]
-    for feature in ("fp16", "dotprod"):
-        block = re.search(rf"set\(QPP_NEON_{feature.upper()}_SOURCES(.*?)\n\)", cmake, re.DOTALL)
+    for isa in ("neon_fp16", "neon_dotprod", "x86_avx2"):
+        block = re.search(rf"set\(QPP_{isa.upper()}_SOURCES(.*?)\n\)", cmake, re.DOTALL)
         in_list = set(re.findall(r"cpp/\S+\.cpp", block[1])) if block else set()
-        by_name = {path for path in sources if path.endswith(f"_neon_{feature}.cpp")}
+        by_name = {path for path in sources if path.endswith(f"_{isa}.cpp")}
         problems += [f"{path}: list and name differ" for path in in_list ^ by_name]
     return problems
 

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "kernels/variants.h"
+
+// All helpers are inlined by force: a shared inline function that stayed a call could be linked in
+// this file's version, for AVX2, where the CPU has none.
+#define QPP_X86_INLINE [[gnu::always_inline]] inline
+
+namespace qpp {
+namespace {
+
+constexpr int kPixels = 6;
+constexpr int kFilters = 16;
+constexpr int kChunk = 64;  // channels that are widened at a time
+
+/// int8: products of two channels are summed exactly in 32 bits.
+struct Int8 {
+  using Source = std::int8_t;
+  using Wide = std::int16_t;
+  using Weight = std::int8_t;
+  using Sums = __m256i;  // of eight filters
+  static constexpr int kChannels = 2;
+
+  QPP_X86_INLINE static Sums initial(const std::int32_t* correction, std::int64_t filter) {
+    return load(correction + filter);
+  }
+  QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
+    _mm_store_si128(reinterpret_cast<__m128i*>(dst),
+                    _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(src))));
+  }
+  QPP_X86_INLINE static Sums load_weights(const Weight* weights) {
+    return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
+  }
+  QPP_X86_INLINE static Sums broadcast(const Wide* channels) {
+    std::int32_t two = 0;
+    std::memcpy(&two, channels, sizeof(two));
+    return _mm256_set1_epi32(two);
+  }
+  QPP_X86_INLINE static Sums accumulate(Sums sums, Sums pixel, Sums weights) {
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pixel, weights));
+  }
+  QPP_X86_INLINE static __m256 to_float(Sums sums) { return _mm256_cvtepi32_ps(sums); }
+
+ private:
+  QPP_X86_INLINE static __m256i load(const std::int32_t* src) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src));
+  }
+};
+
+/// fp16: everything is widened to float.
+struct Fp16 {
+  using Source = half;
+  using Wide = float;
+  using Weight = float;
+  using Sums = __m256;
+  static constexpr int kChannels = 1;
+
+  QPP_X86_INLINE static Sums initial(const std::int32_t* /*correction*/, std::int64_t /*filter*/) {
+    return _mm256_setzero_ps();
+  }
+  QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
+    _mm256_store_ps(dst, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src))));
+  }
+  QPP_X86_INLINE static Sums load_weights(const Weight* weights) { return _mm256_load_ps(weights); }
+  QPP_X86_INLINE static Sums broadcast(const Wide* channel) { return _mm256_set1_ps(*channel); }
+  QPP_X86_INLINE static Sums accumulate(Sums sums, Sums pixel, Sums weights) {
+    return _mm256_fmadd_ps(pixel, weights, sums);
+  }
+  QPP_X86_INLINE static __m256 to_float(Sums sums) { return sums; }
+};
+
+/// The twin of clamp_level() in output_stage.h.
+QPP_X86_INLINE __m256 clamp_vector(__m256 level, __m256 lo, __m256 hi) {
+  level = _mm256_blendv_ps(level, lo, _mm256_cmp_ps(level, lo, _CMP_LE_OQ));
+  return _mm256_min_ps(hi, level);  // keeps NaN, since that comes second
+}
+
+/// The twin of tanh_shared() in output_stage.h.
+QPP_X86_INLINE __m256 tanh_vector(__m256 x) {
+  const __m256 magic = _mm256_set1_ps(kRoundingMagic);
+  const __m256 one = _mm256_set1_ps(1);
+  const __m256 clamped = clamp_vector(x, _mm256_set1_ps(-kTanhLimit), _mm256_set1_ps(kTanhLimit));
+  const __m256 y = _mm256_add_ps(clamped, clamped);
+  const __m256 shifted = _mm256_fmadd_ps(y, _mm256_set1_ps(kLog2E), magic);
+  const __m256 n = _mm256_sub_ps(shifted, magic);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(kLn2High), y);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(kLn2Low), r);
+  __m256 p = _mm256_fmadd_ps(r, _mm256_set1_ps(1.0F / 720.0F), _mm256_set1_ps(1.0F / 120.0F));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F / 24.0F));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F / 6.0F));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5F));
+  p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r);
+  const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+  const __m256 power = _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_castps_si256(one)));
+  const __m256 e = _mm256_fmadd_ps(power, p, _mm256_sub_ps(power, one));
+  return _mm256_div_ps(e, _mm256_add_ps(e, _mm256_set1_ps(2)));
+}
+
+/// The twin of output_level() and store() in output_stage.h, for eight filters of a pixel.
+template <typename Dst>
+class VectorOutput {
+ public:
+  QPP_X86_INLINE explicit VectorOutput(const OutputStage& stage)
+      : stage_(stage),
+        lo_(_mm256_set1_ps(stage.lo)),
+        hi_(_mm256_set1_ps(stage.hi)),
+        range_lo_(_mm256_set1_ps(INFINITY)),
+        range_hi_(_mm256_set1_ps(-INFINITY)),
+        nan_(_mm256_setzero_ps()) {}
+
+  QPP_X86_INLINE void store(__m256 sums, std::int64_t filter, Dst* dst) {
+    __m256 level = _mm256_fmadd_ps(sums, _mm256_loadu_ps(stage_.multiplier + filter),
+                                   _mm256_loadu_ps(stage_.bias + filter));
+    if (stage_.nonlinearity == Nonlinearity::tanh) {
+      level = _mm256_mul_ps(tanh_vector(level), _mm256_set1_ps(stage_.post_scale));
+    }
+    store_level(clamp_vector(level, lo_, hi_), dst);
+  }
+
+  /// Writes back the range of what was stored, if it is wanted.
+  QPP_X86_INLINE void finish() const {
+    if (std::is_same_v<Dst, std::int8_t> || stage_.range == nullptr) return;
+    alignas(32) float lo[8];
+    alignas(32) float hi[8];
+    const bool has_nan = _mm256_movemask_ps(nan_) != 0;
+    _mm256_store_ps(lo, range_lo_);
+    _mm256_store_ps(hi, range_hi_);
+    Range& range = *stage_.range;
+    for (int i = 0; i < 8; ++i) {
+      // Rounding is monotonic: the rounded bounds of the levels are those of the stored values.
+      const float least = has_nan ? NAN : _cvtsh_ss(_cvtss_sh(lo[i], _MM_FROUND_TO_NEAREST_INT));
+      const float most = has_nan ? NAN : _cvtsh_ss(_cvtss_sh(hi[i], _MM_FROUND_TO_NEAREST_INT));
+      range.lo = range.lo <= least || range.lo != range.lo ? range.lo : least;
+      range.hi = range.hi >= most || range.hi != range.hi ? range.hi : most;
+    }
+  }
+
+ private:
+  QPP_X86_INLINE void store_level(__m256 level, std::int8_t* dst) const {
+    const __m256 rounded = _mm256_add_ps(level, _mm256_set1_ps(kRoundingMagic));
+    const __m256i values =
+        _mm256_add_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(stage_.zero_point));
+    const __m256i bytes = _mm256_and_si256(values, _mm256_set1_epi32(0xff));
+    const __m128i shorts =
+        _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), _mm_packus_epi16(shorts, shorts));
+  }
+
+  QPP_X86_INLINE void store_level(__m256 level, half* dst) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst),
+                     _mm256_cvtps_ph(level, _MM_FROUND_TO_NEAREST_INT));
+    range_lo_ = _mm256_min_ps(range_lo_, level);
+    range_hi_ = _mm256_max_ps(range_hi_, level);
+    nan_ = _mm256_or_ps(nan_, _mm256_cmp_ps(level, level, _CMP_UNORD_Q));
+  }
+
+  const OutputStage& stage_;
+  __m256 lo_;
+  __m256 hi_;
+  __m256 range_lo_;
+  __m256 range_hi_;
+  __m256 nan_;  // lanes with a set sign bit have met NaN
+};
+
+// dst[p, f] = output(correction[f] + sum over tap, c of src[p, tap][c] * weights[f][tap][c])
+//
+// src            int8 or fp16 NHWC, a pixel of `channels` elements per tap
+// weights        int8, (f, tap, c) at [f / 16][tap][c / 2][f % 16][c % 2]; float, at
+//                [f / 16][tap][c][f % 16]
+// dst            int8 or fp16, (p, f) at p * dst_stride + f
+// preconditions  filters % 8 == 0; pixels are read up to the next multiple of 8 channels
+// registers      12 for the sums (pixel p, filters 8h .. 8h + 7), 2 for weights, 1 for the pixel,
+//                1 for the products
+// method         Channels are widened (to int16 or float) to a small buffer, from where one load
+//                broadcasts them. int8: VPMADDWD multiplies two channels and adds the products,
+//                exactly, as 2 * 128 * 127 is far from overflow
+template <typename Dst, typename Type>
+QPP_X86_INLINE void conv_6x16(const ConvArgs& args) {
+  using Wide = Type::Wide;
+  VectorOutput<Dst> output(*args.output);
+  const auto* weights = static_cast<const Type::Weight*>(args.weights);
+  for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
+    typename Type::Sums sums[kPixels][2];
+#pragma GCC unroll 6
+    for (auto& pixel : sums) {
+      pixel[0] = Type::initial(args.output->correction, filter);
+      pixel[1] = Type::initial(args.output->correction, filter + 8);
+    }
+    for (std::int64_t tap = 0; tap < args.taps; ++tap) {
+      for (std::int64_t first = 0; first < args.channels; first += kChunk) {
+        const std::int64_t remaining = args.channels - first;
+        const std::int64_t count = remaining < kChunk ? remaining : kChunk;
+        alignas(32) Wide wide[kPixels][kChunk];
+        for (int p = 0; p < kPixels; ++p) {
+          const auto* src =
+              static_cast<const Type::Source*>(args.pixels[tap * kPixels + p]) + first;
+          for (std::int64_t c = 0; c < count; c += 8) Type::widen(src + c, wide[p] + c);
+        }
+        for (std::int64_t c = 0; c < count; c += Type::kChannels) {
+          const auto low = Type::load_weights(weights);
+          const auto high = Type::load_weights(weights + 8 * Type::kChannels);
+          weights += kFilters * Type::kChannels;
+#pragma GCC unroll 6
+          for (int p = 0; p < kPixels; ++p) {
+            const auto pixel = Type::broadcast(wide[p] + c);
+            sums[p][0] = Type::accumulate(sums[p][0], pixel, low);
+            sums[p][1] = Type::accumulate(sums[p][1], pixel, high);
+          }
+        }
+      }
+    }
+    Dst* dst = static_cast<Dst*>(args.dst) + filter;
+    const bool whole = filter + kFilters <= args.filters;
+#pragma GCC unroll 6
+    for (int p = 0; p < kPixels; ++p) {
+      if (p >= args.pixel_count) break;
+      output.store(Type::to_float(sums[p][0]), filter, dst + p * args.dst_stride);
+      if (whole) {
+        output.store(Type::to_float(sums[p][1]), filter + 8, dst + p * args.dst_stride + 8);
+      }
+    }
+  }
+  output.finish();
+}
+
+}  // namespace
+
+void conv_qai8_qai8_qsi8cx_6x16_x86_avx2(const ConvArgs& args) {
+  conv_6x16<std::int8_t, Int8>(args);
+}
+void conv_f16_qai8_qsi8cx_6x16_x86_avx2(const ConvArgs& args) { conv_6x16<half, Int8>(args); }
+void conv_f16_f16_f32_6x16_x86_avx2(const ConvArgs& args) { conv_6x16<half, Fp16>(args); }
+void conv_qai8_f16_f32_6x16_x86_avx2(const ConvArgs& args) { conv_6x16<std::int8_t, Fp16>(args); }
+
+}  // namespace qpp
