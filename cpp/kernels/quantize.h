@@ -7,8 +7,9 @@
 
 namespace qpp {
 
-/// dst[i] = round_half_even(clamp(src[i] * inverse_scale, lo, hi)) + zero_point; NaN gives
-/// zero_point.
+/// dst[i] = round_half_even(clamp(src[i] * inverse_scale, lo, hi)) + zero_point; NaN gives hi +
+/// zero_point. The product is rounded to float, which is exact where inverse_scale has no more
+/// significant bits than a half, as choose_qparams() makes it: kernels may be faster then.
 struct QuantizeArgs {
   const half* src = nullptr;
   std::int8_t* dst = nullptr;

@@ -5,7 +5,9 @@ namespace qpp {
 
 void quantize_qai8_f16_ref(const QuantizeArgs& args) {
   for (std::int64_t i = 0; i < args.count; ++i) {
-    const float level = clamp_level(to_float(args.src[i]) * args.inverse_scale, args.lo, args.hi);
+    float level = to_float(args.src[i]) * args.inverse_scale;
+    level = level < args.lo ? args.lo : level;
+    level = level < args.hi ? level : args.hi;  // NaN becomes hi
     args.dst[i] = round_to_int8(level, args.zero_point);
   }
 }

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _Float = TypeVar("_Float", np.float32, np.float64)
 
-# The step of a value that is zero everywhere.
-_SMALLEST_SCALE = np.float32(2**-40)
+# Of the step of a value that is zero everywhere.
+_LARGEST_INVERSE = np.float32(2**40)
 
 
 def run(graph: Graph, *inputs: Array) -> list[Array]:
@@ -50,6 +50,7 @@ class QParams(NamedTuple):
     """Affine quantization of a value: x = scale * (q - zero_point), q an integer of `bits` bits."""
 
     scale: np.float32
+    inverse_scale: np.float32
     zero_point: int
     bits: int
 
@@ -57,18 +58,21 @@ class QParams(NamedTuple):
     def from_bounds(cls, lo: float, hi: float, bits: int) -> QParams:
         """The parameters for clipping bounds, widened to hold zero so that zero padding is exact.
 
-        The step is (hi - lo) / (2^bits - 1); zero_point places lo at the lowest integer.
+        The step is (hi - lo) / (2^bits - 1), enlarged until its inverse has no more significant
+        bits than a half; zero_point places lo at the lowest integer.
         """
         low, high = np.float32(min(lo, 0.0)), np.float32(max(hi, 0.0))
-        scale = max((high - low) / np.float32(2**bits - 1), _SMALLEST_SCALE)
+        with np.errstate(divide="ignore"):
+            inverse = min(np.float32(2**bits - 1) / (high - low), _LARGEST_INVERSE)
+        inverse = (inverse.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
         qmin = -(2 ** (bits - 1))
-        zero_point = int(np.clip(np.rint(np.float32(qmin) - low / scale), qmin, -qmin - 1))
-        return cls(scale, zero_point, bits)
+        zero_point = int(np.clip(np.rint(np.float32(qmin) - low * inverse), qmin, -qmin - 1))
+        return cls(np.float32(1) / inverse, inverse, zero_point, bits)
 
     def quantize(self, x: Array) -> npt.NDArray[np.int8]:
         """Nearest integers, halves to even, clipped to the range of `bits`."""
         qmin = -(2 ** (self.bits - 1))
-        q = np.rint(x / self.scale) + np.float32(self.zero_point)
+        q = np.rint(x * self.inverse_scale) + np.float32(self.zero_point)
         return np.asarray(np.clip(q, qmin, -qmin - 1), np.int8)
 
     def dequantize(self, q: npt.NDArray[np.int8]) -> Array:

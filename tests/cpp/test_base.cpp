@@ -71,6 +71,12 @@ TEST_CASE("qparams cover their bounds and give zero an exact level") {
       CHECK(row.zero_point >= row.qmin);
       CHECK(row.zero_point <= row.qmax);
       CHECK(row.qmax - row.qmin == (1 << bits) - 1);
+      // Its inverse is a half but for the exponent, at the price of a thousandth.
+      CHECK(std::fmod(std::ldexp(row.inverse_scale, 10 - std::ilogb(row.inverse_scale)), 1.0F) ==
+            0);
+      const float least = (row.hi - row.lo) / static_cast<float>((1 << bits) - 1);
+      CHECK(row.scale >= least * 0.999999F);
+      CHECK(row.scale <= least * 1.001F);
       // Both ends are within half a step of the ends of the grid.
       CHECK(static_cast<float>(row.qmin - row.zero_point) * row.scale <=
             row.lo + 0.501F * row.scale);

@@ -20,14 +20,31 @@ struct Levels {
 };
 
 const std::vector<Levels> kLevels = {
-    {0.0117F, 3, -128, 127},  {1.0F, 0, -128, 127},     {0x1p-20F, -128, -128, 127},
-    {333.3F, 127, -128, 127}, {0.25F, -128, -128, 127}, {0.5F, -2, -8, 7},
-    {65504.0F, 1, -2, 1},     {1e-30F, -5, -128, 127},  {1e30F, 5, -128, 127},
+    {0.0117F, 3, -128, 127},
+    {1.0F, 0, -128, 127},
+    {0x1p-20F, -128, -128, 127},
+    {333.3F, 127, -128, 127},
+    {0.25F, -128, -128, 127},
+    {0.5F, -2, -8, 7},
+    {65504.0F, 1, -2, 1},
+    {1e-30F, -5, -128, 127},
+    {1e30F, 5, -128, 127},
+    // Those whose inverse is a half, down to the least and up to the greatest one
+    {1 / 1027.0F, -128, -128, 127},
+    {1 / 0x1.ffcp-1F, 127, -128, 127},
+    {1 / 0x1.554p5F, 7, -128, 127},
+    {1 / 0x1.ff8p-9F, 0, -128, 127},
+    {1 / 0x1.004p-10F, 0, -2, 1},
+    {1 / 65504.0F, -3, -8, 7},
+    {0x1p14F, 0, -2, 1},
+    {0x1p24F, 0, -2, 1},
+    {0x1p9F, 0, -128, 127},
+    {0x1p8F, 0, -128, 127},
 };
 
 std::int8_t expected_level(half value, const Levels& levels) {
   const float level = to_float(value) * (1 / levels.scale);
-  if (std::isnan(level)) return static_cast<std::int8_t>(levels.zero_point);
+  if (std::isnan(level)) return static_cast<std::int8_t>(levels.qmax);
   const float clamped =
       std::fmin(std::fmax(level, static_cast<float>(levels.qmin - levels.zero_point)),
                 static_cast<float>(levels.qmax - levels.zero_point));
@@ -107,7 +124,7 @@ Bench bench_quantize(const QuantizeKernel& kernel) {
             kernel.function({.src = src->data(),
                              .dst = dst->data(),
                              .count = kBenchElements,
-                             .inverse_scale = 100,
+                             .inverse_scale = 127,
                              .lo = -128,
                              .hi = 127,
                              .zero_point = 0});

@@ -90,6 +90,10 @@ def test_quantization_covers_the_bounds_and_zero_exactly(lo: float, hi: float, b
     assert q.min() in (-(2 ** (bits - 1)), 1 - 2 ** (bits - 1))
     assert q.max() in (2 ** (bits - 1) - 2, 2 ** (bits - 1) - 1)
     assert np.abs(params.dequantize(q) - x).max() <= params.scale * 1.001
+    # The inverse of the step has the precision of fp16, at the price of a thousandth.
+    assert np.float16(params.inverse_scale) == params.inverse_scale
+    step = np.float32(max(hi, 0) - min(lo, 0)) / (2**bits - 1)
+    assert step * 0.999999 <= params.scale <= step * 1.001
     zero = np.zeros(1, np.float32)
     assert params.dequantize(params.quantize(zero)) == 0
     np.testing.assert_array_equal(params.quantize(params.dequantize(q)), q)
@@ -102,7 +106,7 @@ def test_values_beyond_the_bounds_saturate() -> None:
 
 
 def test_halves_round_to_even() -> None:
-    params = QParams(np.float32(1), 0, 8)
+    params = QParams(np.float32(1), np.float32(1), 0, 8)
     halves = np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32)
     assert params.quantize(halves).tolist() == [0, 2, 2, 0, -2]
 
