@@ -103,16 +103,21 @@ std::size_t MeasureFeatures::scratch_bytes() const { return QuantileScan::scratc
 
 void MeasureFeatures::run(const RunArgs& args, RunState& state) const {
   const TensorView& view = args.inputs[0];
-  const Range range = measure(*minmax_, view);
-  check_finite(range, spec_.value);
-  float* features = state.features.data() + spec_.position * kFeatures;
-  std::array<std::int64_t, kFeatureQuantiles> ranks{};
+  float mean = 0;
+  mean_->function({.src = source(view), .mean = &mean});
+  // A mean of halves is finite unless an element is not.
+  if (!std::isfinite(mean)) check_finite(measure(*minmax_, view), spec_.value);
+  std::array<std::int64_t, kFeatureQuantiles + 1> ranks{};
   const std::int64_t count = shape_.pixels() * shape_.channels;
   std::transform(spec_.alphas.begin(), spec_.alphas.end(), ranks.begin(),
                  [count](double alpha) { return quantile_rank(alpha, count); });
-  quantile_.run(view, ranks, features, args.scratch);
-  mean_->function({.src = source(view), .mean = features + kFeatureQuantiles});
-  features[kFeatureQuantiles + 1] = range.hi;
+  ranks.back() = count - 1;  // the max comes along at little cost
+  std::array<float, kFeatureQuantiles + 1> values{};
+  quantile_.run(view, ranks, values.data(), args.scratch);
+  float* features = state.features.data() + spec_.position * kFeatures;
+  std::copy_n(values.begin(), kFeatureQuantiles, features);
+  features[kFeatureQuantiles] = mean;
+  features[kFeatureQuantiles + 1] = values.back();
 }
 
 PredictQParams::PredictQParams(int position, std::vector<Row> rows, int bits)

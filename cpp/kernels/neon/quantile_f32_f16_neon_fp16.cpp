@@ -11,22 +11,26 @@
 namespace qpp {
 namespace {
 
-constexpr std::int64_t kBlock = 64;
-constexpr std::int64_t kSample = 1024;
+constexpr std::int64_t kGroup = 8;             // elements that are kept or left out together
+constexpr std::int64_t kBlock = 64 * kGroup;   // elements that are looked at together
+constexpr std::int64_t kSmallest = 4096;       // elements that are worth a sample
+constexpr std::int64_t kLargestSample = 1024;  // groups
 constexpr half kInfinity{0x7c00};
 
-/// The half at a position in the order of values: 0x03ff is -infinity, 0xfc00 is infinity.
+// The halves in the order of their values, the least first: here are infinities and zero.
+constexpr std::uint32_t kFirstOrder = 0x03ff;
+constexpr std::uint32_t kLastOrder = 0xfc00;
+
+std::uint32_t to_order(half value) {
+  return static_cast<std::uint16_t>((value.bits & 0x8000U) != 0 ? ~value.bits
+                                                                : value.bits | 0x8000U);
+}
+
 half from_order(std::uint32_t order) {
   return half{static_cast<std::uint16_t>((order & 0x8000U) != 0 ? order & 0x7fffU : ~order)};
 }
 
-/// Adds the number of set lanes of eight masks to four totals.
-QPP_NEON_INLINE uint32x4_t add_set_lanes(uint32x4_t totals, const uint16x8_t (&masks)[8]) {
-  uint16x8_t sum = masks[0];
-#pragma GCC unroll 7
-  for (int i = 1; i < 8; ++i) sum = vaddq_u16(sum, masks[i]);
-  return vpadalq_u16(totals, vreinterpretq_u16_s16(vnegq_s16(vreinterpretq_s16_u16(sum))));
-}
+half negate(half value) { return half{static_cast<std::uint16_t>(value.bits ^ 0x8000U)}; }
 
 /// One bit per lane of eight masks.
 QPP_NEON_INLINE std::uint64_t to_bits(const uint16x8_t (&masks)[8]) {
@@ -42,8 +46,95 @@ QPP_NEON_INLINE std::uint64_t to_bits(const uint16x8_t (&masks)[8]) {
   return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(sums, sums)), 0);
 }
 
-/// Calls visit(block) for all elements, 64 at a time. Elements that do not lie together are copied;
-/// `fill` completes the last block.
+/// Lane g is the greatest element of vectors[g].
+QPP_NEON_INLINE float16x8_t greatest_of_each(const float16x8_t (&vectors)[8]) {
+  const float16x8_t first = vpmaxq_f16(vpmaxq_f16(vectors[0], vectors[1]),  //
+                                       vpmaxq_f16(vectors[2], vectors[3]));
+  const float16x8_t last = vpmaxq_f16(vpmaxq_f16(vectors[4], vectors[5]),  //
+                                      vpmaxq_f16(vectors[6], vectors[7]));
+  return vpmaxq_f16(first, last);
+}
+
+/// Lane g is the least element of vectors[g].
+QPP_NEON_INLINE float16x8_t least_of_each(const float16x8_t (&vectors)[8]) {
+  const float16x8_t first = vpminq_f16(vpminq_f16(vectors[0], vectors[1]),  //
+                                       vpminq_f16(vectors[2], vectors[3]));
+  const float16x8_t last = vpminq_f16(vpminq_f16(vectors[4], vectors[5]),  //
+                                      vpminq_f16(vectors[6], vectors[7]));
+  return vpminq_f16(first, last);
+}
+
+/// How many of values[0 .. padded) `test` gives a mask for; `padded` is a multiple of 64.
+template <typename Test>
+QPP_NEON_INLINE std::int64_t count_if(const half* values, std::int64_t padded, const Test& test) {
+  constexpr std::int64_t kPart = std::int64_t{1} << 17;  // that 16 bits of four counters can count
+  std::int64_t total = 0;
+  for (std::int64_t first = 0; first < padded; first += kPart) {
+    const std::int64_t end = std::min(first + kPart, padded);
+    uint16x8_t counts[4] = {vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0)};
+    for (std::int64_t i = first; i < end; i += 64) {
+#pragma GCC unroll 8
+      for (int k = 0; k < 8; ++k) {
+        counts[k % 4] = vsubq_u16(counts[k % 4], test(load(values + i + 8 * k)));
+      }
+    }
+#pragma GCC unroll 4
+    for (const uint16x8_t count : counts) total += vaddlvq_u16(count);
+  }
+  return total;
+}
+
+std::int64_t count_not_above(const half* values, std::int64_t padded, half bound) {
+  const float16x8_t limit = load_broadcast(&bound);
+  return count_if(values, padded, [&](float16x8_t value) { return vcleq_f16(value, limit); });
+}
+
+/// Completes the last 64 values; returns the count rounded up to that.
+std::int64_t pad(half* values, std::int64_t count) {
+  const std::int64_t padded = round_up<std::int64_t>(count, 64);
+  std::fill_n(values + count, padded - count, kInfinity);
+  return padded;
+}
+
+/// Where to look for the element of a rank: its order is first .. last, or taken for one of these;
+/// the guess and the orders per rank around it only save passes.
+struct Bracket {
+  std::uint32_t first = kFirstOrder;
+  std::uint32_t last = kLastOrder;
+  std::uint32_t guess = 0;
+  double orders_per_rank = 0;
+};
+
+/// The element of rank `rank` among padded values, by passes that count what is not above a bound:
+/// a few go where the guess points, the others halve the bracket.
+half select(const half* values, std::int64_t padded, std::int64_t rank, const Bracket& bracket) {
+  constexpr int kGuided = 6;
+  std::int64_t first = bracket.first;
+  std::int64_t last = bracket.last;
+  double next = bracket.guess;
+  for (int pass = bracket.guess == 0 ? kGuided : 0; first < last; ++pass) {
+    const std::int64_t middle =
+        pass < kGuided ? static_cast<std::int64_t>(std::clamp(next, static_cast<double>(first),
+                                                              static_cast<double>(last - 1)))
+                       : (first + last) / 2;
+    const std::int64_t count =
+        count_not_above(values, padded, from_order(static_cast<std::uint32_t>(middle)));
+    const auto middle_order = static_cast<double>(middle);
+    if (count > rank) {
+      last = middle;
+      next = middle_order - 1 -
+             std::floor(static_cast<double>(count - 1 - rank) * bracket.orders_per_rank);
+    } else {
+      first = middle + 1;
+      next = middle_order + 1 +
+             std::floor(static_cast<double>(rank - count) * bracket.orders_per_rank);
+    }
+  }
+  return from_order(static_cast<std::uint32_t>(first));
+}
+
+/// Calls visit(block) for all elements, a block at a time. Elements that do not lie together are
+/// copied; `fill` completes the last block.
 template <typename Visit>
 QPP_NEON_INLINE void for_each_block(const StatisticsSource& src, half fill, const Visit& visit) {
   half staging[kBlock];
@@ -75,113 +166,159 @@ QPP_NEON_INLINE void for_each_block(const StatisticsSource& src, half fill, cons
   visit(staging);
 }
 
-/// The element of rank `rank` among values[0 .. count), found by bisection over all halves: sixteen
-/// passes without an unpredictable branch. Up to 63 values more are overwritten.
-half select(half* values, std::int64_t count, std::int64_t rank) {
-  const std::int64_t padded = round_up(count, kBlock);
-  std::fill_n(values + count, padded - count, kInfinity);
-  std::uint32_t first = 0x03ff;  // the orders between which the element lies
-  std::uint32_t last = 0xfc00;
-  while (first < last) {
-    const std::uint32_t middle = (first + last) / 2;
-    const half bound = from_order(middle);
-    uint32x4_t totals = vdupq_n_u32(0);
-    for (std::int64_t i = 0; i < padded; i += kBlock) {
-      uint16x8_t masks[8];
+/// The eight elements from number `first` on.
+QPP_NEON_INLINE float16x8_t load_group(const StatisticsSource& src, std::int64_t first) {
+  if (src.channels == src.stride) return load(src.data + first);
+  half group[kGroup];
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    const std::int64_t pixel = (first + i) / src.channels;
+    group[i] = src.data[pixel * src.stride + (first + i) - pixel * src.channels];
+  }
+  return load(group);
+}
+
+/// The greatest and the least elements, the latter negated, of groups that are spread evenly.
+struct Sample {
+  half ends[2][kLargestSample];
+  std::int64_t groups = 0;  // a multiple of 64
+
+  void take(const StatisticsSource& src) {
+    const std::int64_t all = src.pixels * src.channels / kGroup;
+    groups = std::clamp<std::int64_t>(all / 24 / 64 * 64, 64, kLargestSample);
+    std::int64_t step = all / groups;
+    while (std::gcd(step * kGroup, src.channels) > std::gcd(kGroup, src.channels)) {
+      --step;  // or some channels would never be met
+    }
+    for (std::int64_t i = 0; i < groups; i += 8) {
+      float16x8_t vectors[8];
 #pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k)
-        masks[k] = vcleq_f16(load(values + i + 8 * k), load_broadcast(&bound));
-      totals = add_set_lanes(totals, masks);
-    }
-    if (static_cast<std::int64_t>(vaddvq_u32(totals)) > rank) {
-      last = middle;
-    } else {
-      first = middle + 1;
+      for (int k = 0; k < 8; ++k) vectors[k] = load_group(src, (i + k) * step * kGroup);
+      store(ends[0] + i, greatest_of_each(vectors));
+      store(ends[1] + i, vnegq_f16(least_of_each(vectors)));
     }
   }
-  return from_order(first);
-}
-
-/// kSample elements, evenly spread over pixels and channels.
-void take_sample(const StatisticsSource& src, half* sample) {
-  std::int64_t step = src.pixels * src.channels / kSample;
-  while (std::gcd(step, src.channels) != 1) --step;  // or some channels would never be met
-  std::int64_t p = 0;
-  std::int64_t c = 0;
-  for (std::int64_t i = 0; i < kSample; ++i) {
-    sample[i] = src.data[p * src.stride + c];
-    p += step / src.channels;
-    c += step % src.channels;
-    if (c >= src.channels) {
-      c -= src.channels;
-      ++p;
-    }
-  }
-}
-
-/// How many of the sample's outermost elements to leave outside, so that the `outer` outermost of
-/// all elements are almost surely there too: their expected number and four standard deviations
-/// more.
-std::int64_t sample_cut(std::int64_t outer, std::int64_t count) {
-  const double expected = static_cast<double>(kSample * outer) / static_cast<double>(count);
-  return static_cast<std::int64_t>(expected + 4 * std::sqrt(expected)) + 4;
-}
-
-/// A part of the elements: those beyond a limit, copied together.
-struct Tail {
-  half* values;
-  half limit{};
-  std::int64_t count = 0;
 };
 
-/// Collects the elements below low.limit, stored downwards, and those above high.limit. A side that
-/// is not wanted costs nothing.
-template <bool kLow, bool kHigh>
-void collect_tails(const StatisticsSource& src, Tail& low, Tail& high) {
-  const float16x8_t low_limit = load_broadcast(&low.limit);
+/// One end of the elements, seen so that the outermost element is the greatest: at the low end, all
+/// are negated.
+struct Tail {
+  const half* sample = nullptr;  // the greatest elements of groups
+  std::int64_t sample_groups = 0;
+  std::int64_t elements = 0;  // of the whole source
+  std::int64_t outer = 0;     // the outermost elements that are wanted; 0: this end is not
+  half limit{};               // they are almost surely not less than this
+  half greatest{};            // of the sample
+  half* values = nullptr;     // all groups with an element beyond the limit
+  std::int64_t count = 0;
+
+  /// How many groups of the sample should hold one of the `outermost` elements.
+  [[nodiscard]] double expected_groups(std::int64_t outermost) const {
+    const double share = static_cast<double>(outermost) / static_cast<double>(elements);
+    return static_cast<double>(sample_groups) * (1 - std::pow(1 - share, kGroup));
+  }
+
+  /// Chooses the limit: three standard deviations beyond what is to be expected. False when it
+  /// would let pass too much.
+  bool choose_limit() {
+    if (outer == 0) return true;
+    const std::int64_t cut = limit_cut();
+    if (cut > sample_groups / 3) return false;
+    float16x8_t most = load(sample);
+    for (std::int64_t i = 8; i < sample_groups; i += 8) most = vmaxq_f16(most, load(sample + i));
+    greatest = to_half(static_cast<float>(vmaxvq_f16(most)));
+    limit = select(sample, sample_groups, sample_groups - 1 - cut,
+                   {.first = kFirstOrder, .last = to_order(greatest)});
+    return true;
+  }
+
+  /// Around the `outermost`-th element.
+  [[nodiscard]] Bracket bracket(std::int64_t outermost) const {
+    Bracket result{.first = to_order(limit), .last = kLastOrder, .guess = 0, .orders_per_rank = 0};
+    const auto inner = static_cast<std::int64_t>(expected_groups(outermost));
+    result.guess = to_order(select(sample, sample_groups, sample_groups - 1 - inner,
+                                   {.first = result.first, .last = to_order(greatest)}));
+    const double ranks = static_cast<double>((limit_cut() - inner) * elements) /
+                         static_cast<double>(sample_groups * kGroup);
+    result.orders_per_rank = static_cast<double>(result.guess - result.first) / ranks;
+    return result;
+  }
+
+ private:
+  [[nodiscard]] std::int64_t limit_cut() const {
+    const double expected = expected_groups(outer);
+    return static_cast<std::int64_t>(expected + 3 * std::sqrt(expected)) + 3;
+  }
+};
+
+/// Collects the groups with elements beyond the limits, those of the low end stored downwards. An
+/// end that is not wanted costs nothing. False when they are more than the scratch holds.
+template <bool kHigh, bool kLow>
+bool collect(const StatisticsSource& src, Tail& high, Tail& low) {
+  const half least = negate(low.limit);
   const float16x8_t high_limit = load_broadcast(&high.limit);
-  for_each_block(src, kLow ? low.limit : high.limit, [&](const half* block) {
-    // Most blocks hold no such element, which their least and greatest tell.
-    float16x8_t least = load(block);
-    float16x8_t greatest = least;
-#pragma GCC unroll 7
-    for (int i = 1; i < 8; ++i) {
-      if (kLow) least = vminq_f16(least, load(block + 8 * i));
-      if (kHigh) greatest = vmaxq_f16(greatest, load(block + 8 * i));
-    }
-    uint16x8_t any = vdupq_n_u16(0);
-    if (kLow) any = vcltq_f16(least, low_limit);
-    if (kHigh) any = vorrq_u16(any, vcgtq_f16(greatest, high_limit));
-    if (vget_lane_u64(vreinterpret_u64_u8(vmovn_u16(any)), 0) == 0) return;
-    uint16x8_t masks[8];
-    if (kLow) {
+  const float16x8_t low_limit = load_broadcast(&least);
+  const half* end = low.values;
+  half* next_high = high.values;
+  half* next_low = low.values;
+  for_each_block(src, kHigh ? high.limit : least, [&](const half* block) {
+    if (next_low - next_high < 2 * kBlock + 64) return;  // nothing more is needed, it has failed
+    uint16x8_t high_masks[8];
+    uint16x8_t low_masks[8];
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) masks[i] = vcltq_f16(load(block + 8 * i), low_limit);
-      for (std::uint64_t bits = to_bits(masks); bits != 0; bits &= bits - 1) {
-        *--low.values = block[std::countr_zero(bits)];
-        ++low.count;
-      }
+    for (int i = 0; i < 8; ++i) {
+      float16x8_t vectors[8];
+#pragma GCC unroll 8
+      for (int k = 0; k < 8; ++k) vectors[k] = load(block + 64 * i + 8 * k);
+      if (kHigh) high_masks[i] = vcgtq_f16(greatest_of_each(vectors), high_limit);
+      if (kLow) low_masks[i] = vcltq_f16(least_of_each(vectors), low_limit);
     }
     if (kHigh) {
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) masks[i] = vcgtq_f16(load(block + 8 * i), high_limit);
-      for (std::uint64_t bits = to_bits(masks); bits != 0; bits &= bits - 1) {
-        high.values[high.count++] = block[std::countr_zero(bits)];
+      for (std::uint64_t bits = to_bits(high_masks); bits != 0; bits &= bits - 1) {
+        store(next_high, load(block + kGroup * std::countr_zero(bits)));
+        next_high += kGroup;
+      }
+    }
+    if (kLow) {
+      for (std::uint64_t bits = to_bits(low_masks); bits != 0; bits &= bits - 1) {
+        next_low -= kGroup;
+        store(next_low, vnegq_f16(load(block + kGroup * std::countr_zero(bits))));
       }
     }
   });
+  high.count = next_high - high.values;
+  low.count = end - next_low;
+  low.values = next_low;
+  return next_low - next_high >= 2 * kBlock + 64;
 }
 
 std::int64_t count_equal(const StatisticsSource& src, half value) {
   const float16x8_t wanted = load_broadcast(&value);
-  uint32x4_t totals = vdupq_n_u32(0);
+  std::int64_t total = 0;
   for_each_block(src, kInfinity, [&](const half* block) {
-    uint16x8_t masks[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) masks[i] = vceqq_f16(load(block + 8 * i), wanted);
-    totals = add_set_lanes(totals, masks);
+    total += count_if(block, kBlock, [&](float16x8_t v) { return vceqq_f16(v, wanted); });
   });
-  return vaddvq_u32(totals);
+  return total;
+}
+
+/// The `outermost`-th element of an end, from the groups that were collected, and the sign that
+/// makes it an element of the source. False when it turns out to lie elsewhere.
+bool find_in_tail(const StatisticsSource& src, const Tail& tail, std::int64_t outermost, float sign,
+                  float& value) {
+  const std::int64_t padded = pad(tail.values, tail.count);
+  if (outermost <= tail.count) {
+    const half found = select(tail.values, padded, tail.count - outermost, tail.bracket(outermost));
+    value = sign * to_float(found);
+    if (to_float(found) > to_float(tail.limit)) return true;
+  }
+  // All beyond the limit have been collected: it is on the limit or was missed.
+  value = sign * to_float(tail.limit);
+  const std::int64_t beyond = tail.count - count_not_above(tail.values, padded, tail.limit);
+  const std::int64_t below = count_if(
+      tail.sample, tail.sample_groups,
+      [limit = load_broadcast(&tail.limit)](float16x8_t v) { return vcltq_f16(v, limit); });
+  const std::int64_t seen = count_not_above(tail.sample, tail.sample_groups, tail.limit) - below;
+  if (outermost <= beyond + seen) return true;
+  return outermost <= beyond + count_equal(src, to_half(value));
 }
 
 /// Finds all ranks of a direct copy of the elements.
@@ -191,54 +328,45 @@ void find_in_copy(const QuantileArgs& args, std::int64_t count) {
   for (std::int64_t p = 0; p < args.src.pixels; ++p) {
     end = std::copy_n(args.src.data + p * args.src.stride, args.src.channels, end);
   }
+  const std::int64_t padded = pad(copy, count);
   for (std::int64_t i = 0; i < args.rank_count; ++i) {
-    args.values[i] = to_float(select(copy, count, args.ranks[i]));
+    args.values[i] = to_float(select(copy, padded, args.ranks[i], {}));
   }
 }
 
 /// Finds ranks near both ends in one pass. False when a rank turns out to lie elsewhere.
 bool find_in_tails(const QuantileArgs& args, std::int64_t count) {
-  std::int64_t low_outer = 0;  // the innermost rank of each half, counted from its end
-  std::int64_t high_outer = 0;
-  for (std::int64_t i = 0; i < args.rank_count; ++i) {
-    const std::int64_t rank = args.ranks[i];
-    if (rank < count / 2) low_outer = std::max(low_outer, rank + 1);
-    if (rank >= count / 2) high_outer = std::max(high_outer, count - rank);
-  }
-  const std::int64_t low_cut = sample_cut(low_outer, count);
-  const std::int64_t high_cut = sample_cut(high_outer, count);
-  if (std::max(low_cut, high_cut) > kSample / 8) return false;
-
+  Sample sample;
+  sample.take(args.src);
   half* scratch = static_cast<half*>(args.scratch);
-  take_sample(args.src, scratch);
-  Tail low{.values = scratch + count + kBlock};
-  Tail high{.values = scratch};
-  if (low_outer > 0) low.limit = select(scratch, kSample, low_cut);
-  if (high_outer > 0) high.limit = select(scratch, kSample, kSample - 1 - high_cut);
-  if (low_outer == 0) {
-    collect_tails<false, true>(args.src, low, high);
-  } else if (high_outer == 0) {
-    collect_tails<true, false>(args.src, low, high);
-  } else {
-    collect_tails<true, true>(args.src, low, high);
-  }
-
-  std::int64_t high_equal = -1;  // counted when needed
-  for (std::int64_t i = 0; i < args.rank_count; ++i) {
-    if (args.ranks[i] < count / 2) continue;
-    const std::int64_t rank = args.ranks[i] - (count - high.count);
-    if (rank < 0 && high_equal < 0) high_equal = count_equal(args.src, high.limit);
-    if (rank < 0 && rank + high_equal < 0) return false;
-    args.values[i] = to_float(rank < 0 ? high.limit : select(high.values, high.count, rank));
-  }
-  std::copy_n(low.values, low.count, scratch);  // where the filling of select() does no harm
-  std::int64_t low_equal = -1;
+  Tail high{.sample = sample.ends[0],
+            .sample_groups = sample.groups,
+            .elements = count,
+            .values = scratch};
+  Tail low{.sample = sample.ends[1],
+           .sample_groups = sample.groups,
+           .elements = count,
+           .values = scratch + count};
   for (std::int64_t i = 0; i < args.rank_count; ++i) {
     const std::int64_t rank = args.ranks[i];
-    if (rank >= count / 2) continue;
-    if (rank >= low.count && low_equal < 0) low_equal = count_equal(args.src, low.limit);
-    if (rank >= low.count + std::max<std::int64_t>(low_equal, 0)) return false;
-    args.values[i] = to_float(rank >= low.count ? low.limit : select(scratch, low.count, rank));
+    if (rank >= count / 2) {
+      high.outer = std::max(high.outer, count - rank);
+    } else {
+      low.outer = std::max(low.outer, rank + 1);
+    }
+  }
+  if (!high.choose_limit() || !low.choose_limit()) return false;
+  const bool collected = low.outer == 0    ? collect<true, false>(args.src, high, low)
+                         : high.outer == 0 ? collect<false, true>(args.src, high, low)
+                                           : collect<true, true>(args.src, high, low);
+  if (!collected) return false;
+
+  for (std::int64_t i = 0; i < args.rank_count; ++i) {
+    const std::int64_t rank = args.ranks[i];
+    const bool found = rank >= count / 2
+                           ? find_in_tail(args.src, high, count - rank, 1, args.values[i])
+                           : find_in_tail(args.src, low, rank + 1, -1, args.values[i]);
+    if (!found) return false;
   }
   return true;
 }
@@ -248,21 +376,22 @@ bool find_in_tails(const QuantileArgs& args, std::int64_t count) {
 // values[i] = the element of rank ranks[i] among src[p * stride + c], p < pixels, c < channels
 //
 // src            NHWC fp16, pixels of `stride` elements; finite
-// method         A sample tells limits beyond which the wanted elements lie, with few others. One
-// pass
-//                collects what lies beyond; the ranks are selected from that. A rank that turns out
-//                to be on the limit needs a pass to count its equals; one that lies elsewhere, and
-//                ranks in the middle, are the reference's.
+// method         The greatest and the least elements of sampled groups (vectors of 8) tell limits
+//                beyond which the wanted elements lie, with few others. One pass collects the
+//                groups with an element beyond; the ranks are selected from these. A rank that
+//                turns out to be on a limit needs its equals counted, in the sample or else in a
+//                pass; one that was missed, and ranks in the middle, are the reference's
 // preconditions  scratch of quantile_scratch_bytes(); no over-read
-// registers      8 or 16 for the least, the greatest or the masks of a block, 2 for the limits
-// loop budget    64 elements with nothing beyond one limit: 8 loads, 7 FMAX, 4 slots to test: 5.5
-//                cycles on A76; with something beyond: 30 slots and 7 cycles for each such element
-// choices        modelled A76, 56x56x64 elements, one rank at 0.9997: 0.40 cycles an element, of
-// which
-//                the sample takes 0.05; four standard deviations make a miss a matter of 1e-4
+// registers      8 for the elements, 8 to 16 for masks, 2 for the limits
+// loop budget    512 elements, both ends: 64 loads; 56 FMAXP, 56 FMINP, 16 FCMGT, 8 UZP1, 8 AND,
+//                10 ADDP/UMOV: 154 slots of the vector pipes, 77 cycles on A76 (0.15 an element);
+//                a group beyond a limit: 4 cycles, and 1 for each pass that selects from it
+// choices        FMAXP, so that a lane tells of eight successive elements, which one load and one
+//                store collect. Modelled A76, 56x56x64 elements, both ends: 0.24 cycles an element
+//                at 0.9997, 0.39 at 0.99; three standard deviations make a miss a matter of 1e-3
 void quantile_f32_f16_neon_fp16(const QuantileArgs& args) {
   const std::int64_t count = args.src.pixels * args.src.channels;
-  if (count <= 4 * kSample) {
+  if (count <= kSmallest) {
     find_in_copy(args, count);
   } else if (!find_in_tails(args, count)) {
     quantile_f32_f16_ref(args);
