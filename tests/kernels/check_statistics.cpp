@@ -220,7 +220,7 @@ void check_quantile(const QuantileKernel& kernel, Trial& trial) {
   // wanted.
   std::vector<std::int64_t> periods(23);
   std::iota(periods.begin(), periods.end(), 2);
-  for (std::int64_t groups = 4; groups <= 24; ++groups) periods.push_back(8 * groups);
+  for (std::int64_t groups = 4; groups <= 40; ++groups) periods.push_back(8 * groups);
   for (const std::int64_t period : periods) {
     for (const float outlier : {-100.0F, 100.0F}) {
       trial.begin(text(outlier) + " every " + std::to_string(period) + " elements");
