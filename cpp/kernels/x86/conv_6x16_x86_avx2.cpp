@@ -46,6 +46,7 @@ struct Int8 {
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pixel, weights));
   }
   QPP_X86_INLINE static __m256 to_float(Sums sums) { return _mm256_cvtepi32_ps(sums); }
+  QPP_X86_INLINE static __m256 as_float_bits(Sums sums) { return _mm256_castsi256_ps(sums); }
 
  private:
   QPP_X86_INLINE static __m256i load(const std::int32_t* src) {
@@ -73,6 +74,7 @@ struct Fp16 {
     return _mm256_fmadd_ps(pixel, weights, sums);
   }
   QPP_X86_INLINE static __m256 to_float(Sums sums) { return sums; }
+  QPP_X86_INLINE static __m256 as_float_bits(Sums sums) { return sums; }
 };
 
 /// The twin of clamp_level() in output_stage.h.
@@ -102,8 +104,9 @@ QPP_X86_INLINE __m256 tanh_vector(__m256 x) {
   return _mm256_div_ps(e, _mm256_add_ps(e, _mm256_set1_ps(2)));
 }
 
-/// The twin of output_level() and store() in output_stage.h, for eight filters of a pixel.
-template <typename Dst>
+/// The twin of output_level(), store() and store_float_sum() in output_stage.h, for eight filters
+/// of a pixel.
+template <typename Dst, typename Type>
 class VectorOutput {
  public:
   QPP_X86_INLINE explicit VectorOutput(const OutputStage& stage)
@@ -114,9 +117,16 @@ class VectorOutput {
         range_hi_(_mm256_set1_ps(-INFINITY)),
         nan_(_mm256_setzero_ps()) {}
 
-  QPP_X86_INLINE void store(__m256 sums, std::int64_t filter, Dst* dst) {
-    __m256 level = _mm256_fmadd_ps(sums, _mm256_loadu_ps(stage_.multiplier + filter),
-                                   _mm256_loadu_ps(stage_.bias + filter));
+  QPP_X86_INLINE void store(Type::Sums sums, std::int64_t filter, Dst* dst) {
+    const __m256 multiplier = stage_.multiplier == nullptr
+                                  ? _mm256_set1_ps(1)
+                                  : _mm256_loadu_ps(stage_.multiplier + filter);
+    const __m256 bias = _mm256_loadu_ps(stage_.bias + filter);
+    if (stage_.float_sums) {
+      store_float_sum(_mm256_fmadd_ps(Type::as_float_bits(sums), multiplier, bias), dst);
+      return;
+    }
+    __m256 level = _mm256_fmadd_ps(Type::to_float(sums), multiplier, bias);
     if (stage_.nonlinearity == Nonlinearity::tanh) {
       level = _mm256_mul_ps(tanh_vector(level), _mm256_set1_ps(stage_.post_scale));
     }
@@ -142,10 +152,24 @@ class VectorOutput {
   }
 
  private:
+  QPP_X86_INLINE void store_float_sum(__m256 level, std::int8_t* dst) const {
+    const __m256i low_bits =
+        _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(level), 16), 16);
+    store_low_bytes(_mm256_min_epi32(_mm256_max_epi32(low_bits, _mm256_cvtps_epi32(lo_)),
+                                     _mm256_cvtps_epi32(hi_)),
+                    dst);
+  }
+  QPP_X86_INLINE void store_float_sum(__m256 level, half* dst) {
+    store_level(clamp_vector(level, lo_, hi_), dst);
+  }
+
   QPP_X86_INLINE void store_level(__m256 level, std::int8_t* dst) const {
     const __m256 rounded = _mm256_add_ps(level, _mm256_set1_ps(kRoundingMagic));
-    const __m256i values =
-        _mm256_add_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(stage_.zero_point));
+    store_low_bytes(
+        _mm256_add_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(stage_.zero_point)), dst);
+  }
+
+  QPP_X86_INLINE static void store_low_bytes(__m256i values, std::int8_t* dst) {
     const __m256i bytes = _mm256_and_si256(values, _mm256_set1_epi32(0xff));
     const __m128i shorts =
         _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
@@ -183,7 +207,7 @@ class VectorOutput {
 template <typename Dst, typename Type>
 QPP_X86_INLINE void conv_6x16(const ConvArgs& args) {
   using Wide = Type::Wide;
-  VectorOutput<Dst> output(*args.output);
+  VectorOutput<Dst, Type> output(*args.output);
   const auto* weights = static_cast<const Type::Weight*>(args.weights);
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
     typename Type::Sums sums[kPixels][2];
@@ -220,9 +244,9 @@ QPP_X86_INLINE void conv_6x16(const ConvArgs& args) {
 #pragma GCC unroll 6
     for (int p = 0; p < kPixels; ++p) {
       if (p >= args.pixel_count) break;
-      output.store(Type::to_float(sums[p][0]), filter, dst + p * args.dst_stride);
+      output.store(sums[p][0], filter, dst + p * args.dst_stride);
       if (whole) {
-        output.store(Type::to_float(sums[p][1]), filter + 8, dst + p * args.dst_stride + 8);
+        output.store(sums[p][1], filter + 8, dst + p * args.dst_stride + 8);
       }
     }
   }
