@@ -157,7 +157,7 @@ TEST_CASE("int8 to int8: the integer nearest to the level, whatever the thread c
             static_cast<float>(result[static_cast<std::size_t>(pixel * output.stride() + f)]);
         // The shorter way of the output stage is off by half a step of the accumulators at most.
         const float error = got - static_cast<float>(dst.zero_point) - std::clamp(level, lo, hi);
-        REQUIRE(std::abs(error) <= 0.5F + std::min(multiplier, 1.0F / 64) / 2 + 1e-4F);
+        REQUIRE(std::abs(error) <= 0.5F + std::min(multiplier, 1.0F / 256) / 2 + 1e-4F);
       }
     }
   }
