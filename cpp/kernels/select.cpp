@@ -83,6 +83,38 @@ const std::vector<QuantileKernel>& quantile_kernels() {
   return kernels;
 }
 
+const std::vector<BinaryKernel>& add_kernels() {
+  static const std::vector<BinaryKernel> kernels = {
+#define QPP_ADD(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<BinaryKernel>& mul_kernels() {
+  static const std::vector<BinaryKernel> kernels = {
+#define QPP_MUL(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<PoolKernel>& maxpool_kernels() {
+  static const std::vector<PoolKernel> kernels = {
+#define QPP_MAXPOOL(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<PoolKernel>& avgpool_kernels() {
+  static const std::vector<PoolKernel> kernels = {
+#define QPP_AVGPOOL(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
 std::vector<KernelInfo> all_kernels() {
   std::vector<KernelInfo> all;
   const auto append = [&all](const auto& kernels) {
@@ -97,6 +129,10 @@ std::vector<KernelInfo> all_kernels() {
   append(minmax_kernels());
   append(mean_kernels());
   append(quantile_kernels());
+  append(add_kernels());
+  append(mul_kernels());
+  append(maxpool_kernels());
+  append(avgpool_kernels());
   return all;
 }
 
@@ -121,6 +157,16 @@ template <typename Kernel>
 const Kernel& last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
                          std::string_view forced) {
   const Kernel* match = last_match(kernels, selection, forced, [](const Kernel&) { return true; });
+  QPP_ASSUME(match != nullptr);
+  return *match;
+}
+
+template <typename Kernel>
+const Kernel& last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
+                         std::string_view forced, DType dst, DType src) {
+  const Kernel* match = last_match(kernels, selection, forced, [=](const Kernel& kernel) {
+    return kernel.dst == dst && kernel.src == src;
+  });
   QPP_ASSUME(match != nullptr);
   return *match;
 }
@@ -196,6 +242,19 @@ const MeanKernel& KernelSelection::mean() const {
 }
 const QuantileKernel& KernelSelection::quantile() const {
   return last_match(quantile_kernels(), *this, forced_);
+}
+
+const BinaryKernel& KernelSelection::add(DType dst, DType src) const {
+  return last_match(add_kernels(), *this, forced_, dst, src);
+}
+const BinaryKernel& KernelSelection::mul(DType dst, DType src) const {
+  return last_match(mul_kernels(), *this, forced_, dst, src);
+}
+const PoolKernel& KernelSelection::avgpool(DType dst, DType src) const {
+  return last_match(avgpool_kernels(), *this, forced_, dst, src);
+}
+const PoolKernel& KernelSelection::maxpool(DType dtype) const {
+  return last_match(maxpool_kernels(), *this, forced_, dtype, dtype);
 }
 
 }  // namespace qpp

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "kernels/conv.h"
+#include "kernels/elementwise.h"
+#include "kernels/pool.h"
 #include "kernels/quantize.h"
 #include "kernels/statistics.h"
 #include "kernels/winograd.h"
@@ -40,6 +42,12 @@ class KernelSelection {
   [[nodiscard]] const MinMaxKernel& minmax() const;
   [[nodiscard]] const MeanKernel& mean() const;
   [[nodiscard]] const QuantileKernel& quantile() const;
+  /// f16 from f16, f16 from qai8 or qai8 from qai8.
+  [[nodiscard]] const BinaryKernel& add(DType dst, DType src) const;
+  [[nodiscard]] const BinaryKernel& mul(DType dst, DType src) const;
+  [[nodiscard]] const PoolKernel& avgpool(DType dst, DType src) const;
+  /// f16 or qai8.
+  [[nodiscard]] const PoolKernel& maxpool(DType dtype) const;
 
   [[nodiscard]] bool allows(const KernelInfo& info) const;
 
@@ -58,6 +66,10 @@ const std::vector<DequantizeKernel>& dequantize_kernels();
 const std::vector<MinMaxKernel>& minmax_kernels();
 const std::vector<MeanKernel>& mean_kernels();
 const std::vector<QuantileKernel>& quantile_kernels();
+const std::vector<BinaryKernel>& add_kernels();
+const std::vector<BinaryKernel>& mul_kernels();
+const std::vector<PoolKernel>& maxpool_kernels();
+const std::vector<PoolKernel>& avgpool_kernels();
 /// The common part of all of them.
 std::vector<KernelInfo> all_kernels();
 

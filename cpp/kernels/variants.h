@@ -2,6 +2,8 @@
 #pragma once
 
 #include "kernels/conv.h"
+#include "kernels/elementwise.h"
+#include "kernels/pool.h"
 #include "kernels/quantize.h"
 #include "kernels/statistics.h"
 #include "kernels/winograd.h"
@@ -20,6 +22,10 @@ namespace qpp {
 #define QPP_MINMAX(name, needs) void name(const MinMaxArgs& args);
 #define QPP_MEAN(name, needs) void name(const MeanArgs& args);
 #define QPP_QUANTILE(name, needs) void name(const QuantileArgs& args);
+#define QPP_ADD(name, dst, src, needs) void name(const BinaryArgs& args);
+#define QPP_MUL(name, dst, src, needs) void name(const BinaryArgs& args);
+#define QPP_MAXPOOL(name, dst, src, needs) void name(const PoolArgs& args);
+#define QPP_AVGPOOL(name, dst, src, needs) void name(const PoolArgs& args);
 #include "kernels/variants.inc"
 
 }  // namespace qpp

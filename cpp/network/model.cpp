@@ -49,6 +49,10 @@ class Field {
     check(value_->is_number(), "a number");
     return value_->get<double>();
   }
+  [[nodiscard]] bool boolean() const {
+    check(value_->is_boolean(), "true or false");
+    return value_->get<bool>();
+  }
   [[nodiscard]] bool is_null() const { return value_->is_null(); }
   [[nodiscard]] std::vector<Field> list() const {
     check(value_->is_array(), "a list");
@@ -142,19 +146,29 @@ class Parser {
     node.output = field["output"].string();
     const std::string where = concat(source_, ": node '", node.name, "' (", node.op, ")");
     for (const std::string& input : node.inputs) require_value(input, where);
-    QPP_CHECK(node.inputs.size() == 1, ModelError, where, ": expected 1 input, got ",
-              node.inputs.size());
 
-    using ParseSpec = void (Parser::*)(const Field&, const std::string&, Node&) const;
-    static const std::map<std::string, ParseSpec> kOps = {
-        {"activation", &Parser::parse_activation_node},
-        {"conv2d", &Parser::parse_conv2d},
-        {"pixel_shuffle", &Parser::parse_pixel_shuffle},
+    struct Operation {
+      std::size_t inputs;
+      void (Parser::*parse)(const Field&, const std::string&, Node&) const;
+    };
+    static const std::map<std::string, Operation> kOps = {
+        {"activation", {1, &Parser::parse_activation_node}},
+        {"add", {2, &Parser::parse_binary}},
+        {"avg_pool2d", {1, &Parser::parse_pool}},
+        {"conv2d", {1, &Parser::parse_conv2d}},
+        {"flatten", {1, &Parser::parse_flatten}},
+        {"global_avg_pool", {1, &Parser::parse_pool}},
+        {"max_pool2d", {1, &Parser::parse_pool}},
+        {"mul", {2, &Parser::parse_binary}},
+        {"pixel_shuffle", {1, &Parser::parse_pixel_shuffle}},
+        {"sub", {2, &Parser::parse_binary}},
     };
     const auto op = kOps.find(node.op);
     QPP_CHECK(op != kOps.end(), UnsupportedError, where,
               ": this operation is not known to this version of qppengine");
-    (this->*op->second)(field, where, node);
+    QPP_CHECK(node.inputs.size() == op->second.inputs, ModelError, where, ": expected ",
+              op->second.inputs, " inputs, got ", node.inputs.size());
+    (this->*op->second.parse)(field, where, node);
     define_value(node.output, where);
     return node;
   }
@@ -200,6 +214,53 @@ class Parser {
     field["attributes"].only({"upscale_factor"});
     field["tensors"].only({});
     node.spec = PixelShuffleSpec{field["attributes"]["upscale_factor"].integer(1, 64)};
+  }
+
+  void parse_binary(const Field& field, const std::string& where, Node& node) const {
+    static const std::map<std::string, BinaryKind> kKinds = {
+        {"add", BinaryKind::add}, {"sub", BinaryKind::sub}, {"mul", BinaryKind::mul}};
+    field["attributes"].only({"activation", "clamp"});
+    field["tensors"].only({});
+    BinarySpec spec{.name = node.name,
+                    .kind = kKinds.at(node.op),
+                    .activation = parse_activation(field["attributes"])};
+    QPP_CHECK(spec.activation.nonlinearity == Nonlinearity::clamp, UnsupportedError, where,
+              ": expected the activation none, relu or clamp");
+    node.spec = std::move(spec);
+  }
+
+  void parse_pool(const Field& field, const std::string& where, Node& node) const {
+    const Field attributes(field["attributes"]);
+    field["tensors"].only({});
+    PoolSpec spec;
+    spec.name = node.name;
+    if (node.op == "global_avg_pool") {
+      attributes.only({});
+      spec.kind = PoolKind::global_average;
+      node.spec = std::move(spec);
+      return;
+    }
+    std::set<std::string> known{"kernel", "stride", "padding", "ceil_mode"};
+    if (node.op == "avg_pool2d") {
+      spec.kind = PoolKind::average;
+      known.insert("count_include_pad");
+      spec.count_include_pad = attributes["count_include_pad"].boolean();
+    }
+    attributes.only(known);
+    spec.kernel = parse_size(attributes["kernel"], 1);
+    spec.stride = parse_size(attributes["stride"], 1);
+    spec.padding = parse_size(attributes["padding"], 0);
+    spec.ceil_mode = attributes["ceil_mode"].boolean();
+    QPP_CHECK(2 * spec.padding.height <= spec.kernel.height &&
+                  2 * spec.padding.width <= spec.kernel.width,
+              ModelError, where, ": expected a padding of at most half the kernel");
+    node.spec = std::move(spec);
+  }
+
+  void parse_flatten(const Field& field, const std::string& /*where*/, Node& node) const {
+    field["attributes"].only({});
+    field["tensors"].only({});
+    node.spec = FlattenSpec{};
   }
 
   static ActivationSpec parse_activation(const Field& attributes) {
@@ -266,10 +327,9 @@ class Parser {
       QPP_CHECK(unique.insert(value).second, ModelError, field["values"].where(), ": the value '",
                 value, "' stands twice");
     }
-    for (const Node& node : model.nodes) {
-      QPP_CHECK(node.op != "conv2d" || unique.contains(node.inputs[0]), ModelError,
-                field["values"].where(), ": the input '", node.inputs[0], "' of the convolution '",
-                node.name, "' is missing");
+    for (const std::string& value : plan_int8(model).values) {
+      QPP_CHECK(unique.contains(value), ModelError, field["values"].where(), ": '", value,
+                "', which is held in int8, is missing");
     }
     if (field.has("static")) {
       field["static"].only({"mean", "range"});
@@ -363,6 +423,30 @@ class Parser {
 int Quantization::row(const std::string& value) const {
   const auto found = std::find(values.begin(), values.end(), value);
   return found == values.end() ? -1 : static_cast<int>(found - values.begin());
+}
+
+Int8Plan plan_int8(const Model& model) {
+  Int8Plan plan;
+  plan.reads_int8.resize(model.nodes.size());
+  std::set<std::string> wanted;
+  for (std::size_t i = model.nodes.size(); i-- > 0;) {
+    const Node& node = model.nodes[i];
+    const bool follows = std::holds_alternative<BinarySpec>(node.spec) ||
+                         std::holds_alternative<PoolSpec>(node.spec);
+    plan.reads_int8[i] =
+        std::holds_alternative<Conv2dSpec>(node.spec) || (follows && wanted.contains(node.output));
+    if (plan.reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
+  }
+  for (const Node& node : model.nodes) {
+    const auto* pool = std::get_if<PoolSpec>(&node.spec);
+    if (pool == nullptr || pool->kind != PoolKind::max) continue;
+    const auto owner = plan.row_owners.find(node.inputs[0]);
+    plan.row_owners[node.output] = owner == plan.row_owners.end() ? node.inputs[0] : owner->second;
+  }
+  for (const std::string& value : wanted) {
+    if (plan.row_owners.emplace(value, value).first->second == value) plan.values.push_back(value);
+  }
+  return plan;
 }
 
 ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source) {

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "ops/conv2d.h"
+#include "ops/elementwise.h"
+#include "ops/pool.h"
 #include "ops/statistics.h"
 #include "tensor/tensor.h"
 
@@ -21,6 +23,8 @@ struct PixelShuffleSpec {
   std::int64_t upscale_factor = 1;
 };
 
+struct FlattenSpec {};
+
 /// A node of the graph, in topological order. Values are called by the name of the node output or
 /// graph input.
 struct Node {
@@ -28,7 +32,8 @@ struct Node {
   std::string name;
   std::vector<std::string> inputs;
   std::string output;
-  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec> spec;
+  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, FlattenSpec>
+      spec;
 };
 
 /// A QPP position and the regressor behind it.
@@ -62,6 +67,17 @@ struct Model {
   std::vector<Node> nodes;
   std::optional<Quantization> quantization;
 };
+
+/// What a quantized run holds in int8. Convolutions read int8; sums, products and pools do where
+/// their output is wanted in int8, so that a network's last operations keep the digits of fp16.
+struct Int8Plan {
+  std::vector<bool> reads_int8;  // per node
+  /// The value whose row of the QP table an int8 value is held with: itself, but for the output of
+  /// an operation that keeps levels as they are, such as a max pool.
+  std::map<std::string, std::string> row_owners;
+  std::vector<std::string> values;  // those that need a row, in no order
+};
+Int8Plan plan_int8(const Model& model);
 
 /// A model file before its graph is understood.
 struct ModelFile {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "ops/flatten.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/quantize.h"
 #include "ops/winograd.h"
@@ -29,7 +30,8 @@ class Lowering {
         activation_bits_(activation_bits),
         algorithm_(algorithm),
         selection_(selection),
-        int8_(scheme != Scheme::fp16 && scheme != Scheme::measure) {
+        int8_(scheme != Scheme::fp16 && scheme != Scheme::measure),
+        plan_(plan_int8(model)) {
     for (const Node& node : model.nodes) {
       for (const std::string& input : node.inputs) {
         ++(reads_int8(node) ? uses_[input].int8 : uses_[input].fp16);
@@ -56,10 +58,17 @@ class Lowering {
     int fp16 = 0;
   };
 
-  [[nodiscard]] bool reads_int8(const Node& node) const { return int8_ && node.op == "conv2d"; }
+  [[nodiscard]] bool reads_int8(const Node& node) const {
+    return int8_ && plan_.reads_int8[static_cast<std::size_t>(&node - model_.nodes.data())];
+  }
+
+  [[nodiscard]] const std::string& row_owner(const std::string& value) const {
+    const auto found = plan_.row_owners.find(value);
+    return found == plan_.row_owners.end() ? value : found->second;
+  }
 
   [[nodiscard]] int row_of(const std::string& value) const {
-    return model_.quantization ? model_.quantization->row(value) : -1;
+    return model_.quantization ? model_.quantization->row(row_owner(value)) : -1;
   }
 
   [[nodiscard]] const Predictor* predictor_at(const std::string& value) const {
@@ -73,7 +82,7 @@ class Lowering {
 
   /// True when the bounds of the value come from the value itself.
   [[nodiscard]] bool measures_bounds(const std::string& value) const {
-    if (row_of(value) < 0) return false;
+    if (row_of(value) < 0 || row_owner(value) != value) return false;
     return scheme_ == Scheme::measure ||
            (scheme_ == Scheme::dynamic && uses_.contains(value) && uses_.at(value).int8 > 0);
   }
@@ -99,6 +108,9 @@ class Lowering {
                      lower_fp16(node,
                                 std::make_unique<PixelShuffle>(node.name, spec.upscale_factor));
                    },
+                   [&](const BinarySpec& spec) { lower_binary(node, spec); },
+                   [&](const PoolSpec& spec) { lower_pool(node, spec); },
+                   [&](const FlattenSpec&) { lower_fp16(node, std::make_unique<Flatten>()); },
                },
                node.spec);
   }
@@ -109,40 +121,97 @@ class Lowering {
     finish_fp16(node.output, /*range_measured=*/false);
   }
 
-  void lower_conv2d(const Node& node, const Conv2dSpec& spec) {
+  /// How a node is run: the type of its inputs, and the type and row of what it computes.
+  struct Types {
+    DType src = DType::f16;
+    DType dst = DType::f16;
+    int dst_row = -1;
+  };
+
+  [[nodiscard]] Types types_of(const Node& node) {
     const Uses uses = uses_[node.output];
     // The bounds are known before the first store unless the value itself, in fp16, has to tell
     // them.
     const bool fused = uses.int8 > 0 && uses.fp16 == 0 && !measures_bounds(node.output) &&
                        !predictor_at(node.output);
-    Conv2dTypes types;
-    types.src = reads_int8(node) ? DType::qai8 : DType::f16;
-    types.dst = fused ? DType::qai8 : DType::f16;
-    types.src_row = reads_int8(node) ? row_of(node.inputs[0]) : -1;
-    types.dst_row = fused ? row_of(node.output) : -1;
-    types.range_row = measures_bounds(node.output) ? row_of(node.output) : -1;
-    const int input = buffer_of(node.inputs[0], types.src);
-    add(node.name, make_conv2d(spec, types, algorithm_, selection_), {input},
-        buffer_of(node.output, types.dst));
-    if (!fused) finish_fp16(node.output, /*range_measured=*/types.range_row >= 0);
+    return {.src = reads_int8(node) ? DType::qai8 : DType::f16,
+            .dst = fused ? DType::qai8 : DType::f16,
+            .dst_row = fused ? row_of(node.output) : -1};
+  }
+
+  [[nodiscard]] int src_row(const Node& node, const Types& types, std::size_t input = 0) const {
+    return types.src == DType::qai8 ? row_of(node.inputs[input]) : -1;
+  }
+
+  void lower_computed(const Node& node, const Types& types, std::unique_ptr<Op> op,
+                      bool range_measured = false) {
+    std::vector<int> inputs;
+    for (const std::string& input : node.inputs) inputs.push_back(buffer_of(input, types.src));
+    add(node.name, std::move(op), std::move(inputs), buffer_of(node.output, types.dst));
+    if (types.dst == DType::f16) finish_fp16(node.output, range_measured);
+  }
+
+  void lower_conv2d(const Node& node, const Conv2dSpec& spec) {
+    const Types types = types_of(node);
+    const int range_row = measures_bounds(node.output) ? row_of(node.output) : -1;
+    lower_computed(node, types,
+                   make_conv2d(spec,
+                               {.src = types.src,
+                                .dst = types.dst,
+                                .src_row = src_row(node, types),
+                                .dst_row = types.dst_row,
+                                .range_row = range_row},
+                               algorithm_, selection_),
+                   range_row >= 0);
+  }
+
+  void lower_binary(const Node& node, const BinarySpec& spec) {
+    const Types types = types_of(node);
+    lower_computed(node, types,
+                   std::make_unique<Binary>(spec,
+                                            BinaryTypes{.src = types.src,
+                                                        .dst = types.dst,
+                                                        .a_row = src_row(node, types, 0),
+                                                        .b_row = src_row(node, types, 1),
+                                                        .dst_row = types.dst_row},
+                                            selection_));
+  }
+
+  void lower_pool(const Node& node, const PoolSpec& spec) {
+    if (spec.kind == PoolKind::max) {
+      const DType dtype = reads_int8(node) ? DType::qai8 : DType::f16;
+      lower_kept(node,
+                 std::make_unique<Pool>(spec, PoolTypes{.src = dtype, .dst = dtype}, selection_));
+      return;
+    }
+    const Types types = types_of(node);
+    lower_computed(node, types,
+                   std::make_unique<Pool>(spec,
+                                          PoolTypes{.src = types.src,
+                                                    .dst = types.dst,
+                                                    .src_row = src_row(node, types),
+                                                    .dst_row = types.dst_row},
+                                          selection_));
+  }
+
+  /// An operation whose int8 output keeps the row of its input.
+  void lower_kept(const Node& node, std::unique_ptr<Op> op) {
+    if (!reads_int8(node)) {
+      lower_fp16(node, std::move(op));
+      return;
+    }
+    const int output = buffer_of(node.output, DType::qai8);
+    add(node.name, std::move(op), {buffer_of(node.inputs[0], DType::qai8)}, output);
+    if (uses_[node.output].fp16 == 0 && !predictor_at(node.output)) return;
+    const int fp16 = buffer_of(node.output, DType::f16);
+    add(node.output, std::make_unique<Dequantize>(row_of(node.output), selection_), {output}, fp16);
+    predict_behind(node.output, fp16);
   }
 
   /// Everything that follows an fp16 value: who writes rows because of it, and its int8 copy.
   void finish_fp16(const std::string& value, bool range_measured) {
     const int fp16 = buffer_of(value, DType::f16);
-    if (const Predictor* predictor = predictor_at(value)) {
-      const int position = static_cast<int>(predictor - model_.quantization->predictors.data());
-      add(value,
-          std::make_unique<MeasureFeatures>(
-              MeasureFeatures::Spec{
-                  .value = value, .position = position, .alphas = predictor->alphas},
-              selection_),
-          {fp16}, -1);
-      if (scheme_ == Scheme::qpp) {
-        add(value, std::make_unique<PredictQParams>(position, predictor->rows, activation_bits_),
-            {}, -1);
-      }
-    }
+    predict_behind(value, fp16);
     if (measures_bounds(value)) {
       add(value,
           std::make_unique<ChooseQParams>(ChooseQParams::Spec{.value = value,
@@ -159,12 +228,30 @@ class Lowering {
     }
   }
 
+  /// At a QPP position: measures the value and writes the rows that it predicts.
+  void predict_behind(const std::string& value, int fp16) {
+    const Predictor* predictor = predictor_at(value);
+    if (predictor == nullptr) return;
+    const int position = static_cast<int>(predictor - model_.quantization->predictors.data());
+    add(value,
+        std::make_unique<MeasureFeatures>(
+            MeasureFeatures::Spec{
+                .value = value, .position = position, .alphas = predictor->alphas},
+            selection_),
+        {fp16}, -1);
+    if (scheme_ == Scheme::qpp) {
+      add(value, std::make_unique<PredictQParams>(position, predictor->rows, activation_bits_), {},
+          -1);
+    }
+  }
+
   const Model& model_;
   Scheme scheme_;
   int activation_bits_;
   Algorithm algorithm_;
   const KernelSelection& selection_;
   bool int8_;
+  Int8Plan plan_;
   std::map<std::string, Uses> uses_;
   std::map<std::pair<std::string, DType>, int> buffers_;
   Program program_;

@@ -216,12 +216,14 @@ def _serve(graph: Graph, positions: tuple[str, ...]) -> tuple[Position, ...]:
         raise CalibrationError(f"positions: the network has no value {', '.join(unknown)}")
     server: dict[str, str] = {}
     producers = {node.output: node for node in graph.nodes}
+    order = {value: index for index, value in enumerate(graph.shapes)}
     for value in graph.shapes:
-        source = producers[value].inputs[0] if value in producers else None
+        sources = producers[value].inputs if value in producers else ()
+        upstream = [server[source] for source in sources if source in server]
         if value in positions:
             server[value] = value
-        elif source in server:
-            server[value] = server[source]
+        elif upstream:
+            server[value] = max(upstream, key=order.__getitem__)
     rows: dict[str, list[int]] = {name: [] for name in positions}
     for row, value in enumerate(graph.quantized_values):
         if value not in server:

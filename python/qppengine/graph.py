@@ -6,16 +6,23 @@ A `Graph` that exists is valid: its constructor checks everything and reports al
 
 Operations (tensors are float32; sizes in pixels, pairs are height, width):
 
-============= ============================================= ======================================
-operation     attributes                                    tensors
-============= ============================================= ======================================
-conv2d        stride, padding, dilation (pairs), activation weight ``[O, I, kH, kW]``, maybe bias
-activation    activation                                    none
-batch_norm    eps                                           weight, bias, mean, var, each ``[C]``
-pixel_shuffle upscale_factor                                none
-============= ============================================= ======================================
+=============== ============================================= ====================================
+operation       attributes                                    tensors
+=============== ============================================= ====================================
+conv2d          stride, padding, dilation (pairs), activation weight ``[O, I, kH, kW]``, maybe bias
+activation      activation                                    none
+batch_norm      eps                                           weight, bias, mean, var, each ``[C]``
+add, sub, mul   activation                                    none
+max_pool2d      kernel, stride, padding (pairs), ceil_mode    none
+avg_pool2d      the same, count_include_pad                   none
+global_avg_pool none                                          none
+flatten         none                                          none
+pixel_shuffle   upscale_factor                                none
+=============== ============================================= ====================================
 
 ``activation`` is "none", "relu", "tanh" or "clamp"; the last brings ``clamp``: ``[lo, hi]``.
+add, sub and mul take two inputs of one shape, or the second ``[N, C, 1, 1]``; they have no "tanh".
+flatten makes ``[N, C * H * W, 1, 1]`` of a known size. The others take one input.
 """
 
 from __future__ import annotations
@@ -38,6 +45,7 @@ Array: TypeAlias = npt.NDArray[np.float32]
 Shape: TypeAlias = tuple[int | None, ...]
 
 ACTIVATIONS = ("none", "relu", "tanh", "clamp")
+BINARY_ACTIVATIONS = ("none", "relu", "clamp")
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Graph:
         """Shape of every value for the given input shapes. Raises `ShapeError` naming the node."""
         shapes = dict(inputs)
         for node in self.nodes:
-            shapes[node.output] = _infer(node, shapes[node.inputs[0]])
+            shapes[node.output] = _infer(node, [shapes[name] for name in node.inputs])
         return shapes
 
     @cached_property
@@ -98,9 +106,23 @@ class Graph:
 
     @cached_property
     def quantized_values(self) -> tuple[str, ...]:
-        """What a quantized run holds in int8: the inputs of all convolutions, as defined."""
-        read = {node.inputs[0] for node in self.nodes if node.op == "conv2d"}
-        return tuple(value for value in self.shapes if value in read)
+        """The values that own a row of the QP table, as defined.
+
+        A quantized run holds the inputs of convolutions in int8, and those of sums, products and
+        pools whose output it holds in int8. The output of a max pool shares the row of its input.
+        """
+        held: set[str] = set()
+        for node in reversed(self.nodes):
+            if node.op == "conv2d" or (node.op in _FOLLOWS_IN_INT8 and node.output in held):
+                held.update(node.inputs)
+        sharing = {node.output for node in self.nodes if node.op in _KEEPS_LEVELS}
+        return tuple(value for value in self.shapes if value in held - sharing)
+
+
+# Operations that read int8 where their output is wanted in int8, and those among them whose output
+# has the levels of the input.
+_FOLLOWS_IN_INT8 = frozenset({"add", "sub", "mul", "max_pool2d", "avg_pool2d", "global_avg_pool"})
+_KEEPS_LEVELS = frozenset({"max_pool2d"})
 
 
 class _Attribute(NamedTuple):
@@ -112,6 +134,7 @@ class _Operation(NamedTuple):
     attributes: Mapping[str, _Attribute]
     tensors: Mapping[str, int]  # name to rank
     optional: frozenset[str] = frozenset()  # of attributes and tensors
+    inputs: int = 1
 
 
 def _is_int(value: Any, minimum: int) -> bool:
@@ -142,13 +165,20 @@ def _is_interval(value: Any) -> bool:
     )
 
 
-_ACTIVATION = {
-    "activation": _Attribute(
-        f"one of {', '.join(ACTIVATIONS)}",
-        lambda value: isinstance(value, str) and value in ACTIVATIONS,
-    ),
-    "clamp": _Attribute("two finite numbers lo <= hi", _is_interval),
-}
+def _activation(names: Sequence[str]) -> dict[str, _Attribute]:
+    return {
+        "activation": _Attribute(
+            f"one of {', '.join(names)}",
+            lambda value: isinstance(value, str) and value in names,
+        ),
+        "clamp": _Attribute("two finite numbers lo <= hi", _is_interval),
+    }
+
+
+_ACTIVATION = _activation(ACTIVATIONS)
+_BINARY = _Operation(_activation(BINARY_ACTIVATIONS), {}, frozenset({"clamp"}), inputs=2)
+_FLAG = _Attribute("true or false", lambda value: isinstance(value, bool))
+_POOL = {"kernel": _pair(1), "stride": _pair(1), "padding": _pair(0), "ceil_mode": _FLAG}
 
 _OPERATIONS: Mapping[str, _Operation] = {
     "conv2d": _Operation(
@@ -161,6 +191,13 @@ _OPERATIONS: Mapping[str, _Operation] = {
         {"eps": _Attribute("a number of at least 0", lambda eps: _is_number(eps) and eps >= 0)},
         {"weight": 1, "bias": 1, "mean": 1, "var": 1},
     ),
+    "add": _BINARY,
+    "sub": _BINARY,
+    "mul": _BINARY,
+    "max_pool2d": _Operation(_POOL, {}),
+    "avg_pool2d": _Operation({**_POOL, "count_include_pad": _FLAG}, {}),
+    "global_avg_pool": _Operation({}, {}),
+    "flatten": _Operation({}, {}),
     "pixel_shuffle": _Operation(
         {"upscale_factor": _Attribute("an integer of at least 1", lambda r: _is_int(r, 1))}, {}
     ),
@@ -208,9 +245,9 @@ def _node_problems(node: Node) -> Iterator[str]:
     if node.op not in _OPERATIONS:
         yield f"unknown operation {node.op!r}, expected one of {', '.join(_OPERATIONS)}"
         return
-    attributes, tensors, optional = _OPERATIONS[node.op]
-    if len(node.inputs) != 1:
-        yield f"{node.op} takes 1 input, got {len(node.inputs)}"
+    attributes, tensors, optional, inputs = _OPERATIONS[node.op]
+    if len(node.inputs) != inputs:
+        yield f"{node.op} takes {inputs} input{'s' * (inputs > 1)}, got {len(node.inputs)}"
 
     for name in sorted(node.attributes.keys() - attributes.keys()):
         yield f"{node.op} has no attribute {name!r}"
@@ -224,6 +261,7 @@ def _node_problems(node: Node) -> Iterator[str]:
         clamps = node.attributes.get("activation") == "clamp"
         if clamps != ("clamp" in node.attributes):
             yield "attribute 'clamp' belongs to activation 'clamp', and to no other"
+    yield from _padding_problems(node)
 
     for name in sorted(node.tensors.keys() - tensors.keys()):
         yield f"{node.op} has no tensor {name!r}"
@@ -241,20 +279,34 @@ def _node_problems(node: Node) -> Iterator[str]:
             yield f"tensor {name!r} must have {rank} dimensions >= 1, got {list(tensor.shape)}"
 
 
+def _padding_problems(node: Node) -> Iterator[str]:
+    """No window of a pool may lie in the padding alone."""
+    if node.op not in ("max_pool2d", "avg_pool2d"):
+        return
+    try:
+        pairs = zip(node.attributes["kernel"], node.attributes["padding"], strict=True)
+        too_wide = any(2 * padding > kernel for kernel, padding in pairs)
+    except (KeyError, TypeError, ValueError):  # told already
+        return
+    if too_wide:
+        yield "attribute 'padding' must be at most half the kernel"
+
+
 def _shape_problems(graph: Graph) -> Iterator[str]:
     shapes: dict[str, Shape | None] = {value.name: value.shape for value in graph.inputs}
     for node in graph.nodes:
-        shape = shapes[node.inputs[0]]
+        inputs = [shape for name in node.inputs if (shape := shapes[name]) is not None]
         shapes[node.output] = None  # unknown after a problem: its consequences are not reported
-        if shape is not None:
+        if len(inputs) == len(node.inputs):
             try:
-                shapes[node.output] = _infer(node, shape)
+                shapes[node.output] = _infer(node, inputs)
             except ShapeError as error:
                 yield str(error)
 
 
-def _infer(node: Node, shape: Shape) -> Shape:
-    """Shape of the node's output for the shape of its input."""
+def _infer(node: Node, shapes: Sequence[Shape]) -> Shape:
+    """Shape of the node's output for the shapes of its inputs."""
+    shape = shapes[0]
     batch, channels, height, width = shape
     assert channels is not None
     if node.op == "conv2d":
@@ -276,6 +328,23 @@ def _infer(node: Node, shape: Shape) -> Shape:
     if node.op == "batch_norm":
         for name in node.tensors:
             _expect_length(node, name, channels)
+    if node.op in ("add", "sub", "mul"):
+        return _infer_binary(node, shape, shapes[1])
+    if node.op == "global_avg_pool":
+        return (batch, channels, 1, 1)
+    if node.op in ("max_pool2d", "avg_pool2d"):
+        windows = zip(
+            (height, width),
+            node.attributes["kernel"],
+            node.attributes["stride"],
+            node.attributes["padding"],
+            strict=True,
+        )
+        return (batch, channels, *(_pool_size(node, *window) for window in windows))
+    if node.op == "flatten":
+        if height is None or width is None:
+            raise ShapeError(f"{node.name}: {node.inputs[0]!r} must have a known height and width")
+        return (batch, channels * height * width, 1, 1)
     if node.op == "pixel_shuffle":
         factor: int = node.attributes["upscale_factor"]
         if channels % factor**2:
@@ -286,6 +355,36 @@ def _infer(node: Node, shape: Shape) -> Shape:
         height, width = (None if size is None else size * factor for size in (height, width))
         return (batch, channels // factor**2, height, width)
     return shape
+
+
+def _infer_binary(node: Node, first: Shape, second: Shape) -> Shape:
+    """The common shape; open sizes take what the other input knows."""
+
+    def fits(one: Shape, other: Sequence[int | None]) -> bool:
+        return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+    if fits(second, (*first[:2], 1, 1)) and second[2:] == (1, 1):
+        return first
+    if fits(first, second):
+        return tuple(b if a is None else a for a, b in zip(first, second, strict=True))
+    raise ShapeError(
+        f"{node.name}: expected two inputs of one shape, or the second [N, C, 1, 1], "
+        f"{node.inputs[0]!r} has {list(first)} and {node.inputs[1]!r} {list(second)}"
+    )
+
+
+def _pool_size(node: Node, size: int | None, kernel: int, stride: int, padding: int) -> int | None:
+    if size is None:
+        return None
+    if size + 2 * padding < kernel:
+        raise ShapeError(
+            f"{node.name}: {node.inputs[0]!r} of size {size}, padded by {padding} on both sides, "
+            f"is smaller than the window of {kernel}"
+        )
+    ceil_mode = node.attributes["ceil_mode"]
+    count = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
+    # The last window may reach beyond the padded image, but has to begin before its right padding.
+    return count - 1 if (count - 1) * stride >= size + padding else count
 
 
 def _expect_length(node: Node, tensor: str, length: int) -> None:
@@ -352,7 +451,7 @@ class GraphBuilder:
             **_activation_attributes(activation, clamp),
         }
         tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-        return self._add("conv2d", x, name, attributes, tensors)
+        return self._add("conv2d", [x], name, attributes, tensors)
 
     def activation(
         self,
@@ -364,7 +463,7 @@ class GraphBuilder:
     ) -> str:
         """One of `ACTIVATIONS` as an operation of its own."""
         return self._add(
-            "activation", x, name or activation, _activation_attributes(activation, clamp)
+            "activation", [x], name or activation, _activation_attributes(activation, clamp)
         )
 
     def relu(self, x: str, *, name: str | None = None) -> str:
@@ -392,11 +491,66 @@ class GraphBuilder:
     ) -> str:
         """``(x - mean) / sqrt(var + eps) * weight + bias`` by channel; each tensor ``[C]``."""
         tensors = {"weight": weight, "bias": bias, "mean": mean, "var": var}
-        return self._add("batch_norm", x, name, {"eps": eps}, tensors)
+        return self._add("batch_norm", [x], name, {"eps": eps}, tensors)
 
     def pixel_shuffle(self, x: str, upscale_factor: int, *, name: str | None = None) -> str:
         """``[N, C * r * r, H, W]`` to ``[N, C, H * r, W * r]``, as `torch.nn.PixelShuffle`."""
-        return self._add("pixel_shuffle", x, name, {"upscale_factor": upscale_factor})
+        return self._add("pixel_shuffle", [x], name, {"upscale_factor": upscale_factor})
+
+    def add(self, x: str, y: str, *, activation: str = "none", name: str | None = None) -> str:
+        """``x + y``, with an activation "none" or "relu"."""
+        return self._binary("add", x, y, activation, name)
+
+    def sub(self, x: str, y: str, *, activation: str = "none", name: str | None = None) -> str:
+        """``x - y``, with an activation "none" or "relu"."""
+        return self._binary("sub", x, y, activation, name)
+
+    def mul(self, x: str, y: str, *, activation: str = "none", name: str | None = None) -> str:
+        """``x * y``, with an activation "none" or "relu"."""
+        return self._binary("mul", x, y, activation, name)
+
+    def max_pool2d(
+        self,
+        x: str,
+        kernel: int | Sequence[int],
+        *,
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        name: str | None = None,
+    ) -> str:
+        """The largest element of every window; padding never counts. The stride is the kernel."""
+        attributes = _pool_attributes(kernel, stride, padding, ceil_mode)
+        return self._add("max_pool2d", [x], name, attributes)
+
+    def avg_pool2d(
+        self,
+        x: str,
+        kernel: int | Sequence[int],
+        *,
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        name: str | None = None,
+    ) -> str:
+        """The mean of every window, in which padding counts as zeros or not at all."""
+        attributes = _pool_attributes(kernel, stride, padding, ceil_mode)
+        attributes["count_include_pad"] = count_include_pad
+        return self._add("avg_pool2d", [x], name, attributes)
+
+    def global_avg_pool(self, x: str, *, name: str | None = None) -> str:
+        """The mean of every channel, ``[N, C, 1, 1]``."""
+        return self._add("global_avg_pool", [x], name, {})
+
+    def flatten(self, x: str, *, name: str | None = None) -> str:
+        """``[N, C * H * W, 1, 1]``, as `torch.flatten` orders it."""
+        return self._add("flatten", [x], name, {})
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a value defined so far. Raises `ModelError` where a node is invalid."""
+        graph = Graph(self._name, tuple(self._inputs), (name,), tuple(self._nodes))
+        return graph.shapes[name]
 
     def output(self, *names: str) -> None:
         """Declares values as the outputs of the network, in this order."""
@@ -412,22 +566,39 @@ class GraphBuilder:
         candidates = (f"{name}_{i}" if i else name for i in range(len(taken) + 1))
         return next(candidate for candidate in candidates if candidate not in taken)
 
+    def _binary(self, op: str, x: str, y: str, activation: str, name: str | None) -> str:
+        return self._add(op, [x, y], name, {"activation": activation})
+
     def _add(
         self,
         op: str,
-        x: str,
+        inputs: Sequence[str],
         name: str | None,
         attributes: Mapping[str, Any],
         tensors: Mapping[str, npt.ArrayLike] | None = None,
     ) -> str:
         name = self.unique(name or op)
         arrays = {key: np.ascontiguousarray(t, np.float32) for key, t in (tensors or {}).items()}
-        self._nodes.append(Node(op, name, (x,), name, attributes, arrays))
+        self._nodes.append(Node(op, name, tuple(inputs), name, attributes, arrays))
         return name
 
 
 def _as_pair(value: int | Sequence[int]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _pool_attributes(
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    ceil_mode: bool,
+) -> dict[str, Any]:
+    return {
+        "kernel": _as_pair(kernel),
+        "stride": _as_pair(kernel if stride is None else stride),
+        "padding": _as_pair(padding),
+        "ceil_mode": ceil_mode,
+    }
 
 
 def _activation_attributes(activation: str, clamp: Sequence[float] | None) -> dict[str, Any]:

@@ -9,25 +9,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from qppengine.graph import ACTIVATIONS, BINARY_ACTIVATIONS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from qppengine.graph import Array, Graph, Node
 
 
 def optimize(graph: Graph) -> Graph:
     """All passes, each making room for the next. Idempotent."""
-    return fuse_activations(fold_batch_norm(drop_identities(graph)))
+    return fuse_activations(fold_flatten(fold_batch_norm(drop_identities(graph))))
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Removes activations "none", save those that give an input or an output a second name."""
+    """Removes what changes nothing, save where it gives an input or an output a second name.
+
+    That is activations "none", and flattening of single pixels.
+    """
     named = {value.name for value in graph.inputs} | set(graph.outputs)
     renamed: dict[str, str] = {}
     nodes = []
     for node in graph.nodes:
         inputs = tuple(renamed.get(value, value) for value in node.inputs)
-        is_identity = node.op == "activation" and node.attributes["activation"] == "none"
+        is_identity = (node.op == "activation" and node.attributes["activation"] == "none") or (
+            node.op == "flatten" and graph.shapes[node.inputs[0]][2:] == (1, 1)
+        )
         if is_identity and not (node.output in graph.outputs and inputs[0] in named):
             renamed[node.output] = inputs[0]
             if node.output in graph.outputs:
@@ -52,7 +59,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         weight = conv.tensors["weight"] * gain[:, None, None, None]
         return replace(conv, tensors=_as_float32(weight=weight, bias=bias * gain + shift))
 
-    folded = _merge_into_convolutions(graph, fold)
+    folded = _merge(graph, ("conv2d",), fold)
     nodes = (_as_convolution(n) if n.op == "batch_norm" else n for n in folded.nodes)
     return replace(folded, nodes=tuple(nodes))
 
@@ -78,21 +85,42 @@ def _as_float32(**tensors: npt.NDArray[np.float64]) -> dict[str, Array]:
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """Merges each activation into the convolution before it, which applies it as it stores."""
+    """Merges each activation into the node before it, which applies it as it stores."""
 
-    def fuse(conv: Node, node: Node) -> Node | None:
+    def fuse(producer: Node, node: Node) -> Node | None:
         if node.op != "activation":
             return None
-        return replace(conv, attributes={**conv.attributes, **node.attributes})
+        known = ACTIVATIONS if producer.op == "conv2d" else BINARY_ACTIVATIONS
+        if node.attributes["activation"] not in known:
+            return None
+        return replace(producer, attributes={**producer.attributes, **node.attributes})
 
-    return _merge_into_convolutions(graph, fuse)
+    return _merge(graph, ("conv2d", "add", "sub", "mul"), fuse)
 
 
-def _merge_into_convolutions(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
-    """Replaces a convolution and its reader by ``merge(convolution, reader)`` unless that is None.
+def fold_flatten(graph: Graph) -> Graph:
+    """Lets a linear layer behind a flattening read the image: a convolution as large as that."""
+    sources = {node.output: node.inputs[0] for node in graph.nodes if node.op == "flatten"}
+    nodes = []
+    for node in graph.nodes:
+        source = sources.get(node.inputs[0])
+        if node.op != "conv2d" or source is None or any(node.attributes["padding"]):
+            nodes.append(node)
+            continue
+        weight = node.tensors["weight"]  # of one pixel, for the flattened image is one
+        shaped = weight.reshape(len(weight), *(graph.shapes[source][1:]))
+        tensors = {**node.tensors, "weight": np.ascontiguousarray(shaped)}
+        nodes.append(replace(node, inputs=(source,), tensors=tensors))
+    needed = {name for node in nodes for name in node.inputs} | set(graph.outputs)
+    kept = (node for node in nodes if node.op != "flatten" or node.output in needed)
+    return replace(graph, nodes=tuple(kept))
 
-    Offered are convolutions without an activation yet whose output nobody else reads. The merged
-    node keeps the convolution's name and output.
+
+def _merge(graph: Graph, ops: Sequence[str], merge: Callable[[Node, Node], Node | None]) -> Graph:
+    """Replaces a node of `ops` and its reader by ``merge(node, reader)`` unless that is None.
+
+    Offered are nodes without an activation yet whose output nobody else reads. The merged node
+    keeps the first one's name and output.
     """
     nodes: dict[str, Node] = {}  # by output
     renamed: dict[str, str] = {}
@@ -103,8 +131,8 @@ def _merge_into_convolutions(graph: Graph, merge: Callable[[Node, Node], Node | 
         merged = None
         if (
             producer is not None
-            and producer.op == "conv2d"
-            and producer.attributes["activation"] == "none"
+            and producer.op in ops
+            and producer.attributes.get("activation", "none") == "none"
             and graph.consumers[original.inputs[0]] == (original,)
             and original.inputs[0] not in graph.outputs
         ):

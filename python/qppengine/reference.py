@@ -35,14 +35,14 @@ def run_all(graph: Graph, *inputs: Array) -> dict[str, Array]:
     """Every value of the network by name."""
     values = _bind(graph, inputs)
     for node in graph.nodes:
-        x = values[node.inputs[0]]
+        x, *others = (values[name] for name in node.inputs)
         if node.op == "conv2d":
             bias = node.tensors.get("bias", np.float32(0))
             sums = convolve(x, node.tensors["weight"], node.attributes)
             y = sums + np.reshape(bias, (1, -1, 1, 1))
             values[node.output] = _activate(y, node.attributes)
         else:
-            values[node.output] = _apply(node, x)
+            values[node.output] = _apply(node, x, *others)
     return values
 
 
@@ -105,10 +105,14 @@ def run_quantized(
     values = _bind(graph, inputs)
     for name in values:
         values[name] = _fake_quantize(values[name], bounds.get(name), activation_bits)
+    shared: dict[str, str] = {}  # outputs of max pools, which keep the levels of their input
     for node in graph.nodes:
-        x = values[node.inputs[0]]
+        x, *others = (values[name] for name in node.inputs)
+        owner = shared.get(node.inputs[0], node.inputs[0])
+        if node.op == "max_pool2d":
+            shared[node.output] = owner
         if node.op == "conv2d":
-            params = QParams.from_bounds(*bounds[node.inputs[0]], activation_bits)
+            params = QParams.from_bounds(*bounds[owner], activation_bits)
             weight, scale = quantize_weight(node.tensors["weight"])
             # x is on the grid, so this recovers the integers; in float64 their sums are exact.
             integers = params.quantize(x).astype(np.float64) - params.zero_point
@@ -117,7 +121,7 @@ def run_quantized(
             bias = np.reshape(node.tensors.get("bias", np.float32(0)), (1, -1, 1, 1))
             y = _activate(sums.astype(np.float32) * multiplier + bias, node.attributes)
         else:
-            y = _apply(node, x)
+            y = _apply(node, x, *others)
         if through_fp16:
             y = y.astype(np.float16).astype(np.float32)
         values[node.output] = _fake_quantize(y, bounds.get(node.output), activation_bits)
@@ -160,8 +164,17 @@ def _bind(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
     return values
 
 
-def _apply(node: Node, x: Array) -> Array:
+def _apply(node: Node, x: Array, *others: Array) -> Array:
     """Every operation but the convolution."""
+    if node.op in ("add", "sub", "mul"):
+        function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[node.op]
+        return _activate(np.asarray(function(x, others[0]), np.float32), node.attributes)
+    if node.op in ("max_pool2d", "avg_pool2d"):
+        return _pool(node, x)
+    if node.op == "global_avg_pool":
+        return np.asarray(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64), np.float32)
+    if node.op == "flatten":
+        return x.reshape(len(x), -1, 1, 1)
     if node.op == "pixel_shuffle":
         return _pixel_shuffle(x, node.attributes["upscale_factor"])
     if node.op == "batch_norm":
@@ -171,6 +184,36 @@ def _apply(node: Node, x: Array) -> Array:
         gain = weight / np.sqrt(var + np.float32(node.attributes["eps"]))
         return np.asarray((x - mean) * gain + bias, np.float32)
     return _activate(x, node.attributes)
+
+
+def _pool(node: Node, x: Array) -> Array:
+    """Maxima or means of windows, one window after another."""
+    _, _, rows, columns = x.shape
+    tops = _windows(node, rows, 0)
+    lefts = _windows(node, columns, 1)
+    y = np.empty((*x.shape[:2], len(tops), len(lefts)), np.float32)
+    for i, (top, bottom) in enumerate(tops):
+        for j, (left, right) in enumerate(lefts):
+            window = x[:, :, max(top, 0) : bottom, max(left, 0) : right]
+            if node.op == "max_pool2d":
+                y[:, :, i, j] = window.max(axis=(2, 3))
+                continue
+            (pad_h, pad_w) = node.attributes["padding"]
+            count = (min(bottom, rows + pad_h) - top) * (min(right, columns + pad_w) - left)
+            if not node.attributes["count_include_pad"]:
+                count = window.shape[2] * window.shape[3]
+            y[:, :, i, j] = window.sum(axis=(2, 3)) / np.float32(count)
+    return y
+
+
+def _windows(node: Node, size: int, axis: int) -> list[tuple[int, int]]:
+    """First and last + 1 of the windows along an axis, both possibly outside of the image."""
+    kernel, stride, padding = (
+        node.attributes[key][axis] for key in ("kernel", "stride", "padding")
+    )
+    firsts = range(-padding, size if node.attributes["ceil_mode"] else size + padding, stride)
+    last = size + padding if not node.attributes["ceil_mode"] else size + padding + stride - 1
+    return [(first, first + kernel) for first in firsts if first + kernel <= last]
 
 
 def _activate(x: Array, attributes: Mapping[str, Any]) -> Array:

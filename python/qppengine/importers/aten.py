@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qppengine.errors import UnsupportedError
+from qppengine.importers.pt2 import Ref
 from qppengine.importers.registry import Operation, importer
 
 if TYPE_CHECKING:
@@ -116,6 +117,120 @@ def pixel_shuffle(operation: Operation, graph: GraphBuilder) -> str:
     return graph.pixel_shuffle(operation.value("self"), factor, name=operation.name)
 
 
+@importer("aten.add.Tensor", "aten.add_.Tensor")
+def add(operation: Operation, graph: GraphBuilder) -> str:
+    """A sum of two tensors."""
+    _expect(operation, "alpha", 1)
+    x, y = _two_tensors(operation, graph, commutes=True)
+    return graph.add(x, y, name=operation.name)
+
+
+@importer("aten.sub.Tensor", "aten.sub_.Tensor")
+def sub(operation: Operation, graph: GraphBuilder) -> str:
+    """A difference of two tensors."""
+    _expect(operation, "alpha", 1)
+    x, y = _two_tensors(operation, graph, commutes=False)
+    return graph.sub(x, y, name=operation.name)
+
+
+@importer("aten.mul.Tensor", "aten.mul_.Tensor")
+def mul(operation: Operation, graph: GraphBuilder) -> str:
+    """A product of two tensors."""
+    x, y = _two_tensors(operation, graph, commutes=True)
+    return graph.mul(x, y, name=operation.name)
+
+
+@importer("aten.max_pool2d.default")
+def max_pool2d(operation: Operation, graph: GraphBuilder) -> str:
+    """Maxima of windows."""
+    if any(step != 1 for step in _pair(operation, "dilation", 1)):
+        raise UnsupportedError("dilation; nearest is dilation=1")
+    return graph.max_pool2d(
+        operation.value("self"),
+        _pair(operation, "kernel_size", 1),
+        stride=_pair(operation, "stride", 1) if operation.get("stride") else None,
+        padding=_pair(operation, "padding", 0),
+        ceil_mode=operation.get("ceil_mode", False),
+        name=operation.name,
+    )
+
+
+@importer("aten.avg_pool2d.default")
+def avg_pool2d(operation: Operation, graph: GraphBuilder) -> str:
+    """Means of windows."""
+    if operation.get("divisor_override") is not None:
+        raise UnsupportedError("divisor_override; nearest is none")
+    return graph.avg_pool2d(
+        operation.value("self"),
+        _pair(operation, "kernel_size", 1),
+        stride=_pair(operation, "stride", 1) if operation.get("stride") else None,
+        padding=_pair(operation, "padding", 0),
+        ceil_mode=operation.get("ceil_mode", False),
+        count_include_pad=operation.get("count_include_pad", True),
+        name=operation.name,
+    )
+
+
+@importer("aten.adaptive_avg_pool2d.default")
+def adaptive_avg_pool2d(operation: Operation, graph: GraphBuilder) -> str:
+    """Means of equal windows: of the image, or where its size is known and divides evenly."""
+    value = operation.value("self")
+    target = _pair(operation, "output_size", 1)
+    if list(target) == [1, 1]:
+        return graph.global_avg_pool(value, name=operation.name)
+    size = [n for n in operation.shape("self", graph)[2:] if n is not None]
+    if len(size) != 2 or any(n % m for n, m in zip(size, target, strict=True)):
+        raise UnsupportedError(
+            f"output_size={list(target)} of an image of {size or 'any size'}; "
+            "nearest is output_size=1"
+        )
+    kernel = [n // m for n, m in zip(size, target, strict=True)]
+    return graph.avg_pool2d(value, kernel, name=operation.name)
+
+
+@importer("aten.mean.dim")
+def mean(operation: Operation, graph: GraphBuilder) -> str:
+    """The mean over height and width."""
+    axes = operation.get("dim")
+    if not isinstance(axes, list) or sorted(axis % 4 for axis in axes) != [2, 3]:
+        raise UnsupportedError(f"dim={axes}; nearest is dim=[2, 3]")
+    return graph.global_avg_pool(operation.value("self"), name=operation.name)
+
+
+@importer("aten.flatten.using_ints")
+def flatten(operation: Operation, graph: GraphBuilder) -> str:
+    """All but the batch in one dimension."""
+    if operation.get("start_dim", 0) != 1 or operation.get("end_dim", -1) not in (-1, 3):
+        raise UnsupportedError("flattening of other than all of an image; nearest is start_dim=1")
+    return graph.flatten(operation.value("self"), name=operation.name)
+
+
+@importer("aten.view.default", "aten.reshape.default")
+def view(operation: Operation, graph: GraphBuilder) -> str:
+    """The same, written as a change of shape."""
+    sizes = operation.get("size", operation.get("shape"))
+    batch, *size = operation.shape("self", graph)
+    flat = math.prod(n or 0 for n in size)
+    if not isinstance(sizes, list) or len(sizes) != 2 or sizes[0] != batch:
+        raise UnsupportedError(f"sizes {sizes}; nearest is flatten(1)")
+    if sizes[1] not in (-1, flat):
+        raise UnsupportedError(f"sizes {sizes}; nearest is flatten(1)")
+    return graph.flatten(operation.value("self"), name=operation.name)
+
+
+@importer("aten.linear.default")
+def linear(operation: Operation, graph: GraphBuilder) -> str:
+    """A matrix product over the channels of single pixels, which is a 1x1 convolution."""
+    weight = operation.tensor("weight")
+    value = operation.value("input")
+    if weight is None or weight.ndim != 2:
+        raise UnsupportedError("weight must have 2 dimensions")
+    if operation.shape("input", graph)[2:] != (1, 1):
+        raise UnsupportedError("an input that is no vector; nearest is linear behind flatten")
+    bias = operation.tensor("bias")
+    return graph.conv2d(value, weight[:, :, None, None], bias, name=operation.name)
+
+
 @importer("aten.dropout.default", "aten.dropout_.default", "aten.feature_dropout.default")
 def dropout(operation: Operation, graph: GraphBuilder) -> str:
     """The input itself, as long as it does not train."""
@@ -150,6 +265,22 @@ def _clamp(operation: Operation, graph: GraphBuilder, lo: float | None, hi: floa
         min(high, _FLOAT32_MAX),
         name=operation.name,
     )
+
+
+def _two_tensors(operation: Operation, graph: GraphBuilder, *, commutes: bool) -> tuple[str, str]:
+    """Both operands; one per channel comes second."""
+    if not isinstance(operation.get("other"), Ref):
+        raise UnsupportedError("a number as operand; nearest is an operation on two tensors")
+    x, y = operation.value("self"), operation.value("other")
+    sizes = [operation.shape(argument, graph)[2:] for argument in ("self", "other")]
+    if commutes and sizes[0] == (1, 1) != sizes[1]:
+        return y, x
+    return x, y
+
+
+def _expect(operation: Operation, argument: str, value: float) -> None:
+    if (got := operation.get(argument, value)) != value:
+        raise UnsupportedError(f"{argument}={got}; nearest is {argument}={value}")
 
 
 def _pair(operation: Operation, argument: str, default: int) -> Sequence[int]:

@@ -13,18 +13,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from qppengine.errors import ModelError, UnsupportedError, UnsupportedModelError
-from qppengine.graph import Array, Graph, GraphBuilder
+from qppengine.graph import Array, Graph, GraphBuilder, Shape
 from qppengine.importers.pt2 import Call, Program, Ref
 
 _NEAREST = {
-    "adaptive_avg_pool2d": "conv2d with a stride",
-    "avg_pool2d": "conv2d with a stride",
-    "max_pool2d": "conv2d with a stride",
+    "adaptive_max_pool2d": "max_pool2d",
     "conv_transpose2d": "conv2d, then pixel_shuffle",
     "upsample_nearest2d": "conv2d, then pixel_shuffle",
     "upsample_bilinear2d": "conv2d, then pixel_shuffle",
     "upsample_bicubic2d": "conv2d, then pixel_shuffle",
-    "linear": "conv2d with a 1x1 kernel",
     "pad": "the zero padding of conv2d",
     "group_norm": "batch_norm",
     "instance_norm": "batch_norm",
@@ -42,6 +39,10 @@ _NEAREST = {
 }
 
 
+class UpstreamError(UnsupportedError):
+    """What an operation reads could not be imported, which is told already."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """What an importer sees of one call."""
@@ -57,6 +58,13 @@ class Operation:
         if not isinstance(ref, Ref) or ref.name not in self._values:
             raise UnsupportedError(f"{argument} must be computed from an input of the network")
         return self._values[ref.name]
+
+    def shape(self, argument: str, graph: GraphBuilder) -> Shape:
+        """The shape of the graph value an argument names."""
+        try:
+            return graph.shape(self.value(argument))
+        except ModelError as error:
+            raise UpstreamError(str(error)) from error
 
     def tensor(self, argument: str) -> Array | None:
         """The weights an argument names, or None when there are none."""
@@ -99,6 +107,8 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
         operation = Operation(call, builder.unique(node_name), values, program.tensors)
         try:
             result = _import(operation, builder)
+        except UpstreamError:
+            result = node_name
         except UnsupportedError as error:
             problems.append(f"{call.module or 'top level'}: {call.target}: {error}")
             result = node_name  # lets the calls behind it be examined too

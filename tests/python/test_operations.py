@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every operation, from PyTorch through the importer and the model file to the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import qppengine as qe
+from qppengine import Session, from_torch, reference
+from qppengine.metrics import sqnr
+from qppengine.serialize import serialize
+
+pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import nn  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qppengine.graph import Array
+
+QUANTIZED = ("static", "dynamic", "qpp")
+
+
+class Net(nn.Module):  # type: ignore[misc]
+    """Two convolutions of an image, what `function` makes of both, and a convolution of that."""
+
+    def __init__(self, function: Callable[..., Any], channels: int = 12, tail: bool = True) -> None:
+        super().__init__()
+        self.function = function
+        self.left = nn.Conv2d(3, 12, 3, padding=1)
+        self.right = nn.Conv2d(3, 12, 3, padding=1)
+        self.tail = nn.Conv2d(channels, 10, 1) if tail else nn.Identity()
+
+    def forward(self, x: Any) -> Any:
+        return self.tail(self.function(torch.relu(self.left(x)), self.right(x)))
+
+
+def images(count: int, height: int = 13, width: int = 18) -> list[Array]:
+    rng = np.random.default_rng(5)
+    shape = (1, 3, height, width)
+    return [rng.normal(0, 1, shape).astype(np.float16).astype(np.float32) for _ in range(count)]
+
+
+def expected(module: Any, x: Array) -> Array:
+    with torch.no_grad():
+        y = module(torch.from_numpy(x)).numpy()
+    return np.asarray(y.reshape(*y.shape, *[1] * (4 - y.ndim)))
+
+
+def relative_rms(y: Array, reference: Array) -> float:
+    return float(np.sqrt(np.mean((y - reference) ** 2) / np.mean(reference**2)))
+
+
+def open_session(data: bytes, scheme: str, **options: Any) -> Session:
+    # Of images this small, many lie beyond the mean bounds of the others.
+    return Session(data, scheme, static_bounds="range" if scheme == "static" else None, **options)
+
+
+def calibrated(graph: qe.Graph, samples: list[Array]) -> bytes:
+    return serialize(graph, qe.calibrate(graph, samples, 0.9999, progress=False))
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
+    "add": (lambda a, b: a + b, 12),
+    "add_relu": (lambda a, b: F.relu(a + b), 12),
+    "add_clamp": (lambda a, b: torch.clamp(b + a, -0.5, 1.5), 12),
+    "add_twice": (lambda a, b: (b + b) + a, 12),
+    "sub": (lambda a, b: a - b, 12),
+    "mul": (lambda a, b: a * b, 12),
+    "gate": (lambda a, b: F.adaptive_avg_pool2d(a, 1) * b, 12),
+    "add_channels": (lambda a, b: b + F.adaptive_avg_pool2d(a, 1), 12),
+    "max_pool_3x3s2": (lambda a, b: F.max_pool2d(b, 3, 2, 1), 12),
+    "max_pool_2x2": (lambda a, b: F.max_pool2d(a, 2), 12),
+    "max_pool_ceil": (lambda a, b: F.max_pool2d(b, (3, 2), (2, 3), (1, 0), ceil_mode=True), 12),
+    "avg_pool_3x3s2": (lambda a, b: F.avg_pool2d(b, 3, 2, 1), 12),
+    "avg_pool_inside": (lambda a, b: F.avg_pool2d(b, 3, 2, 1, count_include_pad=False), 12),
+    "avg_pool_ceil": (lambda a, b: F.avg_pool2d(b, (4, 3), (3, 2), (2, 1), ceil_mode=True), 12),
+    "global": (lambda a, b: F.adaptive_avg_pool2d(b, 1), 12),
+    "mean": (lambda a, b: a.mean((2, 3), keepdim=True), 12),
+    "adaptive": (lambda a, b: F.adaptive_avg_pool2d(b, (1, 6)), 12),
+}
+
+
+@pytest.fixture(params=FUNCTIONS, scope="module")
+def module(request: pytest.FixtureRequest) -> Any:
+    function, channels = FUNCTIONS[request.param]
+    torch.manual_seed(3)
+    return Net(function, channels).eval()
+
+
+def test_operation_in_fp16_is_that_of_torch(module: Any) -> None:
+    for tail in (module.tail, nn.Identity()):
+        net = Net(module.function)
+        net.load_state_dict(module.state_dict(), strict=False)
+        net.tail = tail
+        x = images(1)[0]
+        graph = from_torch(net, x, dynamic_shapes={})
+        y = expected(net, x)
+        np.testing.assert_allclose(reference.run(graph, x)[0], y, rtol=1e-4, atol=1e-4)
+        assert relative_rms(Session(serialize(graph), "fp16").run(x), y) < 2e-3
+
+
+def test_operation_in_int8_is_near(module: Any) -> None:
+    samples = images(12)
+    graph = from_torch(module, samples[0], dynamic_shapes={})
+    data = calibrated(graph, samples)
+    y = expected(module, samples[0])
+    for scheme in QUANTIZED:
+        session = open_session(data, scheme, threads=2)
+        assert sqnr(session.run(samples[0]), y) > 24, scheme
+        held = {step["node"]: step["dtype"] for step in session.explain() if step["dtype"]}
+        assert held[graph.nodes[-1].inputs[0]] == "qai8"
+
+
+def test_int8_is_what_the_reference_makes_of_the_same_bounds(module: Any) -> None:
+    samples = images(12)
+    graph = from_torch(module, samples[0], dynamic_shapes={})
+    session = Session(calibrated(graph, samples), "static", algorithm="direct")
+    y = session.run(samples[0])
+    bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+    z = reference.run_quantized(graph, bounds, samples[0])[graph.outputs[0]]
+    # A few numbers halfway between two levels go to the other one.
+    assert sqnr(y, z) > 38
+    assert np.mean(np.abs(y - z) > 3e-3) < 0.2
+
+
+@pytest.mark.parametrize("height", [1, 7])
+@pytest.mark.parametrize("flatten", [nn.Flatten(), lambda x: x.view(1, -1)])
+def test_linear_layers_read_images(height: int, flatten: Any) -> None:
+    class Classifier(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 9, 3, padding=1)
+            self.drop = nn.Dropout()
+            self.fc1 = nn.Linear(9 * height * 5, 20)
+            self.fc2 = nn.Linear(20, 6)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc2(F.relu(self.fc1(self.drop(flatten(F.relu(self.conv(x)))))))
+
+    torch.manual_seed(4)
+    module = Classifier().eval()
+    samples = images(12, height, 5)
+    graph = from_torch(module, samples[0], dynamic_shapes={})
+    assert [node.op for node in graph.nodes] == ["conv2d"] * 3
+    assert graph.nodes[1].tensors["weight"].shape == (20, 9, height, 5)
+    y = expected(module, samples[0])
+    data = calibrated(graph, samples)
+    assert relative_rms(Session(data, "fp16").run(samples[0]), y) < 2e-3
+    for scheme in QUANTIZED:
+        assert sqnr(open_session(data, scheme).run(samples[0]), y) > 24
+
+
+def test_flattened_images_are_ordered_as_in_torch() -> None:
+    x = images(1)[0]
+    graph = from_torch(nn.Flatten(), x, dynamic_shapes={})
+    np.testing.assert_array_equal(Session(serialize(graph), "fp16").run(x).ravel(), x.ravel())
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Any:
+    from qppengine.models.resnet import ResNet
+
+    torch.manual_seed(6)
+    module = ResNet((2, 1, 1, 1), width=8, classes=10)
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1)
+        nn.init.uniform_(norm.bias, -0.2, 0.2)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    return module.eval()
+
+
+def test_resnet_runs_in_every_scheme(resnet: Any) -> None:
+    samples = images(12, 64, 64)
+    graph = from_torch(resnet, samples[0])
+    assert graph.shapes["x"] == (1, 3, None, None)
+    data = calibrated(graph, samples)
+    for x in (samples[0], images(1, 48, 80)[0]):
+        assert relative_rms(Session(data, "fp16").run(x), expected(resnet, x)) < 1e-2
+    y = expected(resnet, samples[0])
+    for scheme in QUANTIZED:
+        assert sqnr(open_session(data, scheme).run(samples[0]), y) > 20
+
+
+def test_residual_values_exist_once_in_int8(resnet: Any) -> None:
+    samples = images(12, 64, 64)
+    graph = from_torch(resnet, samples[0])
+    session = Session(calibrated(graph, samples), "static")
+    session.run(samples[0])
+    steps = session.explain()
+    assert [step["op"] for step in steps if step["dtype"] == "f16"] == ["conv2d"]  # the scores
+    assert [step["op"] for step in steps].count("quantize") == 1  # the input
+    assert {step["dtype"] for step in steps if step["op"] in ("add", "max_pool2d")} == {"qai8"}
+    assert not [step for step in steps if step["op"] == "activation"]
+
+
+def test_resnets_have_the_parameters_of_torchvision() -> None:
+    from qppengine.models.resnet import resnet18, resnet34
+
+    assert sum(p.numel() for p in resnet18().parameters()) == 11_689_512
+    assert sum(p.numel() for p in resnet34().parameters()) == 21_797_672
+    keys = resnet18(width=4).state_dict().keys()
+    for key in ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "fc.bias"):
+        assert key in keys
+    assert "layer2.0.downsample.1.weight" in keys
+    assert "layer1.0.downsample.0.weight" not in keys
