@@ -18,6 +18,8 @@
 
 #include "network/qp_table.h"
 #include "network/session.h"
+#include "ops/elementwise.h"
+#include "ops/pool.h"
 #include "ops/quantize.h"
 
 namespace {
@@ -28,6 +30,8 @@ constexpr const char* kUsage =
     R"(usage: qpp_bench conv --dtype fp16|int8 --size HxWxC --filters F [--kernel 3] [--stride 1]
                       [--algorithm auto|direct|winograd] [--out int8|fp16] [--range] --iters N [--threads 1]
                       [--json]
+       qpp_bench add|mul|max_pool|avg_pool|global_avg_pool --dtype fp16|int8 --size HxWxC
+                      [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
        qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] --iters N [--threads 1] [--json]
 
@@ -189,23 +193,12 @@ void measure(std::int64_t iterations, const std::function<void()>& work, ordered
 /// One operation with its tensors, outside a network.
 class OpBench {
  public:
-  OpBench(const qpp::Shape& shape, qpp::DType src, qpp::DType dst, int threads, std::size_t rows)
-      : shape_(shape), src_(src), dst_(dst), pool_(threads), table_(rows, 1) {
+  OpBench(const std::vector<qpp::Shape>& shapes, qpp::DType src, qpp::DType dst, int threads,
+          std::size_t rows)
+      : shapes_(shapes), dst_(dst), pool_(threads), table_(rows, 1) {
     Random random;
     for (qpp::QParams& row : table_.qparams) row = qpp::choose_qparams(-1.0F, 1.0F, 8);
-    input_.resize(static_cast<std::size_t>(shape.elements()) * qpp::size_of(src));
-    for (std::int64_t p = 0; p < shape.pixels(); ++p) {
-      for (std::int64_t c = 0; c < shape.channels; ++c) {
-        const std::int64_t i = p * shape.stride() + c;
-        const float value = random.next();
-        if (src == qpp::DType::f16) {
-          reinterpret_cast<qpp::half*>(input_.data())[i] = qpp::to_half(value);
-        } else {
-          input_[static_cast<std::size_t>(i)] =
-              static_cast<std::byte>(static_cast<std::int8_t>(value * 127.0F));
-        }
-      }
-    }
+    for (const qpp::Shape& shape : shapes_) add_input(shape, src, random);
   }
 
   void run(const std::vector<qpp::Op*>& ops, std::int64_t iterations, ordered_json& report) {
@@ -216,18 +209,17 @@ class OpBench {
     std::vector<Ready> ready;
     qpp::Shape output;
     for (qpp::Op* op : ops) {
-      output = op->prepare(std::span(&shape_, 1), pool_.threads());
+      output = op->prepare(shapes_, pool_.threads());
       ready.push_back({op, qpp::AlignedVector<std::byte>(op->scratch_bytes())});
       if (!op->kernel().empty()) report["kernel"] = op->kernel();
     }
     output_.resize(static_cast<std::size_t>(output.elements()) * qpp::size_of(dst_));
-    const qpp::TensorView input{.data = input_.data(), .dtype = src_, .shape = shape_};
     qpp::RunState state = table_.state(pool_);
     measure(
         iterations,
         [&] {
           for (Ready& step : ready) {
-            step.op->run({.inputs = std::span(&input, 1),
+            step.op->run({.inputs = inputs_,
                           .output = {.data = output_.data(), .dtype = dst_, .shape = output},
                           .scratch = step.scratch.data()},
                          state);
@@ -240,12 +232,30 @@ class OpBench {
   [[nodiscard]] qpp::QpTable& table() { return table_; }
 
  private:
-  qpp::Shape shape_;
-  qpp::DType src_;
+  void add_input(const qpp::Shape& shape, qpp::DType src, Random& random) {
+    auto& input = data_.emplace_back();
+    input.resize(static_cast<std::size_t>(shape.elements()) * qpp::size_of(src));
+    for (std::int64_t p = 0; p < shape.pixels(); ++p) {
+      for (std::int64_t c = 0; c < shape.channels; ++c) {
+        const std::int64_t i = p * shape.stride() + c;
+        const float value = random.next();
+        if (src == qpp::DType::f16) {
+          reinterpret_cast<qpp::half*>(input.data())[i] = qpp::to_half(value);
+        } else {
+          input[static_cast<std::size_t>(i)] =
+              static_cast<std::byte>(static_cast<std::int8_t>(value * 127.0F));
+        }
+      }
+    }
+    inputs_.push_back({.data = input.data(), .dtype = src, .shape = shape});
+  }
+
+  std::vector<qpp::Shape> shapes_;
   qpp::DType dst_;
   qpp::ThreadPool pool_;
   qpp::QpTable table_;
-  qpp::AlignedVector<std::byte> input_;
+  std::vector<qpp::AlignedVector<std::byte>> data_;
+  std::vector<qpp::TensorView> inputs_;
   qpp::AlignedVector<std::byte> output_;
 };
 
@@ -292,8 +302,62 @@ void bench_conv(const Options& options, ordered_json& report) {
       qpp::make_conv2d(spec, types, algorithm, qpp::KernelSelection::from_environment());
   const qpp::Shape output = conv->prepare(std::span(&shape, 1), 1);
   report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
-  OpBench bench(shape, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
   bench.run({conv.get()}, options.integer("--iters"), report);
+}
+
+/// Row of an int8 tensor: 0 of sources, 1 of results.
+int row_of(qpp::DType dtype, int row) { return dtype == qpp::DType::qai8 ? row : -1; }
+
+void bench_binary(const Options& options, ordered_json& report) {
+  options.only({"--dtype", "--size", "--out", "--iters", "--threads", "--json"});
+  const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
+  const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
+  const qpp::Shape shape = image(options.sizes("--size", 3));
+  qpp::BinarySpec spec;
+  spec.name = options.positional[0];
+  spec.kind = spec.name == "mul" ? qpp::BinaryKind::mul : qpp::BinaryKind::add;
+  spec.activation.lo = 0;  // ReLU
+  qpp::Binary op(spec,
+                 {.src = src,
+                  .dst = dst,
+                  .a_row = row_of(src, 0),
+                  .b_row = row_of(src, 0),
+                  .dst_row = row_of(dst, 1)},
+                 qpp::KernelSelection::from_environment());
+  report["elements"] = shape.pixels() * shape.channels;
+  OpBench bench({shape, shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  bench.run({&op}, options.integer("--iters"), report);
+}
+
+/// Counts output elements, those of a global pool excepted: it reads far more than it writes.
+void bench_pool(const Options& options, ordered_json& report) {
+  options.only(
+      {"--dtype", "--size", "--out", "--kernel", "--stride", "--iters", "--threads", "--json"});
+  const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
+  const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
+  const qpp::Shape shape = image(options.sizes("--size", 3));
+  const std::int64_t kernel = options.integer("--kernel", 3);
+  const std::int64_t stride = options.integer("--stride", 2);
+  static const std::map<std::string, qpp::PoolKind> kKinds = {
+      {"max_pool", qpp::PoolKind::max},
+      {"avg_pool", qpp::PoolKind::average},
+      {"global_avg_pool", qpp::PoolKind::global_average}};
+  qpp::PoolSpec spec;
+  spec.name = options.positional[0];
+  spec.kind = kKinds.at(spec.name);
+  const bool global = spec.kind == qpp::PoolKind::global_average;
+  if (!global) {
+    spec.kernel = {.height = kernel, .width = kernel};
+    spec.stride = {.height = stride, .width = stride};
+    spec.padding = {.height = kernel / 2, .width = kernel / 2};
+  }
+  qpp::Pool op(spec, {.src = src, .dst = dst, .src_row = row_of(src, 0), .dst_row = row_of(dst, 1)},
+               qpp::KernelSelection::from_environment());
+  const qpp::Shape counted = global ? shape : op.prepare(std::span(&shape, 1), 1);
+  report["elements"] = counted.pixels() * counted.channels;
+  OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  bench.run({&op}, options.integer("--iters"), report);
 }
 
 /// The benches of a statistic or a pass over one tensor.
@@ -327,7 +391,8 @@ void bench_tensor(const Options& options, ordered_json& report) {
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i].row = static_cast<int>(i);
     ops.push_back(std::make_unique<qpp::PredictQParams>(0, rows, 8));
   }
-  OpBench bench(shape, qpp::DType::f16, command == "quantize" ? qpp::DType::qai8 : qpp::DType::f16,
+  OpBench bench({shape}, qpp::DType::f16,
+                command == "quantize" ? qpp::DType::qai8 : qpp::DType::f16,
                 static_cast<int>(options.integer("--threads", 1)), kTargets);
   bench.table().ranges[0] = {.lo = -1, .hi = 1};
   std::vector<qpp::Op*> pointers;
@@ -388,8 +453,10 @@ void print(const ordered_json& report, bool as_json) {
 int run(int argc, char** argv) {
   const Options options(argc - 1, argv + 1);
   static const std::map<std::string, void (*)(const Options&, ordered_json&)> kCommands = {
-      {"conv", bench_conv},       {"quantize", bench_tensor}, {"minmax", bench_tensor},
-      {"quantile", bench_tensor}, {"predict", bench_tensor},  {"model", bench_model}};
+      {"conv", bench_conv},       {"quantize", bench_tensor},     {"minmax", bench_tensor},
+      {"quantile", bench_tensor}, {"predict", bench_tensor},      {"model", bench_model},
+      {"add", bench_binary},      {"mul", bench_binary},          {"max_pool", bench_pool},
+      {"avg_pool", bench_pool},   {"global_avg_pool", bench_pool}};
   if (options.has("--help")) {
     std::cout << kUsage;
     return 0;

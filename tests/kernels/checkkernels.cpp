@@ -178,6 +178,8 @@ int run(const Options& options) {
   append_quantize(subjects);
   append_statistics(subjects);
   append_winograd(subjects);
+  append_elementwise(subjects);
+  append_pool(subjects);
   std::erase_if(subjects, [&options](const Subject& subject) {
     return std::string(subject.info.name).find(options.filter) == std::string::npos ||
            (options.bench && !subject.bench);

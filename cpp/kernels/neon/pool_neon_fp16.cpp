@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/neon/pool_window.h"
+#include "kernels/variants.h"
+
+namespace qpp {
+namespace {
+
+struct Half8 {
+  using value_type = half;
+  using type = float16x8_t;
+  QPP_NEON_INLINE static type load(const value_type* src) { return qpp::load(src); }
+  QPP_NEON_INLINE static void store(value_type* dst, type value) { qpp::store(dst, value); }
+  QPP_NEON_INLINE static type larger(type a, type b) { return vmaxq_f16(a, b); }
+};
+
+}  // namespace
+
+// dst[p, c] = the largest of window(p, c), NaN if there is one, see pool.h
+//
+// rows, dst      fp16, NHWC
+// preconditions  channels % 8 == 0; reads the windows and writes the output pixels, no more
+// registers      9 columns and constants of a 3x3 window
+// loop budget    3x3, stride 2, 2 pixels of 8 channels: 12 loads, 8 + 4 FMAX, 2 stores: 14 slots, 7
+//                cycles on A76 (0.44 an output element)
+void maxpool_f16_f16_neon_fp16(const PoolArgs& args) {
+  for (std::int64_t c = 0; c < args.channels; c += 8) max_pool_channels<Half8>(args, c);
+}
+
+}  // namespace qpp

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sums and products of two arrays, exactly. The constants of int8 sums are themselves held against
+// real arithmetic.
+
+#include <cmath>
+
+#include "checkkernels.h"
+#include "kernels/select.h"
+
+namespace qpp::check {
+namespace {
+
+constexpr std::int64_t kBenchElements = 56 * 56 * 64;
+
+/// Every pair of int8, or random halves with special numbers among them.
+void draw(Random& /*random*/, const Guarded<std::int8_t>& a, const Guarded<std::int8_t>& b) {
+  for (std::int64_t i = 0; i < a.count(); ++i) {
+    a[i] = static_cast<std::int8_t>(i * 37 + i / 256);
+    b[i] = static_cast<std::int8_t>(i * 11 - i / 256);
+  }
+}
+
+void draw(Random& random, const Guarded<half>& a, const Guarded<half>& b) {
+  for (std::int64_t i = 0; i < a.count(); ++i) {
+    a[i] = half{static_cast<std::uint16_t>(random.bits())};
+    b[i] = i % 3 == 0 ? half{static_cast<std::uint16_t>(a[i].bits ^ 0x8000U)}
+                      : half{static_cast<std::uint16_t>(random.bits())};
+  }
+}
+
+template <typename Src, typename Dst>
+void check_case(const BinaryKernel& kernel, BinaryFunction reference, Trial& trial, BinaryArgs args,
+                std::int64_t count, const std::string& what) {
+  trial.begin("count " + std::to_string(count) + ", " + what);
+  const Guarded<Src> a(count);
+  const Guarded<Src> b(count);
+  draw(trial.random, a, b);
+  const Destination<Dst> dst(1, count, count);
+  const Guarded<Dst> expected(count);
+  args.a = a.data();
+  args.b = b.data();
+  args.count = count;
+  args.dst = expected.data();
+  reference(args);
+  args.dst = dst.data();
+  kernel.function(args);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!same(dst.at(0, i), expected[i])) {
+      trial.fail("element " + std::to_string(i) + " of " + text(a[i]) + " and " + text(b[i]) +
+                 " is " + text(dst.at(0, i)) + ", expected " + text(expected[i]));
+    }
+  }
+  dst.check_rest(1, trial);
+}
+
+template <typename Src, typename Dst>
+void check_all(const BinaryKernel& kernel, BinaryFunction reference, Trial& trial) {
+  const std::vector<std::int64_t> counts = {8, 16, 24, 40, 72, 65536};
+  for (const std::int64_t count : counts) {
+    for (int i = 0; i < 12; ++i) {
+      BinaryArgs args;
+      const float zero = std::is_same_v<Dst, std::int8_t> ? -100.0F : -3.0F;
+      args.lo = i % 3 == 0 ? 0.0F : zero;
+      args.hi = i % 4 == 0 ? INFINITY : 90.0F;
+      args.a_scale = std::is_same_v<Src, half> ? 1 : trial.random.uniform(0.001F, 0.1F);
+      args.b_scale = i % 2 == 0 ? 1.0F : -1.0F;
+      if (std::is_same_v<Src, std::int8_t>) {
+        args.b_scale *= trial.random.uniform(0.001F, 0.1F);
+        args.a_zero_point = static_cast<std::int32_t>(trial.random.integer(-128, 127));
+        args.b_zero_point = static_cast<std::int32_t>(trial.random.integer(-128, 127));
+        args.zero_point = static_cast<std::int32_t>(trial.random.integer(-28, 37));
+        if (std::is_same_v<Dst, std::int8_t>) {
+          args.lo = std::fmax(args.lo, static_cast<float>(-128 - args.zero_point));
+          args.hi = std::fmin(args.hi, static_cast<float>(127 - args.zero_point));
+        }
+      }
+      const float span = trial.random.uniform(0.02F, 4);
+      const QParams a = choose_qparams(-trial.random.uniform(0, 1), trial.random.uniform(0, 1), 8);
+      const QParams b = choose_qparams(-trial.random.uniform(0, 1), trial.random.uniform(0, 1), 8);
+      const QParams dst = choose_qparams(-trial.random.uniform(0, span), span, i % 5 == 0 ? 4 : 8);
+      args.levels = make_add_levels(a, b, dst, i % 2 == 0 ? 1.0F : -1.0F,
+                                    i % 3 == 0 ? 0.0F : -INFINITY, INFINITY);
+      check_case<Src, Dst>(kernel, reference, trial, args, count,
+                           "shift " + std::to_string(args.levels.shift));
+    }
+  }
+}
+
+void check(const BinaryKernel& kernel, BinaryFunction reference, Trial& trial) {
+  if (kernel.src == DType::f16) return check_all<half, half>(kernel, reference, trial);
+  if (kernel.dst == DType::f16) return check_all<std::int8_t, half>(kernel, reference, trial);
+  return check_all<std::int8_t, std::int8_t>(kernel, reference, trial);
+}
+
+/// add_levels() against the same sum in double.
+void check_levels(Trial& trial) {
+  for (int i = 0; i < 400; ++i) {
+    const int bits = static_cast<int>(trial.random.integer(2, 8));
+    const float span = std::exp2(trial.random.uniform(-7, 4));
+    const QParams a = choose_qparams(-trial.random.uniform(0, 1), trial.random.uniform(0, 1), bits);
+    const QParams b = choose_qparams(-trial.random.uniform(0, 1), trial.random.uniform(0, 1), bits);
+    const QParams dst = choose_qparams(-trial.random.uniform(0, span), span, bits);
+    const float sign = i % 2 == 0 ? 1 : -1;
+    const float lo = i % 3 == 0 ? 0 : -INFINITY;
+    const AddLevels levels = make_add_levels(a, b, dst, sign, lo, INFINITY);
+    trial.begin("case " + std::to_string(i) + ", shift " + std::to_string(levels.shift));
+    // An output far finer than its inputs holds their signs: results may lie nearer to zero.
+    const double ratio = (double{a.scale} + b.scale) / dst.scale;
+    const bool exact = ratio < 50;
+    for (int k = 0; k < 2000; ++k) {
+      const auto x = static_cast<std::int8_t>(trial.random.integer(a.qmin, a.qmax));
+      const auto y = static_cast<std::int8_t>(trial.random.integer(b.qmin, b.qmax));
+      const double sum =
+          double(x - a.zero_point) * a.scale + double{sign} * (y - b.zero_point) * b.scale;
+      const double level = std::fmax(sum, lo) / dst.scale + dst.zero_point;
+      const double clamped = std::fmin(std::fmax(level, dst.qmin), dst.qmax);
+      const double tolerance = exact ? 0.5 + 2.0 / (1 << levels.shift) : 4;
+      const double nearer = exact ? clamped : dst.zero_point;
+      const double result = add_levels(x, y, levels);
+      const bool fits = result >= std::fmin(clamped, nearer) - tolerance &&
+                        result <= std::fmax(clamped, nearer) + tolerance;
+      if (!fits) {
+        trial.fail("the sum of " + text(x) + " and " + text(y) + " is " +
+                   text(add_levels(x, y, levels)) + ", expected " +
+                   text(static_cast<float>(clamped)));
+      }
+    }
+  }
+}
+
+template <typename Src>
+Bench bench(const BinaryKernel& kernel) {
+  const auto a = std::make_shared<AlignedVector<Src>>(static_cast<std::size_t>(kBenchElements));
+  const auto b = std::make_shared<AlignedVector<Src>>(*a);
+  const auto dst = std::make_shared<AlignedVector<half>>(static_cast<std::size_t>(kBenchElements));
+  BinaryArgs args;
+  args.a = a->data();
+  args.b = b->data();
+  args.dst = dst->data();
+  args.count = kBenchElements;
+  const QParams row = choose_qparams(-1, 1, 8);
+  args.levels = make_add_levels(row, row, row, 1, -INFINITY, INFINITY);
+  return {.amount = kBenchElements, .unit = "elements", .run = [&kernel, a, b, dst, args] {
+            kernel.function(args);
+          }};
+}
+
+void append(std::vector<Subject>& subjects, const std::vector<BinaryKernel>& kernels) {
+  for (const BinaryKernel& kernel : kernels) {
+    const auto reference = std::find_if(kernels.begin(), kernels.end(), [&](const auto& other) {
+      return other.dst == kernel.dst && other.src == kernel.src;
+    });
+    subjects.push_back(
+        {.info = kernel.info,
+         .check = [&kernel, reference](Trial& trial) { check(kernel, reference->function, trial); },
+         .bench =
+             [&kernel] {
+               return kernel.src == DType::f16 ? bench<half>(kernel) : bench<std::int8_t>(kernel);
+             }});
+  }
+}
+
+}  // namespace
+
+void append_elementwise(std::vector<Subject>& subjects) {
+  subjects.push_back({.info = {"add_levels", {}}, .check = check_levels, .bench = {}});
+  append(subjects, add_kernels());
+  append(subjects, mul_kernels());
+}
+
+}  // namespace qpp::check
