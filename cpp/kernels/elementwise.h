@@ -11,7 +11,7 @@ namespace qpp {
 /// The constants of an int8 addition, in integers, so that 16 elements take a few instructions:
 ///
 ///   high = a * a_high + b * b_high + constant        exact in 16 bits
-///   low  = a * a_low  + b * b_low  + 64              the same
+///   low  = a * a_low  + b * b_low                    the same
 ///   sum  = high + (low >> 7)                         output levels in steps of 2^-shift
 ///   q    = min(max(saturate((sum + 2^(shift-1)) >> shift), lo), hi)
 ///
@@ -36,7 +36,7 @@ AddLevels make_add_levels(const QParams& a, const QParams& b, const QParams& dst
 
 inline std::int8_t add_levels(std::int8_t a, std::int8_t b, const AddLevels& levels) {
   const int high = a * levels.a_high + b * levels.b_high + levels.constant;
-  const int low = a * levels.a_low + b * levels.b_low + 64;
+  const int low = a * levels.a_low + b * levels.b_low;
   const int sum = (high + (low >> 7) + (1 << (levels.shift - 1))) >> levels.shift;
   const int saturated = sum < -128 ? -128 : (sum > 127 ? 127 : sum);
   const int raised = saturated < levels.lo ? levels.lo : saturated;

@@ -51,7 +51,8 @@ AddLevels make_add_levels(const QParams& a, const QParams& b, const QParams& dst
   levels.a_low = static_cast<std::int8_t>(a_multiplier - 128 * levels.a_high);
   levels.b_low = static_cast<std::int8_t>(b_multiplier - 128 * levels.b_high);
   const double zeros = a.zero_point * double(a_multiplier) + b.zero_point * double(b_multiplier);
-  levels.constant = static_cast<std::int16_t>(nearest(dst.zero_point * steps - zeros / 128, 32767));
+  levels.constant =
+      static_cast<std::int16_t>(nearest(dst.zero_point * steps - zeros / 128 + 0.5, 32767));
   levels.lo = level_of(lo, dst);
   levels.hi = level_of(hi, dst);
   return levels;

@@ -13,24 +13,22 @@ struct AddConstants {
   int8x8_t b_high;
   int8x8_t b_low;
   int16x8_t constant;
-  int16x8_t half_step;  // of `low`
 
   QPP_NEON_INLINE explicit AddConstants(const AddLevels& levels)
       : a_high(vdup_n_s8(levels.a_high)),
         a_low(vdup_n_s8(levels.a_low)),
         b_high(vdup_n_s8(levels.b_high)),
         b_low(vdup_n_s8(levels.b_low)),
-        constant(vdupq_n_s16(levels.constant)),
-        half_step(vdupq_n_s16(64)) {}
+        constant(vdupq_n_s16(levels.constant)) {}
 
   [[nodiscard]] QPP_NEON_INLINE int16x8_t sum(int8x8_t a, int8x8_t b) const {
     const int16x8_t high = vmlal_s8(vmlal_s8(constant, a, a_high), b, b_high);
-    const int16x8_t low = vmlal_s8(vmlal_s8(half_step, a, a_low), b, b_low);
+    const int16x8_t low = vmlal_s8(vmull_s8(a, a_low), b, b_low);
     return vsraq_n_s16(high, low, 7);
   }
 };
 
-template <int kShift>
+template <int kShift, bool kClamp>
 void add_levels(const BinaryArgs& args) {
   const AddConstants constants(args.levels);
   const int8x16_t lo = vdupq_n_s8(args.levels.lo);
@@ -44,7 +42,7 @@ void add_levels(const BinaryArgs& args) {
     const int8x8_t low = vqrshrn_n_s16(constants.sum(vget_low_s8(x), vget_low_s8(y)), kShift);
     const int8x16_t sum =
         vqrshrn_high_n_s16(low, constants.sum(vget_high_s8(x), vget_high_s8(y)), kShift);
-    vst1q_s8(dst + i, vminq_s8(vmaxq_s8(sum, lo), hi));
+    vst1q_s8(dst + i, kClamp ? vminq_s8(vmaxq_s8(sum, lo), hi) : sum);
   };
   std::int64_t i = 0;
   for (; i + 32 <= args.count; i += 32) {
@@ -58,6 +56,13 @@ void add_levels(const BinaryArgs& args) {
   }
 }
 
+/// Bounds that are those of int8, as behind a ReLU to a row that begins with zero, cost nothing.
+template <int kShift>
+void add_levels(const BinaryArgs& args) {
+  const bool clamps = args.levels.lo != -128 || args.levels.hi != 127;
+  return clamps ? add_levels<kShift, true>(args) : add_levels<kShift, false>(args);
+}
+
 }  // namespace
 
 // dst[i] = add_levels(a[i], b[i], levels), see elementwise.h
@@ -66,9 +71,11 @@ void add_levels(const BinaryArgs& args) {
 // preconditions  count % 8 == 0; reads and writes exactly `count` elements
 // why integers   a conversion to float costs two slots of one pipe for four elements; SMLAL gives
 //                eight products a slot, and two multipliers of 8 bits make one of 14
-// registers      8 for constants, 8 for 16 elements
-// loop budget    16 elements: 2 loads; on V0 8 SMLAL, on V1 2 SSRA, 2 SQRSHRN; on both 4 moves of
-//                the constants, 2 SMAX/SMIN, 1 store: 19 slots, 9.5 cycles on A76 (0.6 an element)
+// registers      7 for constants, 8 for 16 elements
+// loop budget    16 elements: 2 loads; on V0 8 SMULL/SMLAL, on V1 2 SSRA, 2 SQRSHRN; on both 2
+// moves
+//                of the constant, 1 store: 15 slots, 7.5 cycles on A76 (0.5 an element); 2 slots
+//                more with bounds
 void add_qai8_qai8_neon(const BinaryArgs& args) {
   switch (args.levels.shift) {
     case 1:
