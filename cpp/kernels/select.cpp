@@ -115,6 +115,14 @@ const std::vector<PoolKernel>& avgpool_kernels() {
   return kernels;
 }
 
+const std::vector<ResizeKernel>& resize_kernels() {
+  static const std::vector<ResizeKernel> kernels = {
+#define QPP_RESIZE(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
 std::vector<KernelInfo> all_kernels() {
   std::vector<KernelInfo> all;
   const auto append = [&all](const auto& kernels) {
@@ -133,6 +141,7 @@ std::vector<KernelInfo> all_kernels() {
   append(mul_kernels());
   append(maxpool_kernels());
   append(avgpool_kernels());
+  append(resize_kernels());
   return all;
 }
 
@@ -255,6 +264,9 @@ const PoolKernel& KernelSelection::avgpool(DType dst, DType src) const {
 }
 const PoolKernel& KernelSelection::maxpool(DType dtype) const {
   return last_match(maxpool_kernels(), *this, forced_, dtype, dtype);
+}
+const ResizeKernel& KernelSelection::resize(DType dtype) const {
+  return last_match(resize_kernels(), *this, forced_, dtype, dtype);
 }
 
 }  // namespace qpp

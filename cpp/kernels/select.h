@@ -9,6 +9,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/pool.h"
 #include "kernels/quantize.h"
+#include "kernels/resize.h"
 #include "kernels/statistics.h"
 #include "kernels/winograd.h"
 
@@ -48,6 +49,7 @@ class KernelSelection {
   [[nodiscard]] const PoolKernel& avgpool(DType dst, DType src) const;
   /// f16 or qai8.
   [[nodiscard]] const PoolKernel& maxpool(DType dtype) const;
+  [[nodiscard]] const ResizeKernel& resize(DType dtype) const;
 
   [[nodiscard]] bool allows(const KernelInfo& info) const;
 
@@ -70,6 +72,7 @@ const std::vector<BinaryKernel>& add_kernels();
 const std::vector<BinaryKernel>& mul_kernels();
 const std::vector<PoolKernel>& maxpool_kernels();
 const std::vector<PoolKernel>& avgpool_kernels();
+const std::vector<ResizeKernel>& resize_kernels();
 /// The common part of all of them.
 std::vector<KernelInfo> all_kernels();
 

@@ -5,6 +5,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/pool.h"
 #include "kernels/quantize.h"
+#include "kernels/resize.h"
 #include "kernels/statistics.h"
 #include "kernels/winograd.h"
 
@@ -24,6 +25,7 @@ namespace qpp {
 #define QPP_QUANTILE(name, needs) void name(const QuantileArgs& args);
 #define QPP_ADD(name, dst, src, needs) void name(const BinaryArgs& args);
 #define QPP_MUL(name, dst, src, needs) void name(const BinaryArgs& args);
+#define QPP_RESIZE(name, dst, src, needs) void name(const ResizeArgs& args);
 #define QPP_MAXPOOL(name, dst, src, needs) void name(const PoolArgs& args);
 #define QPP_AVGPOOL(name, dst, src, needs) void name(const PoolArgs& args);
 #include "kernels/variants.inc"

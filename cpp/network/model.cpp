@@ -148,26 +148,30 @@ class Parser {
     for (const std::string& input : node.inputs) require_value(input, where);
 
     struct Operation {
-      std::size_t inputs;
+      std::size_t inputs;  // 0: one or more
       void (Parser::*parse)(const Field&, const std::string&, Node&) const;
     };
     static const std::map<std::string, Operation> kOps = {
         {"activation", {1, &Parser::parse_activation_node}},
         {"add", {2, &Parser::parse_binary}},
         {"avg_pool2d", {1, &Parser::parse_pool}},
+        {"concat", {0, &Parser::parse_concat}},
         {"conv2d", {1, &Parser::parse_conv2d}},
         {"flatten", {1, &Parser::parse_flatten}},
         {"global_avg_pool", {1, &Parser::parse_pool}},
         {"max_pool2d", {1, &Parser::parse_pool}},
         {"mul", {2, &Parser::parse_binary}},
         {"pixel_shuffle", {1, &Parser::parse_pixel_shuffle}},
+        {"resize", {1, &Parser::parse_resize}},
         {"sub", {2, &Parser::parse_binary}},
     };
     const auto op = kOps.find(node.op);
     QPP_CHECK(op != kOps.end(), UnsupportedError, where,
               ": this operation is not known to this version of qppengine");
-    QPP_CHECK(node.inputs.size() == op->second.inputs, ModelError, where, ": expected ",
-              op->second.inputs, " inputs, got ", node.inputs.size());
+    const std::size_t expected =
+        op->second.inputs > 0 ? op->second.inputs : std::max<std::size_t>(node.inputs.size(), 1);
+    QPP_CHECK(node.inputs.size() == expected, ModelError, where, ": expected ", expected,
+              " inputs, got ", node.inputs.size());
     (this->*op->second.parse)(field, where, node);
     define_value(node.output, where);
     return node;
@@ -255,6 +259,48 @@ class Parser {
                   2 * spec.padding.width <= spec.kernel.width,
               ModelError, where, ": expected a padding of at most half the kernel");
     node.spec = std::move(spec);
+  }
+
+  void parse_concat(const Field& field, const std::string& /*where*/, Node& node) const {
+    field["attributes"].only({});
+    field["tensors"].only({});
+    node.spec = ConcatSpec{};
+  }
+
+  void parse_resize(const Field& field, const std::string& where, Node& node) const {
+    static const std::map<std::string, ResizeMode> kModes = {{"nearest", ResizeMode::nearest},
+                                                             {"bilinear", ResizeMode::bilinear}};
+    const Field attributes(field["attributes"]);
+    attributes.only({"mode", "align_corners", "size", "scale"});
+    field["tensors"].only({});
+    const std::string name = attributes["mode"].string();
+    const auto mode = kModes.find(name);
+    QPP_CHECK(mode != kModes.end(), UnsupportedError, where,
+              ": expected the mode nearest or bilinear, got \"", name, "\"");
+    ResizeSpec spec{.name = node.name,
+                    .mode = mode->second,
+                    .align_corners = attributes["align_corners"].boolean(),
+                    .size = {}};
+    QPP_CHECK(attributes.has("size") != attributes.has("scale"), ModelError, where,
+              ": expected either a size or a scale");
+    QPP_CHECK(!spec.align_corners || spec.mode == ResizeMode::bilinear, ModelError, where,
+              ": align_corners belongs to the mode bilinear");
+    if (attributes.has("size")) {
+      spec.size = parse_size(attributes["size"], 1);
+    } else {
+      const std::vector<Field> scales = attributes["scale"].list(2);
+      spec.scale_height = parse_scale(scales[0]);
+      spec.scale_width = parse_scale(scales[1]);
+    }
+    node.spec = std::move(spec);
+  }
+
+  static double parse_scale(const Field& field) {
+    constexpr double kLargest = 256;
+    const double scale = field.number();
+    QPP_CHECK(scale >= 1 / kLargest && scale <= kLargest, ModelError, field.where(),
+              ": expected a scale from 1/256 to 256, got ", scale);
+    return scale;
   }
 
   void parse_flatten(const Field& field, const std::string& /*where*/, Node& node) const {
@@ -432,14 +478,18 @@ Int8Plan plan_int8(const Model& model) {
   for (std::size_t i = model.nodes.size(); i-- > 0;) {
     const Node& node = model.nodes[i];
     const bool follows = std::holds_alternative<BinarySpec>(node.spec) ||
-                         std::holds_alternative<PoolSpec>(node.spec);
+                         std::holds_alternative<PoolSpec>(node.spec) ||
+                         std::holds_alternative<ConcatSpec>(node.spec) ||
+                         std::holds_alternative<ResizeSpec>(node.spec);
     plan.reads_int8[i] =
         std::holds_alternative<Conv2dSpec>(node.spec) || (follows && wanted.contains(node.output));
     if (plan.reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
   }
   for (const Node& node : model.nodes) {
     const auto* pool = std::get_if<PoolSpec>(&node.spec);
-    if (pool == nullptr || pool->kind != PoolKind::max) continue;
+    const bool keeps_levels = (pool != nullptr && pool->kind == PoolKind::max) ||
+                              std::holds_alternative<ResizeSpec>(node.spec);
+    if (!keeps_levels) continue;
     const auto owner = plan.row_owners.find(node.inputs[0]);
     plan.row_owners[node.output] = owner == plan.row_owners.end() ? node.inputs[0] : owner->second;
   }

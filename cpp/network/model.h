@@ -14,6 +14,7 @@
 #include "ops/conv2d.h"
 #include "ops/elementwise.h"
 #include "ops/pool.h"
+#include "ops/resize.h"
 #include "ops/statistics.h"
 #include "tensor/tensor.h"
 
@@ -24,6 +25,7 @@ struct PixelShuffleSpec {
 };
 
 struct FlattenSpec {};
+struct ConcatSpec {};
 
 /// A node of the graph, in topological order. Values are called by the name of the node output or
 /// graph input.
@@ -32,7 +34,8 @@ struct Node {
   std::string name;
   std::vector<std::string> inputs;
   std::string output;
-  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, FlattenSpec>
+  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, FlattenSpec,
+               ConcatSpec, ResizeSpec>
       spec;
 };
 
@@ -68,12 +71,13 @@ struct Model {
   std::optional<Quantization> quantization;
 };
 
-/// What a quantized run holds in int8. Convolutions read int8; sums, products and pools do where
-/// their output is wanted in int8, so that a network's last operations keep the digits of fp16.
+/// What a quantized run holds in int8. Convolutions read int8; the operations that
+/// follow (sums, products, pools, concatenations, resizing) do where their output is wanted in
+/// int8, so that a network's last operations keep the digits of fp16.
 struct Int8Plan {
   std::vector<bool> reads_int8;  // per node
   /// The value whose row of the QP table an int8 value is held with: itself, but for the output of
-  /// an operation that keeps levels as they are, such as a max pool.
+  /// an operation that keeps levels as they are, a max pool or resizing.
   std::map<std::string, std::string> row_owners;
   std::vector<std::string> values;  // those that need a row, in no order
 };

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "ops/concat.h"
 #include "ops/flatten.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/quantize.h"
@@ -110,6 +111,11 @@ class Lowering {
                    },
                    [&](const BinarySpec& spec) { lower_binary(node, spec); },
                    [&](const PoolSpec& spec) { lower_pool(node, spec); },
+                   [&](const ConcatSpec&) { lower_concat(node); },
+                   [&](const ResizeSpec& spec) {
+                     const DType dtype = reads_int8(node) ? DType::qai8 : DType::f16;
+                     lower_kept(node, std::make_unique<Resize>(spec, dtype, selection_));
+                   },
                    [&](const FlattenSpec&) { lower_fp16(node, std::make_unique<Flatten>()); },
                },
                node.spec);
@@ -192,6 +198,19 @@ class Lowering {
                                                     .src_row = src_row(node, types),
                                                     .dst_row = types.dst_row},
                                           selection_));
+  }
+
+  void lower_concat(const Node& node) {
+    const Types types = types_of(node);
+    std::vector<int> rows;
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) rows.push_back(src_row(node, types, i));
+    lower_computed(node, types,
+                   std::make_unique<Concat>(node.name,
+                                            ConcatTypes{.src = types.src,
+                                                        .dst = types.dst,
+                                                        .src_rows = std::move(rows),
+                                                        .dst_row = types.dst_row},
+                                            selection_));
   }
 
   /// An operation whose int8 output keeps the row of its input.

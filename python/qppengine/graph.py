@@ -16,13 +16,16 @@ add, sub, mul   activation                                    none
 max_pool2d      kernel, stride, padding (pairs), ceil_mode    none
 avg_pool2d      the same, count_include_pad                   none
 global_avg_pool none                                          none
+concat          none                                          none
+resize          mode, align_corners, size or scale (pairs)    none
 flatten         none                                          none
 pixel_shuffle   upscale_factor                                none
 =============== ============================================= ====================================
 
 ``activation`` is "none", "relu", "tanh" or "clamp"; the last brings ``clamp``: ``[lo, hi]``.
 add, sub and mul take two inputs of one shape, or the second ``[N, C, 1, 1]``; they have no "tanh".
-flatten makes ``[N, C * H * W, 1, 1]`` of a known size. The others take one input.
+concat joins the channels of any number of inputs. The others take one input. resize has a ``mode``
+"nearest" or "bilinear". flatten makes ``[N, C * H * W, 1, 1]`` of a known size.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 ACTIVATIONS = ("none", "relu", "tanh", "clamp")
 BINARY_ACTIVATIONS = ("none", "relu", "clamp")
+RESIZE_MODES = ("nearest", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -105,24 +109,35 @@ class Graph:
         }
 
     @cached_property
-    def quantized_values(self) -> tuple[str, ...]:
-        """The values that own a row of the QP table, as defined.
+    def row_owners(self) -> Mapping[str, str]:
+        """What a quantized run holds in int8, and the value whose row of the QP table it uses.
 
-        A quantized run holds the inputs of convolutions in int8, and those of sums, products and
-        pools whose output it holds in int8. The output of a max pool shares the row of its input.
+        The inputs of convolutions are held in int8, and those of sums, products and pools, of
+        concat and resize, whose output is. The output of a max pool or resize shares the row of
+        its input; every other value owns one.
         """
         held: set[str] = set()
         for node in reversed(self.nodes):
             if node.op == "conv2d" or (node.op in _FOLLOWS_IN_INT8 and node.output in held):
                 held.update(node.inputs)
-        sharing = {node.output for node in self.nodes if node.op in _KEEPS_LEVELS}
-        return tuple(value for value in self.shapes if value in held - sharing)
+        owners = {value: value for value in self.shapes if value in held}
+        for node in self.nodes:
+            if node.op in _KEEPS_LEVELS and node.output in held:
+                owners[node.output] = owners[node.inputs[0]]
+        return owners
+
+    @cached_property
+    def quantized_values(self) -> tuple[str, ...]:
+        """The values that own a row of the QP table, as defined."""
+        return tuple(value for value, owner in self.row_owners.items() if value == owner)
 
 
 # Operations that read int8 where their output is wanted in int8, and those among them whose output
 # has the levels of the input.
-_FOLLOWS_IN_INT8 = frozenset({"add", "sub", "mul", "max_pool2d", "avg_pool2d", "global_avg_pool"})
-_KEEPS_LEVELS = frozenset({"max_pool2d"})
+_FOLLOWS_IN_INT8 = frozenset(
+    {"add", "sub", "mul", "max_pool2d", "avg_pool2d", "global_avg_pool", "concat", "resize"}
+)
+_KEEPS_LEVELS = frozenset({"max_pool2d", "resize"})
 
 
 class _Attribute(NamedTuple):
@@ -134,7 +149,7 @@ class _Operation(NamedTuple):
     attributes: Mapping[str, _Attribute]
     tensors: Mapping[str, int]  # name to rank
     optional: frozenset[str] = frozenset()  # of attributes and tensors
-    inputs: int = 1
+    inputs: int | None = 1  # None: one or more
 
 
 def _is_int(value: Any, minimum: int) -> bool:
@@ -162,6 +177,14 @@ def _is_interval(value: Any) -> bool:
         and len(value) == 2
         and all(_is_number(bound) for bound in value)
         and value[0] <= value[1]
+    )
+
+
+def _are_scales(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(_is_number(scale) and 1 / 256 <= scale <= 256 for scale in value)
     )
 
 
@@ -197,6 +220,20 @@ _OPERATIONS: Mapping[str, _Operation] = {
     "max_pool2d": _Operation(_POOL, {}),
     "avg_pool2d": _Operation({**_POOL, "count_include_pad": _FLAG}, {}),
     "global_avg_pool": _Operation({}, {}),
+    "concat": _Operation({}, {}, inputs=None),
+    "resize": _Operation(
+        {
+            "mode": _Attribute(
+                f"one of {', '.join(RESIZE_MODES)}",
+                lambda value: isinstance(value, str) and value in RESIZE_MODES,
+            ),
+            "align_corners": _FLAG,
+            "size": _pair(1),
+            "scale": _Attribute("two numbers from 1/256 to 256", _are_scales),
+        },
+        {},
+        frozenset({"size", "scale"}),
+    ),
     "flatten": _Operation({}, {}),
     "pixel_shuffle": _Operation(
         {"upscale_factor": _Attribute("an integer of at least 1", lambda r: _is_int(r, 1))}, {}
@@ -246,7 +283,9 @@ def _node_problems(node: Node) -> Iterator[str]:
         yield f"unknown operation {node.op!r}, expected one of {', '.join(_OPERATIONS)}"
         return
     attributes, tensors, optional, inputs = _OPERATIONS[node.op]
-    if len(node.inputs) != inputs:
+    if inputs is None and not node.inputs:
+        yield f"{node.op} takes 1 input or more, got 0"
+    if inputs is not None and len(node.inputs) != inputs:
         yield f"{node.op} takes {inputs} input{'s' * (inputs > 1)}, got {len(node.inputs)}"
 
     for name in sorted(node.attributes.keys() - attributes.keys()):
@@ -262,6 +301,11 @@ def _node_problems(node: Node) -> Iterator[str]:
         if clamps != ("clamp" in node.attributes):
             yield "attribute 'clamp' belongs to activation 'clamp', and to no other"
     yield from _padding_problems(node)
+    if node.op == "resize":
+        if ("size" in node.attributes) == ("scale" in node.attributes):
+            yield "expected either attribute 'size' or attribute 'scale'"
+        if node.attributes.get("mode") == "nearest" and node.attributes.get("align_corners"):
+            yield "attribute 'align_corners' belongs to mode 'bilinear'"
 
     for name in sorted(node.tensors.keys() - tensors.keys()):
         yield f"{node.op} has no tensor {name!r}"
@@ -341,6 +385,10 @@ def _infer(node: Node, shapes: Sequence[Shape]) -> Shape:
             strict=True,
         )
         return (batch, channels, *(_pool_size(node, *window) for window in windows))
+    if node.op == "concat":
+        return _infer_concat(node, shapes)
+    if node.op == "resize":
+        return (batch, channels, *_resized(node, (height, width)))
     if node.op == "flatten":
         if height is None or width is None:
             raise ShapeError(f"{node.name}: {node.inputs[0]!r} must have a known height and width")
@@ -371,6 +419,31 @@ def _infer_binary(node: Node, first: Shape, second: Shape) -> Shape:
         f"{node.name}: expected two inputs of one shape, or the second [N, C, 1, 1], "
         f"{node.inputs[0]!r} has {list(first)} and {node.inputs[1]!r} {list(second)}"
     )
+
+
+def _infer_concat(node: Node, shapes: Sequence[Shape]) -> Shape:
+    batch, _, height, width = shapes[0]
+    for shape in shapes:
+        known = list(zip(shape, (batch, None, height, width), strict=True))
+        if any(a is not None and b is not None and a != b for a, b in known):
+            raise ShapeError(
+                f"{node.name}: expected inputs that differ in channels only, got "
+                f"{', '.join(str(list(s)) for s in shapes)}"
+            )
+        batch, _, height, width = (b if a is None else a for a, b in known)
+    return (batch, sum(shape[1] or 0 for shape in shapes), height, width)
+
+
+def _resized(node: Node, size: Sequence[int | None]) -> Sequence[int | None]:
+    if "size" in node.attributes:
+        return tuple(node.attributes["size"])
+    sizes = tuple(
+        None if n is None else math.floor(n * scale)
+        for n, scale in zip(size, node.attributes["scale"], strict=True)
+    )
+    if 0 in sizes:
+        raise ShapeError(f"{node.name}: nothing is left of {node.inputs[0]!r} of size {list(size)}")
+    return sizes
 
 
 def _pool_size(node: Node, size: int | None, kernel: int, stride: int, padding: int) -> int | None:
@@ -542,6 +615,29 @@ class GraphBuilder:
     def global_avg_pool(self, x: str, *, name: str | None = None) -> str:
         """The mean of every channel, ``[N, C, 1, 1]``."""
         return self._add("global_avg_pool", [x], name, {})
+
+    def concat(self, *inputs: str, name: str | None = None) -> str:
+        """The channels of all inputs, one behind the other."""
+        return self._add("concat", inputs, name, {})
+
+    def resize(
+        self,
+        x: str,
+        *,
+        size: int | Sequence[int] | None = None,
+        scale: float | Sequence[float] | None = None,
+        mode: str = "nearest",
+        align_corners: bool = False,
+        name: str | None = None,
+    ) -> str:
+        """As `torch.nn.functional.interpolate` in mode "nearest" or "bilinear"."""
+        attributes: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
+        if size is not None:
+            attributes["size"] = _as_pair(size)
+        if scale is not None:
+            pair = (scale, scale) if isinstance(scale, (int, float)) else scale
+            attributes["scale"] = tuple(float(item) for item in pair)
+        return self._add("resize", [x], name, attributes)
 
     def flatten(self, x: str, *, name: str | None = None) -> str:
         """``[N, C * H * W, 1, 1]``, as `torch.flatten` orders it."""

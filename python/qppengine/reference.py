@@ -102,17 +102,14 @@ def run_quantized(
     dequantized. With ``through_fp16`` every value is rounded to fp16 first, as where the engine
     stores it in order to measure it.
     """
+    rows = {value: bounds[owner] for value, owner in graph.row_owners.items()}
     values = _bind(graph, inputs)
     for name in values:
-        values[name] = _fake_quantize(values[name], bounds.get(name), activation_bits)
-    shared: dict[str, str] = {}  # outputs of max pools, which keep the levels of their input
+        values[name] = _fake_quantize(values[name], rows.get(name), activation_bits)
     for node in graph.nodes:
         x, *others = (values[name] for name in node.inputs)
-        owner = shared.get(node.inputs[0], node.inputs[0])
-        if node.op == "max_pool2d":
-            shared[node.output] = owner
         if node.op == "conv2d":
-            params = QParams.from_bounds(*bounds[owner], activation_bits)
+            params = QParams.from_bounds(*rows[node.inputs[0]], activation_bits)
             weight, scale = quantize_weight(node.tensors["weight"])
             # x is on the grid, so this recovers the integers; in float64 their sums are exact.
             integers = params.quantize(x).astype(np.float64) - params.zero_point
@@ -124,7 +121,7 @@ def run_quantized(
             y = _apply(node, x, *others)
         if through_fp16:
             y = y.astype(np.float16).astype(np.float32)
-        values[node.output] = _fake_quantize(y, bounds.get(node.output), activation_bits)
+        values[node.output] = _fake_quantize(y, rows.get(node.output), activation_bits)
     return values
 
 
@@ -173,6 +170,10 @@ def _apply(node: Node, x: Array, *others: Array) -> Array:
         return _pool(node, x)
     if node.op == "global_avg_pool":
         return np.asarray(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64), np.float32)
+    if node.op == "concat":
+        return np.concatenate([x, *others], axis=1)
+    if node.op == "resize":
+        return _resize(node, x)
     if node.op == "flatten":
         return x.reshape(len(x), -1, 1, 1)
     if node.op == "pixel_shuffle":
@@ -214,6 +215,34 @@ def _windows(node: Node, size: int, axis: int) -> list[tuple[int, int]]:
     firsts = range(-padding, size if node.attributes["ceil_mode"] else size + padding, stride)
     last = size + padding if not node.attributes["ceil_mode"] else size + padding + stride - 1
     return [(first, first + kernel) for first in firsts if first + kernel <= last]
+
+
+def _resize(node: Node, x: Array) -> Array:
+    """Rows first, then columns, between their two sources."""
+    sizes = node.attributes.get("size")
+    scales = node.attributes.get("scale", (0, 0))
+    for axis in (2, 3):
+        size = x.shape[axis]
+        scale = scales[axis - 2]
+        target = sizes[axis - 2] if sizes else int(np.floor(size * scale))
+        index = np.arange(target, dtype=np.float32)
+        step = np.float32(1 / scale) if scale else np.float32(size) / np.float32(target)
+        if node.attributes["align_corners"]:
+            step = np.float32(size - 1) / np.float32(max(target - 1, 1))
+        half = np.float32(0.5)
+        if node.attributes["mode"] == "bilinear" and not node.attributes["align_corners"]:
+            place = np.maximum(step * (index + half) - half, np.float32(0))
+        else:
+            place = step * index
+        first = np.minimum(place.astype(np.int64), size - 1)
+        if node.attributes["mode"] == "nearest":
+            x = np.take(x, first, axis)
+            continue
+        second = np.minimum(first + 1, size - 1)
+        weight = (place - first).astype(np.float32).reshape(-1, *[1] * (3 - axis))
+        near, far = np.take(x, first, axis), np.take(x, second, axis)
+        x = np.asarray(near * (1 - weight) + far * weight, np.float32)
+    return x
 
 
 def _activate(x: Array, attributes: Mapping[str, Any]) -> Array:

@@ -112,7 +112,7 @@ TEST_CASE("messages name the node and tell expected and got") {
 
   parts = small_network();
   parts.graph["quantization"]["values"] = {"x", "a"};
-  CHECK(error_of(parts).find("the input 'b' of the convolution 'c' is missing") !=
+  CHECK(error_of(parts).find("'b', which is held in int8, is missing") !=
         std::string::npos);
 
   parts = small_network();

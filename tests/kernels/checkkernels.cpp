@@ -180,6 +180,7 @@ int run(const Options& options) {
   append_winograd(subjects);
   append_elementwise(subjects);
   append_pool(subjects);
+  append_resize(subjects);
   std::erase_if(subjects, [&options](const Subject& subject) {
     return std::string(subject.info.name).find(options.filter) == std::string::npos ||
            (options.bench && !subject.bench);

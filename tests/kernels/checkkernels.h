@@ -181,6 +181,7 @@ void append_statistics(std::vector<Subject>& subjects);
 void append_winograd(std::vector<Subject>& subjects);
 void append_elementwise(std::vector<Subject>& subjects);
 void append_pool(std::vector<Subject>& subjects);
+void append_resize(std::vector<Subject>& subjects);
 
 /// Random halves, uniform over [-1, 1); what benches run on.
 std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint64_t seed);

@@ -81,7 +81,7 @@ def test_includes_go_downwards() -> None:
 
 # Installed by extras, so imported where they are used. Models and their training are PyTorch.
 OPTIONAL = {"matplotlib", "onnx", "PIL", "safetensors", "skimage", "sklearn", "torch", "tqdm"}
-TORCH_MODULES = {"models/espcn.py", "models/resnet.py", "models/train_espcn.py"}
+TORCH_MODULES = {"models/espcn.py", "models/hrnet.py", "models/resnet.py", "models/train_espcn.py"}
 CORE_USERS = {"session.py"}  # the only ones to import the extension
 GRAPH_SEES = {"qppengine.errors"}
 
@@ -200,7 +200,7 @@ def check_variants(text: str) -> list[str]:
                 problems.append(f"{name}: its row says {said}")
         elif match["op"].upper() != macro:
             problems.append(f"{name} stands in a row for {macro}")
-        elif macro.startswith("WINOGRAD"):
+        elif fields or macro.startswith("WINOGRAD"):
             named = [match["dst"], match["src"], match["weights"]]
             if fields != [dtype for dtype in named if dtype]:
                 problems.append(f"{name}: its row says {fields}")
@@ -216,6 +216,7 @@ def check_variants(text: str) -> list[str]:
         "QPP_MEAN(minmax_f32_f16_ref, QPP_ANY_CPU)",
         "QPP_WINOGRAD4_INPUT(winograd4_output_f16_f32_ref, f16, f32, QPP_ANY_CPU)",
         "QPP_WINOGRAD4_INPUT(winograd4_input_f32_f16_ref, f32, qai8, QPP_ANY_CPU)",
+        "QPP_ADD(add_f16_f16_ref, f16, qai8, QPP_ANY_CPU)",
         "QPP_CONV(conv_f16_f16_f32_4x16_ref, conv, f16, f16, f32, 4, 8, 1, QPP_ANY_CPU)",
         "QPP_CONV(conv_f16_f16_f32_4x16_ref, conv, qai8, f16, f32, 4, 16, 1, QPP_ANY_CPU)",
     ],

@@ -197,6 +197,41 @@ def mean(operation: Operation, graph: GraphBuilder) -> str:
     return graph.global_avg_pool(operation.value("self"), name=operation.name)
 
 
+@importer("aten.cat.default")
+def cat(operation: Operation, graph: GraphBuilder) -> str:
+    """Channels of several tensors."""
+    if operation.get("dim", 0) not in (1, -3):
+        raise UnsupportedError(f"dim={operation.get('dim', 0)}; nearest is dim=1")
+    return graph.concat(*operation.value_list("tensors"), name=operation.name)
+
+
+@importer(
+    "aten.upsample_nearest2d.vec",
+    "aten.upsample_nearest2d.default",
+    "aten.upsample_bilinear2d.vec",
+    "aten.upsample_bilinear2d.default",
+)
+def upsample(operation: Operation, graph: GraphBuilder) -> str:
+    """Resizing to a size, or by scale factors."""
+    scales = operation.get("scale_factors")
+    size = operation.get("output_size")
+    if size is not None and not (
+        isinstance(size, list) and all(isinstance(item, int) for item in size)
+    ):
+        raise UnsupportedError("a size known at run time only; nearest is scale_factor")
+    if size is None and not isinstance(scales, list):
+        raise UnsupportedError("neither size nor scale_factor")
+    bilinear = "bilinear" in operation.call.target
+    return graph.resize(
+        operation.value("input" if "input" in operation.call.arguments else "self"),
+        size=size,
+        scale=None if size is not None else scales,
+        mode="bilinear" if bilinear else "nearest",
+        align_corners=bilinear and operation.get("align_corners", False),
+        name=operation.name,
+    )
+
+
 @importer("aten.flatten.using_ints")
 def flatten(operation: Operation, graph: GraphBuilder) -> str:
     """All but the batch in one dimension."""

@@ -19,9 +19,7 @@ from qppengine.importers.pt2 import Call, Program, Ref
 _NEAREST = {
     "adaptive_max_pool2d": "max_pool2d",
     "conv_transpose2d": "conv2d, then pixel_shuffle",
-    "upsample_nearest2d": "conv2d, then pixel_shuffle",
-    "upsample_bilinear2d": "conv2d, then pixel_shuffle",
-    "upsample_bicubic2d": "conv2d, then pixel_shuffle",
+    "upsample_bicubic2d": "upsample_bilinear2d",
     "pad": "the zero padding of conv2d",
     "group_norm": "batch_norm",
     "instance_norm": "batch_norm",
@@ -58,6 +56,15 @@ class Operation:
         if not isinstance(ref, Ref) or ref.name not in self._values:
             raise UnsupportedError(f"{argument} must be computed from an input of the network")
         return self._values[ref.name]
+
+    def value_list(self, argument: str) -> list[str]:
+        """The graph values an argument lists."""
+        refs = self.get(argument)
+        if not isinstance(refs, list) or not all(
+            isinstance(ref, Ref) and ref.name in self._values for ref in refs
+        ):
+            raise UnsupportedError(f"{argument} must be computed from an input of the network")
+        return [self._values[ref.name] for ref in refs]
 
     def shape(self, argument: str, graph: GraphBuilder) -> Shape:
         """The shape of the graph value an argument names."""

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/concat.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "base/align.h"
+
+namespace qpp {
+namespace {
+
+constexpr std::int64_t kBlock = 32;  // pixels that are converted at once, to stay in the L1 cache
+
+}  // namespace
+
+Concat::Concat(std::string name, ConcatTypes types, const KernelSelection& selection)
+    : name_(std::move(name)),
+      types_(std::move(types)),
+      requantize_(&selection.add(DType::qai8, DType::qai8)),
+      dequantize_(&selection.dequantize()) {}
+
+std::string Concat::kernel() const {
+  if (types_.src == DType::f16) return "";
+  return types_.dst == DType::f16 ? dequantize_->info.name : requantize_->info.name;
+}
+
+Shape Concat::prepare(std::span<const Shape> inputs, int threads) {
+  threads_ = threads;
+  output_ = inputs[0];
+  output_.channels = 0;
+  std::int64_t widest = 0;
+  for (const Shape& input : inputs) {
+    QPP_CHECK(input.batch == output_.batch && input.height == output_.height &&
+                  input.width == output_.width,
+              ShapeError, "node '", name_,
+              "' (concat): expected inputs that differ in channels only, got ",
+              to_string(inputs[0]), " and ", to_string(input));
+    output_.channels += input.channels;
+    widest = std::max(widest, input.stride());
+  }
+  block_bytes_ =
+      round_up(static_cast<std::size_t>(kBlock * widest) * size_of(types_.dst), kAlignment);
+  return output_;
+}
+
+std::size_t Concat::scratch_bytes() const {
+  return types_.src == DType::f16 ? 0 : static_cast<std::size_t>(threads_) * block_bytes_;
+}
+
+const std::byte* Concat::convert(const RunArgs& args, const RunState& state, std::size_t input,
+                                 std::int64_t pixel, std::int64_t count, std::byte* scratch) const {
+  const TensorView& view = args.inputs[input];
+  const std::int64_t stride = view.shape.stride();
+  const std::byte* src = static_cast<const std::byte*>(view.data) +
+                         pixel * stride * static_cast<std::int64_t>(size_of(view.dtype));
+  if (types_.src == DType::f16) return src;
+  const QParams& row = state.qparams[static_cast<std::size_t>(types_.src_rows[input])];
+  if (types_.dst == DType::f16) {
+    dequantize_->function({.src = reinterpret_cast<const std::int8_t*>(src),
+                           .dst = reinterpret_cast<half*>(scratch),
+                           .count = count * stride,
+                           .scale = row.scale,
+                           .zero_point = row.zero_point});
+    return scratch;
+  }
+  // A sum whose second operand counts nothing.
+  const QParams& dst = state.qparams[static_cast<std::size_t>(types_.dst_row)];
+  BinaryArgs sum;
+  sum.a = sum.b = src;
+  sum.dst = scratch;
+  sum.count = count * stride;
+  sum.levels = make_add_levels(row, row, dst, 0, -INFINITY, INFINITY);
+  requantize_->function(sum);
+  return scratch;
+}
+
+void Concat::run(const RunArgs& args, RunState& state) const {
+  const auto bytes = static_cast<std::int64_t>(size_of(types_.dst));
+  const std::int64_t pixel_bytes = output_.stride() * bytes;
+  const std::int64_t padding_bytes = pixel_bytes - output_.channels * bytes;
+  auto* dst = static_cast<std::byte*>(args.output.data);
+  state.pool.parallel_for(output_.pixels(), [&](std::int64_t begin, std::int64_t end, int thread) {
+    std::byte* scratch = args.scratch + static_cast<std::size_t>(thread) * block_bytes_;
+    for (std::int64_t first = begin; first < end; first += kBlock) {
+      const std::int64_t count = std::min(kBlock, end - first);
+      std::byte* out = dst + first * pixel_bytes;
+      for (std::size_t i = 0; i < args.inputs.size(); ++i) {
+        const Shape& shape = args.inputs[i].shape;
+        const std::byte* src = convert(args, state, i, first, count, scratch);
+        for (std::int64_t p = 0; p < count; ++p) {
+          std::memcpy(out + p * pixel_bytes, src + p * shape.stride() * bytes,
+                      static_cast<std::size_t>(shape.channels * bytes));
+        }
+        out += shape.channels * bytes;
+      }
+      for (std::int64_t p = 0; p < count; ++p)
+        std::memset(out + p * pixel_bytes, 0, static_cast<std::size_t>(padding_bytes));
+    }
+  });
+}
+
+}  // namespace qpp

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/resize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace qpp {
+namespace {
+
+struct Axis {
+  std::int64_t input;
+  std::int64_t output;
+  double scale;  // 0: what the sizes make it
+};
+
+/// Sources of every output row or column, by PyTorch's rules in its float arithmetic.
+std::vector<ResizeTap> make_taps(const Axis& axis, ResizeMode mode, bool align_corners) {
+  std::vector<ResizeTap> taps(static_cast<std::size_t>(axis.output));
+  const auto input = static_cast<float>(axis.input);
+  float step = axis.scale > 0 ? static_cast<float>(1.0 / axis.scale)
+                              : input / static_cast<float>(axis.output);
+  if (align_corners) {
+    step = axis.output > 1 ? (input - 1) / static_cast<float>(axis.output - 1) : 0;
+  }
+  for (std::int64_t i = 0; i < axis.output; ++i) {
+    ResizeTap& tap = taps[static_cast<std::size_t>(i)];
+    const auto index = static_cast<float>(i);
+    const bool centered = mode == ResizeMode::bilinear && !align_corners;
+    const float place = centered ? std::max(step * (index + 0.5F) - 0.5F, 0.0F) : step * index;
+    const std::int64_t first = std::min(static_cast<std::int64_t>(place), axis.input - 1);
+    const std::int64_t second =
+        mode == ResizeMode::bilinear ? std::min(first + 1, axis.input - 1) : first;
+    const float weight =
+        second == first ? 0.0F : std::clamp(place - static_cast<float>(first), 0.0F, 1.0F);
+    tap.first = static_cast<std::int32_t>(first);
+    tap.second = static_cast<std::int32_t>(second);
+    tap.weight = to_half(weight);
+    tap.fixed = static_cast<std::int16_t>(std::min(std::nearbyint(weight * 32768), 32767.0F));
+  }
+  return taps;
+}
+
+}  // namespace
+
+Resize::Resize(const ResizeSpec& spec, DType dtype, const KernelSelection& selection)
+    : spec_(spec), dtype_(dtype), kernel_(&selection.resize(dtype)) {}
+
+std::string Resize::kernel() const {
+  return spec_.mode == ResizeMode::bilinear ? kernel_->info.name : "";
+}
+
+Shape Resize::prepare(std::span<const Shape> inputs, int /*threads*/) {
+  input_ = output_ = inputs[0];
+  const auto scaled = [](std::int64_t size, double scale) {
+    return static_cast<std::int64_t>(std::floor(static_cast<double>(size) * scale));
+  };
+  output_.height = spec_.size ? spec_.size->height : scaled(input_.height, spec_.scale_height);
+  output_.width = spec_.size ? spec_.size->width : scaled(input_.width, spec_.scale_width);
+  QPP_CHECK(output_.height > 0 && output_.width > 0, ShapeError, "node '", spec_.name,
+            "' (resize): nothing is left of the input ", to_string(input_));
+  rows_ = make_taps({input_.height, output_.height, spec_.size ? 0 : spec_.scale_height},
+                    spec_.mode, spec_.align_corners);
+  columns_ = make_taps({input_.width, output_.width, spec_.size ? 0 : spec_.scale_width},
+                       spec_.mode, spec_.align_corners);
+  groups_.clear();
+  for (std::size_t y = 0; y < rows_.size(); ++y) {
+    const bool joins =
+        y > 0 && rows_[y].first == rows_[y - 1].first && rows_[y].second == rows_[y - 1].second;
+    if (!joins) groups_.push_back(static_cast<std::int64_t>(y));
+  }
+  return output_;
+}
+
+void Resize::run_group(const RunArgs& args, std::int64_t image, std::int64_t first,
+                       std::int64_t last) const {
+  const auto bytes = static_cast<std::int64_t>(size_of(dtype_));
+  const std::int64_t pixel_bytes = input_.stride() * bytes;
+  const std::int64_t row_bytes = output_.width * pixel_bytes;
+  const auto* src = static_cast<const std::byte*>(args.inputs[0].data);
+  const auto source_row = [&](std::int64_t y) {
+    return src + (image * input_.height + y) * input_.width * pixel_bytes;
+  };
+  const ResizeTap& tap = rows_[static_cast<std::size_t>(first)];
+  std::byte* dst =
+      static_cast<std::byte*>(args.output.data) + (image * output_.height + first) * row_bytes;
+  if (spec_.mode == ResizeMode::bilinear) {
+    kernel_->function({.top = source_row(tap.first),
+                       .bottom = source_row(tap.second),
+                       .columns = columns_.data(),
+                       .pixel_count = output_.width,
+                       .rows = &tap,
+                       .row_count = last - first,
+                       .channels = input_.stride(),
+                       .dst = dst});
+    return;
+  }
+  for (std::int64_t x = 0; x < output_.width; ++x) {
+    std::memcpy(dst + x * pixel_bytes,
+                source_row(tap.first) + columns_[static_cast<std::size_t>(x)].first * pixel_bytes,
+                static_cast<std::size_t>(pixel_bytes));
+  }
+  for (std::int64_t y = first + 1; y < last; ++y)
+    std::memcpy(dst + (y - first) * row_bytes, dst, static_cast<std::size_t>(row_bytes));
+}
+
+void Resize::run(const RunArgs& args, RunState& state) const {
+  const auto groups = static_cast<std::int64_t>(groups_.size());
+  state.pool.parallel_for(output_.batch * groups, [&](std::int64_t begin, std::int64_t end,
+                                                      int /*thread*/) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto group = static_cast<std::size_t>(i % groups);
+      const std::int64_t last = group + 1 < groups_.size() ? groups_[group + 1] : output_.height;
+      run_group(args, i / groups, groups_[group], last);
+    }
+  });
+}
+
+}  // namespace qpp

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/select.h"
+#include "ops/conv2d.h"
+
+namespace qpp {
+
+enum class ResizeMode : std::uint8_t { nearest, bilinear };
+
+/// Either the output's size or its ratio to the input's.
+struct ResizeSpec {
+  std::string name;
+  ResizeMode mode = ResizeMode::nearest;
+  bool align_corners = false;  // bilinear: corner pixels keep their places
+  std::optional<Size2d> size;
+  double scale_height = 1;
+  double scale_width = 1;
+};
+
+/// Enlarges or reduces images as torch.nn.functional.interpolate. Keeps element type and row.
+class Resize final : public Op {
+ public:
+  Resize(const ResizeSpec& spec, DType dtype, const KernelSelection& selection);
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "resize"; }
+  [[nodiscard]] std::string kernel() const override;
+
+ private:
+  void run_group(const RunArgs& args, std::int64_t image, std::int64_t first,
+                 std::int64_t last) const;
+
+  ResizeSpec spec_;
+  DType dtype_;
+  const ResizeKernel* kernel_;
+  Shape input_;
+  Shape output_;
+  std::vector<ResizeTap> rows_;
+  std::vector<ResizeTap> columns_;
+  std::vector<std::int64_t> groups_;  // first output rows of those between the same source rows
+};
+
+}  // namespace qpp

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Bilinear interpolation, exactly as the reference, and the reference against real arithmetic.
+
+#include <cmath>
+
+#include "checkkernels.h"
+#include "kernels/select.h"
+
+namespace qpp::check {
+namespace {
+
+struct Shape {
+  std::int64_t source;  // pixels of a row
+  std::int64_t pixels;
+  std::int64_t rows;
+  std::int64_t channels;
+};
+
+const std::vector<Shape> kShapes = {
+    {1, 1, 1, 8}, {4, 8, 2, 24}, {5, 40, 8, 16}, {9, 5, 1, 40}, {3, 7, 3, 8}};
+
+ResizeTap make_tap(Random& random, std::int64_t size) {
+  ResizeTap tap;
+  tap.first = static_cast<std::int32_t>(random.integer(0, size - 1));
+  tap.second = static_cast<std::int32_t>(std::min<std::int64_t>(tap.first + 1, size - 1));
+  const float weight = static_cast<float>(random.integer(0, 16)) / 16;
+  tap.weight = to_half(weight);
+  tap.fixed = static_cast<std::int16_t>(std::min(weight * 32768, 32767.0F));
+  return tap;
+}
+
+void draw(Random& random, bool extreme, std::int8_t& value) {
+  value = static_cast<std::int8_t>(extreme ? (random.bits() % 2 == 0 ? -128 : 127)
+                                           : random.integer(-128, 127));
+}
+
+void draw(Random& random, bool extreme, half& value) {
+  value = to_half(extreme ? (random.bits() % 2 == 0 ? -3e4F : 3e4F) : random.uniform(-1, 1));
+}
+
+template <typename T>
+float number(T value) {
+  if constexpr (std::is_same_v<T, half>) {
+    return to_float(value);
+  } else {
+    return value;
+  }
+}
+
+template <typename T>
+void check_case(const ResizeKernel& kernel, ResizeFunction reference, Trial& trial,
+                const Shape& shape, bool extreme) {
+  trial.begin(std::to_string(shape.source) + " to " + std::to_string(shape.pixels) + " pixels, " +
+              std::to_string(shape.rows) + " rows, " + std::to_string(shape.channels) +
+              " channels");
+  const Guarded<T> top(shape.source * shape.channels);
+  const Guarded<T> bottom(shape.source * shape.channels);
+  for (std::int64_t i = 0; i < top.count(); ++i) {
+    draw(trial.random, extreme, top[i]);
+    draw(trial.random, extreme, bottom[i]);
+  }
+  std::vector<ResizeTap> columns;
+  std::vector<ResizeTap> rows;
+  for (std::int64_t x = 0; x < shape.pixels; ++x)
+    columns.push_back(make_tap(trial.random, shape.source));
+  for (std::int64_t r = 0; r < shape.rows; ++r) rows.push_back(make_tap(trial.random, 2));
+  const std::int64_t count = shape.rows * shape.pixels * shape.channels;
+  const Destination<T> dst(1, count, count);
+  const Guarded<T> expected(count);
+  ResizeArgs args{.top = top.data(),
+                  .bottom = bottom.data(),
+                  .columns = columns.data(),
+                  .pixel_count = shape.pixels,
+                  .rows = rows.data(),
+                  .row_count = shape.rows,
+                  .channels = shape.channels,
+                  .dst = expected.data()};
+  reference(args);
+  args.dst = dst.data();
+  kernel.function(args);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!same(dst.at(0, i), expected[i])) {
+      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
+                 text(expected[i]));
+    }
+    const ResizeTap& column = columns[static_cast<std::size_t>(i / shape.channels % shape.pixels)];
+    const ResizeTap& row = rows[static_cast<std::size_t>(i / shape.channels / shape.pixels)];
+    const auto across = [&](const Guarded<T>& source) {
+      const float left = number(source[column.first * shape.channels + i % shape.channels]);
+      const float right = number(source[column.second * shape.channels + i % shape.channels]);
+      return left + (right - left) * to_float(column.weight);
+    };
+    const float value = across(top) + (across(bottom) - across(top)) * to_float(row.weight);
+    const float tolerance = std::is_same_v<T, half> ? (extreme ? 100.0F : 0.004F) : 0.52F;
+    if (!(std::abs(number(dst.at(0, i)) - value) <= tolerance)) {
+      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", far from " +
+                 text(value));
+    }
+  }
+  dst.check_rest(1, trial);
+}
+
+void check(const ResizeKernel& kernel, ResizeFunction reference, Trial& trial) {
+  for (const Shape& shape : kShapes) {
+    for (const bool extreme : {false, true}) {
+      if (kernel.src == DType::f16) {
+        check_case<half>(kernel, reference, trial, shape, extreme);
+      } else {
+        check_case<std::int8_t>(kernel, reference, trial, shape, extreme);
+      }
+    }
+  }
+}
+
+/// Two rows of 56 pixels and 64 channels to two of 112.
+Bench bench(const ResizeKernel& kernel) {
+  const auto src = random_halves(2 * 56 * 64, 1);
+  const auto dst = random_halves(2 * 112 * 64, 1);
+  const auto columns = std::make_shared<std::vector<ResizeTap>>();
+  Random random(1);
+  for (int x = 0; x < 112; ++x) columns->push_back(make_tap(random, 56));
+  return {.amount = 2 * 112 * 64, .unit = "elements", .run = [&kernel, src, dst, columns] {
+            kernel.function({.top = src->data(),
+                             .bottom = src->data() + 56 * 64,
+                             .columns = columns->data(),
+                             .pixel_count = 112,
+                             .rows = columns->data(),
+                             .row_count = 2,
+                             .channels = 64,
+                             .dst = dst->data()});
+          }};
+}
+
+}  // namespace
+
+void append_resize(std::vector<Subject>& subjects) {
+  const std::vector<ResizeKernel>& kernels = resize_kernels();
+  for (const ResizeKernel& kernel : kernels) {
+    const auto reference = std::find_if(kernels.begin(), kernels.end(),
+                                        [&](const auto& other) { return other.src == kernel.src; });
+    subjects.push_back(
+        {.info = kernel.info,
+         .check = [&kernel, reference](Trial& trial) { check(kernel, reference->function, trial); },
+         .bench = [&kernel] { return bench(kernel); }});
+  }
+}
+
+}  // namespace qpp::check
