@@ -123,6 +123,23 @@ const std::vector<ResizeKernel>& resize_kernels() {
   return kernels;
 }
 
+const std::vector<DepthwiseKernel>& depthwise3x3_kernels() {
+  static const std::vector<DepthwiseKernel> kernels = {
+#define QPP_DEPTHWISE3X3(name, dst, src, weights, needs) \
+  {{#name, needs}, DType::dst, DType::src, DType::weights, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<ActivationKernel>& activation_kernels() {
+  static const std::vector<ActivationKernel> kernels = {
+#define QPP_ACTIVATION(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
 std::vector<KernelInfo> all_kernels() {
   std::vector<KernelInfo> all;
   const auto append = [&all](const auto& kernels) {
@@ -142,6 +159,8 @@ std::vector<KernelInfo> all_kernels() {
   append(maxpool_kernels());
   append(avgpool_kernels());
   append(resize_kernels());
+  append(activation_kernels());
+  append(depthwise3x3_kernels());
   return all;
 }
 
@@ -267,6 +286,12 @@ const PoolKernel& KernelSelection::maxpool(DType dtype) const {
 }
 const ResizeKernel& KernelSelection::resize(DType dtype) const {
   return last_match(resize_kernels(), *this, forced_, dtype, dtype);
+}
+const ActivationKernel& KernelSelection::activation() const {
+  return last_match(activation_kernels(), *this, forced_);
+}
+const DepthwiseKernel& KernelSelection::depthwise3x3(DType dst, DType src) const {
+  return last_match(depthwise3x3_kernels(), *this, forced_, dst, src);
 }
 
 }  // namespace qpp

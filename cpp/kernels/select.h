@@ -5,7 +5,9 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/activation.h"
 #include "kernels/conv.h"
+#include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
 #include "kernels/pool.h"
 #include "kernels/quantize.h"
@@ -50,6 +52,8 @@ class KernelSelection {
   /// f16 or qai8.
   [[nodiscard]] const PoolKernel& maxpool(DType dtype) const;
   [[nodiscard]] const ResizeKernel& resize(DType dtype) const;
+  [[nodiscard]] const ActivationKernel& activation() const;
+  [[nodiscard]] const DepthwiseKernel& depthwise3x3(DType dst, DType src) const;
 
   [[nodiscard]] bool allows(const KernelInfo& info) const;
 
@@ -73,6 +77,8 @@ const std::vector<BinaryKernel>& mul_kernels();
 const std::vector<PoolKernel>& maxpool_kernels();
 const std::vector<PoolKernel>& avgpool_kernels();
 const std::vector<ResizeKernel>& resize_kernels();
+const std::vector<ActivationKernel>& activation_kernels();
+const std::vector<DepthwiseKernel>& depthwise3x3_kernels();
 /// The common part of all of them.
 std::vector<KernelInfo> all_kernels();
 

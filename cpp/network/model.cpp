@@ -157,6 +157,11 @@ class Parser {
         {"avg_pool2d", {1, &Parser::parse_pool}},
         {"concat", {0, &Parser::parse_concat}},
         {"conv2d", {1, &Parser::parse_conv2d}},
+        {"hardsigmoid", {1, &Parser::parse_function}},
+        {"hardswish", {1, &Parser::parse_function}},
+        {"prelu", {1, &Parser::parse_prelu}},
+        {"sigmoid", {1, &Parser::parse_function}},
+        {"silu", {1, &Parser::parse_function}},
         {"flatten", {1, &Parser::parse_flatten}},
         {"global_avg_pool", {1, &Parser::parse_pool}},
         {"max_pool2d", {1, &Parser::parse_pool}},
@@ -179,7 +184,7 @@ class Parser {
 
   void parse_conv2d(const Field& field, const std::string& where, Node& node) const {
     const Field attributes(field["attributes"]);
-    attributes.only({"stride", "padding", "dilation", "activation", "clamp"});
+    attributes.only({"stride", "padding", "dilation", "groups", "activation", "clamp"});
     field["tensors"].only({"weight", "bias"});
     const Tensor& weight = tensor(field["tensors"]["weight"].string(), where);
     QPP_CHECK(weight.shape.size() == 4, ModelError, where,
@@ -193,6 +198,11 @@ class Parser {
     spec.filters = weight.shape[0];
     spec.channels = weight.shape[1];
     spec.kernel = {.height = weight.shape[2], .width = weight.shape[3]};
+    if (attributes.has("groups")) {
+      spec.groups = attributes["groups"].integer(1, kLargestAttribute);
+      QPP_CHECK(spec.filters % spec.groups == 0, ModelError, where, ": expected ", spec.groups,
+                " groups to divide the filters, of which there are ", spec.filters);
+    }
     spec.stride = parse_size(attributes["stride"], 1);
     spec.padding = parse_size(attributes["padding"], 0);
     spec.dilation = parse_size(attributes["dilation"], 1);
@@ -259,6 +269,27 @@ class Parser {
                   2 * spec.padding.width <= spec.kernel.width,
               ModelError, where, ": expected a padding of at most half the kernel");
     node.spec = std::move(spec);
+  }
+
+  void parse_function(const Field& field, const std::string& /*where*/, Node& node) const {
+    static const std::map<std::string, Function> kFunctions = {
+        {"hardsigmoid", Function::hardsigmoid},
+        {"hardswish", Function::hardswish},
+        {"sigmoid", Function::sigmoid},
+        {"silu", Function::silu}};
+    field["attributes"].only({});
+    field["tensors"].only({});
+    node.spec = FunctionSpec{.name = node.name, .function = kFunctions.at(node.op), .slopes = {}};
+  }
+
+  void parse_prelu(const Field& field, const std::string& where, Node& node) const {
+    field["attributes"].only({});
+    field["tensors"].only({"weight"});
+    const Tensor& slopes = tensor(field["tensors"]["weight"].string(), where);
+    QPP_CHECK(slopes.shape.size() == 1 && slopes.shape[0] >= 1, ModelError, where,
+              ": expected a weight of 1 dimension");
+    node.spec = FunctionSpec{
+        .name = node.name, .function = Function::prelu, .slopes = floats(slopes, where)};
   }
 
   void parse_concat(const Field& field, const std::string& /*where*/, Node& node) const {

@@ -35,7 +35,7 @@ struct Node {
   std::vector<std::string> inputs;
   std::string output;
   std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, FlattenSpec,
-               ConcatSpec, ResizeSpec>
+               ConcatSpec, ResizeSpec, FunctionSpec>
       spec;
 };
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "ops/concat.h"
+#include "ops/depthwise.h"
 #include "ops/flatten.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/quantize.h"
@@ -103,11 +104,14 @@ class Lowering {
     std::visit(Overloaded{
                    [&](const Conv2dSpec& spec) { lower_conv2d(node, spec); },
                    [&](const ActivationSpec& spec) {
-                     lower_fp16(node, std::make_unique<Activation>(spec));
+                     lower_fp16(node, std::make_unique<Activation>(spec, selection_));
                    },
                    [&](const PixelShuffleSpec& spec) {
                      lower_fp16(node,
                                 std::make_unique<PixelShuffle>(node.name, spec.upscale_factor));
+                   },
+                   [&](const FunctionSpec& spec) {
+                     lower_fp16(node, std::make_unique<Activation>(spec, selection_));
                    },
                    [&](const BinarySpec& spec) { lower_binary(node, spec); },
                    [&](const PoolSpec& spec) { lower_pool(node, spec); },
@@ -159,7 +163,8 @@ class Lowering {
 
   void lower_conv2d(const Node& node, const Conv2dSpec& spec) {
     const Types types = types_of(node);
-    const int range_row = measures_bounds(node.output) ? row_of(node.output) : -1;
+    const bool measures = measures_bounds(node.output) && spec.groups == 1;
+    const int range_row = measures ? row_of(node.output) : -1;
     lower_computed(node, types,
                    make_conv2d(spec,
                                {.src = types.src,
@@ -364,6 +369,10 @@ Algorithm parse_algorithm(const std::string& name) {
 
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                 Algorithm algorithm, const KernelSelection& selection) {
+  if (DepthwiseConv2d::supports(spec)) {
+    return std::make_unique<DepthwiseConv2d>(spec, types, selection);
+  }
+  if (spec.groups > 1) return std::make_unique<GroupedConv2d>(spec, types, selection);
   if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
   if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec)) {
     return std::make_unique<WinogradConv2d>(spec, types, selection);

@@ -3,7 +3,9 @@
 
 #include <limits>
 #include <string>
+#include <vector>
 
+#include "kernels/select.h"
 #include "ops/op.h"
 
 namespace qpp {
@@ -16,16 +18,29 @@ struct ActivationSpec {
   float hi = std::numeric_limits<float>::infinity();
 };
 
+/// A function that only stands alone.
+struct FunctionSpec {
+  std::string name;
+  Function function = Function::clamp;
+  float lo = -std::numeric_limits<float>::infinity();
+  float hi = std::numeric_limits<float>::infinity();
+  std::vector<float> slopes;  // prelu: one, or one per channel
+};
+
 /// An activation that stands alone; behind a convolution it is part of the output stage.
 class Activation final : public Op {
  public:
-  explicit Activation(const ActivationSpec& activation) : activation_(activation) {}
+  Activation(const ActivationSpec& activation, const KernelSelection& selection);
+  Activation(FunctionSpec spec, const KernelSelection& selection);
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "activation"; }
+  [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
 
  private:
-  ActivationSpec activation_;
+  FunctionSpec spec_;
+  const ActivationKernel* kernel_;
+  AlignedVector<float> slopes_;  // [channels, padded], of prelu
 };
 
 }  // namespace qpp

@@ -19,7 +19,8 @@ struct Size2d {
 struct Conv2dSpec {
   std::string name;
   std::int64_t filters = 0;
-  std::int64_t channels = 0;
+  std::int64_t channels = 0;  // that one filter sees
+  std::int64_t groups = 1;    // of channels; filters are divided among them
   Size2d kernel;
   Size2d stride;
   Size2d padding{.height = 0, .width = 0};

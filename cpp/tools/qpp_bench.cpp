@@ -18,9 +18,11 @@
 
 #include "network/qp_table.h"
 #include "network/session.h"
+#include "ops/concat.h"
 #include "ops/elementwise.h"
 #include "ops/pool.h"
 #include "ops/quantize.h"
+#include "ops/resize.h"
 
 namespace {
 
@@ -29,6 +31,10 @@ using nlohmann::ordered_json;
 constexpr const char* kUsage =
     R"(usage: qpp_bench conv --dtype fp16|int8 --size HxWxC --filters F [--kernel 3] [--stride 1]
                       [--algorithm auto|direct|winograd] [--out int8|fp16] [--range] --iters N [--threads 1]
+                      [--json]
+       qpp_bench depthwise --dtype fp16|int8 --size HxWxC [--kernel 3] [--stride 1] [--out int8|fp16]
+                      --iters N [--threads 1] [--json]
+       qpp_bench concat|resize --dtype fp16|int8 --size HxWxC [--out int8|fp16] --iters N [--threads 1]
                       [--json]
        qpp_bench add|mul|max_pool|avg_pool|global_avg_pool --dtype fp16|int8 --size HxWxC
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
@@ -283,8 +289,13 @@ void bench_conv(const Options& options, ordered_json& report) {
   Random random;
   qpp::Conv2dSpec spec;
   spec.name = "conv";
-  spec.filters = options.integer("--filters");
   spec.channels = shape.channels;
+  if (options.positional[0] == "depthwise") {
+    spec.filters = spec.groups = shape.channels;
+    spec.channels = 1;
+  } else {
+    spec.filters = options.integer("--filters");
+  }
   spec.kernel = {.height = kernel, .width = kernel};
   spec.stride = {.height = stride, .width = stride};
   spec.padding = {.height = kernel / 2, .width = kernel / 2};
@@ -358,6 +369,32 @@ void bench_pool(const Options& options, ordered_json& report) {
   report["elements"] = counted.pixels() * counted.channels;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
   bench.run({&op}, options.integer("--iters"), report);
+}
+
+/// Two tensors of the size joined, or one enlarged twice. Counts output elements.
+void bench_arrangement(const Options& options, ordered_json& report) {
+  options.only({"--dtype", "--size", "--out", "--iters", "--threads", "--json"});
+  const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
+  const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
+  const qpp::KernelSelection selection = qpp::KernelSelection::from_environment();
+  std::vector<qpp::Shape> shapes{image(options.sizes("--size", 3))};
+  std::unique_ptr<qpp::Op> op;
+  if (options.positional[0] == "concat") {
+    shapes.push_back(shapes[0]);
+    op = std::make_unique<qpp::Concat>(
+        "concat",
+        qpp::ConcatTypes{.src = src, .dst = dst, .src_rows = {0, 0}, .dst_row = row_of(dst, 1)},
+        selection);
+  } else {
+    qpp::ResizeSpec spec;
+    spec.mode = qpp::ResizeMode::bilinear;
+    spec.scale_height = spec.scale_width = 2;
+    op = std::make_unique<qpp::Resize>(spec, dst, selection);
+  }
+  const qpp::Shape output = op->prepare(shapes, 1);
+  report["elements"] = output.pixels() * output.channels;
+  OpBench bench(shapes, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  bench.run({op.get()}, options.integer("--iters"), report);
 }
 
 /// The benches of a statistic or a pass over one tensor.
@@ -453,10 +490,11 @@ void print(const ordered_json& report, bool as_json) {
 int run(int argc, char** argv) {
   const Options options(argc - 1, argv + 1);
   static const std::map<std::string, void (*)(const Options&, ordered_json&)> kCommands = {
-      {"conv", bench_conv},       {"quantize", bench_tensor},     {"minmax", bench_tensor},
-      {"quantile", bench_tensor}, {"predict", bench_tensor},      {"model", bench_model},
-      {"add", bench_binary},      {"mul", bench_binary},          {"max_pool", bench_pool},
-      {"avg_pool", bench_pool},   {"global_avg_pool", bench_pool}};
+      {"conv", bench_conv},     {"depthwise", bench_conv},      {"quantize", bench_tensor},
+      {"minmax", bench_tensor}, {"quantile", bench_tensor},     {"predict", bench_tensor},
+      {"model", bench_model},   {"concat", bench_arrangement},  {"resize", bench_arrangement},
+      {"add", bench_binary},    {"mul", bench_binary},          {"max_pool", bench_pool},
+      {"avg_pool", bench_pool}, {"global_avg_pool", bench_pool}};
   if (options.has("--help")) {
     std::cout << kUsage;
     return 0;

@@ -10,7 +10,12 @@ Operations (tensors are float32; sizes in pixels, pairs are height, width):
 operation       attributes                                    tensors
 =============== ============================================= ====================================
 conv2d          stride, padding, dilation (pairs), activation weight ``[O, I, kH, kW]``, maybe bias
+                maybe groups
 activation      activation                                    none
+sigmoid, silu   none                                          none
+hardsigmoid     none                                          none
+hardswish       none                                          none
+prelu           none                                          weight ``[C]`` or ``[1]``
 batch_norm      eps                                           weight, bias, mean, var, each ``[C]``
 add, sub, mul   activation                                    none
 max_pool2d      kernel, stride, padding (pairs), ceil_mode    none
@@ -48,6 +53,7 @@ Array: TypeAlias = npt.NDArray[np.float32]
 Shape: TypeAlias = tuple[int | None, ...]
 
 ACTIVATIONS = ("none", "relu", "tanh", "clamp")
+FUNCTIONS = ("sigmoid", "silu", "hardsigmoid", "hardswish")
 BINARY_ACTIVATIONS = ("none", "relu", "clamp")
 RESIZE_MODES = ("nearest", "bilinear")
 
@@ -205,15 +211,23 @@ _POOL = {"kernel": _pair(1), "stride": _pair(1), "padding": _pair(0), "ceil_mode
 
 _OPERATIONS: Mapping[str, _Operation] = {
     "conv2d": _Operation(
-        {"stride": _pair(1), "padding": _pair(0), "dilation": _pair(1), **_ACTIVATION},
+        {
+            "stride": _pair(1),
+            "padding": _pair(0),
+            "dilation": _pair(1),
+            "groups": _Attribute("an integer of at least 1", lambda n: _is_int(n, 1)),
+            **_ACTIVATION,
+        },
         {"weight": 4, "bias": 1},
-        frozenset({"bias", "clamp"}),
+        frozenset({"bias", "clamp", "groups"}),
     ),
     "activation": _Operation(_ACTIVATION, {}, frozenset({"clamp"})),
     "batch_norm": _Operation(
         {"eps": _Attribute("a number of at least 0", lambda eps: _is_number(eps) and eps >= 0)},
         {"weight": 1, "bias": 1, "mean": 1, "var": 1},
     ),
+    **{name: _Operation({}, {}) for name in FUNCTIONS},
+    "prelu": _Operation({}, {"weight": 1}),
     "add": _BINARY,
     "sub": _BINARY,
     "mul": _BINARY,
@@ -355,6 +369,10 @@ def _infer(node: Node, shapes: Sequence[Shape]) -> Shape:
     assert channels is not None
     if node.op == "conv2d":
         filters, taken, *kernel = node.tensors["weight"].shape
+        groups: int = node.attributes.get("groups", 1)
+        if filters % groups:
+            raise ShapeError(f"{node.name}: {groups} groups must divide the {filters} filters")
+        taken *= groups
         if channels != taken:
             raise ShapeError(
                 f"{node.name}: the weight takes {taken} channels, {node.inputs[0]!r} has {channels}"
@@ -372,6 +390,8 @@ def _infer(node: Node, shapes: Sequence[Shape]) -> Shape:
     if node.op == "batch_norm":
         for name in node.tensors:
             _expect_length(node, name, channels)
+    if node.op == "prelu" and len(node.tensors["weight"]) != 1:
+        _expect_length(node, "weight", channels)
     if node.op in ("add", "sub", "mul"):
         return _infer_binary(node, shape, shapes[1])
     if node.op == "global_avg_pool":
@@ -512,15 +532,20 @@ class GraphBuilder:
         stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
+        groups: int = 1,
         activation: str = "none",
         clamp: Sequence[float] | None = None,
         name: str | None = None,
     ) -> str:
-        """A zero-padded convolution, weight ``[O, I, kH, kW]``, bias ``[O]``, with activation."""
+        """A zero-padded convolution, weight ``[O, I, kH, kW]``, bias ``[O]``, with activation.
+
+        With groups, each of as many parts of the filters sees its own part of the channels.
+        """
         attributes = {
             "stride": _as_pair(stride),
             "padding": _as_pair(padding),
             "dilation": _as_pair(dilation),
+            **({} if groups == 1 else {"groups": groups}),
             **_activation_attributes(activation, clamp),
         }
         tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
@@ -550,6 +575,14 @@ class GraphBuilder:
     def clamp(self, x: str, lo: float, hi: float, *, name: str | None = None) -> str:
         """``min(max(x, lo), hi)``."""
         return self.activation(x, "clamp", clamp=(lo, hi), name=name)
+
+    def function(self, x: str, function: str, *, name: str | None = None) -> str:
+        """One of `FUNCTIONS`, element by element, as in `torch.nn.functional`."""
+        return self._add(function, [x], name, {})
+
+    def prelu(self, x: str, weight: npt.ArrayLike, *, name: str | None = None) -> str:
+        """``max(x, 0) + weight * min(x, 0)``, weight ``[C]`` or ``[1]``."""
+        return self._add("prelu", [x], name, {}, {"weight": weight})
 
     def batch_norm(
         self,

@@ -104,7 +104,8 @@ def fold_flatten(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         source = sources.get(node.inputs[0])
-        if node.op != "conv2d" or source is None or any(node.attributes["padding"]):
+        plain = not any(node.attributes.get("padding", ())) and "groups" not in node.attributes
+        if node.op != "conv2d" or source is None or not plain:
             nodes.append(node)
             continue
         weight = node.tensors["weight"]  # of one pixel, for the flattened image is one

@@ -128,10 +128,14 @@ def run_quantized(
 def convolve(
     x: npt.NDArray[_Float], weight: npt.NDArray[_Float], attributes: Mapping[str, Any]
 ) -> npt.NDArray[_Float]:
-    """Convolution without bias: x ``[N, I, H, W]``, weight ``[O, I, kH, kW]``.
+    """Convolution without bias: x ``[N, I, H, W]``, weight ``[O, I / groups, kH, kW]``.
 
     Every tap of the kernel is a matrix product over the channels of the input, shifted to it.
     """
+    if (groups := attributes.get("groups", 1)) > 1:
+        parts = zip(np.split(x, groups, 1), np.split(weight, groups), strict=True)
+        whole = {**attributes, "groups": 1}
+        return np.concatenate([convolve(part, kernels, whole) for part, kernels in parts], 1)
     (pad_h, pad_w), (stride_h, stride_w) = attributes["padding"], attributes["stride"]
     dilation_h, dilation_w = attributes["dilation"]
     padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
@@ -166,6 +170,14 @@ def _apply(node: Node, x: Array, *others: Array) -> Array:
     if node.op in ("add", "sub", "mul"):
         function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[node.op]
         return _activate(np.asarray(function(x, others[0]), np.float32), node.attributes)
+    if node.op == "prelu":
+        weight = node.tensors["weight"].reshape(1, -1, 1, 1)
+        return np.asarray(np.maximum(x, 0) + weight * np.minimum(x, 0), np.float32)
+    if node.op in ("sigmoid", "silu", "hardsigmoid", "hardswish"):
+        hard = node.op.startswith("hard")
+        gate = np.clip(x / 6 + 0.5, 0, 1) if hard else np.tanh(x / 2) / 2 + 0.5
+        gates = node.op in ("sigmoid", "hardsigmoid")
+        return np.asarray(gate if gates else x * gate, np.float32)
     if node.op in ("max_pool2d", "avg_pool2d"):
         return _pool(node, x)
     if node.op == "global_avg_pool":

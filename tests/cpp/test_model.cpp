@@ -103,8 +103,12 @@ TEST_CASE("messages name the node and tell expected and got") {
   CHECK(error_of(parts) == "test: node 'a' (conv2d): a tensor holds NaN or infinity");
 
   parts = small_network();
-  parts.graph["nodes"][0]["attributes"]["groups"] = 2;
-  CHECK(error_of(parts).find("'groups' is not known to this version") != std::string::npos);
+  parts.graph["nodes"][0]["attributes"]["gain"] = 2;
+  CHECK(error_of(parts).find("'gain' is not known to this version") != std::string::npos);
+
+  parts = small_network();
+  parts.graph["nodes"][0]["attributes"]["groups"] = 5;
+  CHECK(error_of(parts).find("expected 5 groups to divide the filters") != std::string::npos);
 
   parts = small_network();
   parts.metadata["format_version"] = std::string("9");
@@ -112,8 +116,7 @@ TEST_CASE("messages name the node and tell expected and got") {
 
   parts = small_network();
   parts.graph["quantization"]["values"] = {"x", "a"};
-  CHECK(error_of(parts).find("'b', which is held in int8, is missing") !=
-        std::string::npos);
+  CHECK(error_of(parts).find("'b', which is held in int8, is missing") != std::string::npos);
 
   parts = small_network();
   parts.graph["quantization"]["predictors"] = nlohmann::json::array();

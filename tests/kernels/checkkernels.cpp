@@ -179,6 +179,8 @@ int run(const Options& options) {
   append_statistics(subjects);
   append_winograd(subjects);
   append_elementwise(subjects);
+  append_depthwise(subjects);
+  append_activation(subjects);
   append_pool(subjects);
   append_resize(subjects);
   std::erase_if(subjects, [&options](const Subject& subject) {

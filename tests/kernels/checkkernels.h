@@ -180,6 +180,8 @@ void append_quantize(std::vector<Subject>& subjects);
 void append_statistics(std::vector<Subject>& subjects);
 void append_winograd(std::vector<Subject>& subjects);
 void append_elementwise(std::vector<Subject>& subjects);
+void append_depthwise(std::vector<Subject>& subjects);
+void append_activation(std::vector<Subject>& subjects);
 void append_pool(std::vector<Subject>& subjects);
 void append_resize(std::vector<Subject>& subjects);
 

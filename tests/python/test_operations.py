@@ -33,6 +33,7 @@ class Net(nn.Module):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], channels: int) -> None:
         super().__init__()
         self.function = function
+        self.depthwise, self.grouped, self.slopes = DEPTHWISE, GROUPED, SLOPES
         self.left = nn.Conv2d(3, 12, 3, padding=1)
         self.right = nn.Conv2d(3, 12, 3, padding=1)
         self.tail = nn.Conv2d(channels, 10, 1)
@@ -66,6 +67,11 @@ def calibrated(graph: qe.Graph, samples: list[Array]) -> bytes:
     return serialize(graph, qe.calibrate(graph, samples, 0.9999, progress=False))
 
 
+_GENERATOR = torch.Generator().manual_seed(2)
+DEPTHWISE = nn.Parameter(torch.rand(12, 1, 3, 3, generator=_GENERATOR) - 0.4)
+GROUPED = nn.Parameter(torch.rand(12, 4, 3, 3, generator=_GENERATOR) - 0.4)
+SLOPES = nn.Parameter(torch.rand(12, generator=_GENERATOR) - 0.4)
+
 FUNCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
     "add": (lambda a, b: a + b, 12),
     "add_relu": (lambda a, b: F.relu(a + b), 12),
@@ -93,6 +99,16 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
         lambda a, b: F.interpolate(b, (20, 37), mode="bilinear", align_corners=True),
         12,
     ),
+    "depthwise": (lambda a, b: F.conv2d(b, DEPTHWISE, padding=1, groups=12), 12),
+    "depthwise_s2": (lambda a, b: F.relu(F.conv2d(b, DEPTHWISE, stride=2, groups=12)), 12),
+    "grouped": (lambda a, b: F.conv2d(b, GROUPED, padding=1, groups=3), 12),
+    "sigmoid": (lambda a, b: torch.sigmoid(b), 12),
+    "silu": (lambda a, b: F.silu(b), 12),
+    "hardsigmoid": (lambda a, b: F.hardsigmoid(b), 12),
+    "hardswish": (lambda a, b: F.hardswish(b), 12),
+    "leaky_relu": (lambda a, b: F.leaky_relu(b, 0.2), 12),
+    "prelu": (lambda a, b: F.prelu(b, SLOPES), 12),
+    "squeeze_excite": (lambda a, b: b * torch.sigmoid(F.adaptive_avg_pool2d(a, 1)), 12),
     "adaptive": (lambda a, b: F.adaptive_avg_pool2d(b, (1, 6)), 12),
 }
 

@@ -217,7 +217,7 @@ def edit(data: bytes, change: Any) -> bytes:
         (lambda d: d["nodes"][0]["tensors"].update(weight="tail.bias"), "head"),
         (lambda d: d["nodes"][0]["tensors"].update(weight="none"), "none"),
         (lambda d: d["nodes"][0]["attributes"].update(stride=[0, 1]), "stride"),
-        (lambda d: d["nodes"][0]["attributes"].update(groups=2), "groups"),
+        (lambda d: d["nodes"][0]["attributes"].update(groups=5), "groups"),
         (lambda d: d["quantization"].update(values=["x"]), "."),
         (lambda d: d["quantization"].update(alpha=2), "alpha"),
         (lambda d: d["quantization"]["predictors"][0].update(rows=[0, 1]), "."),

@@ -26,8 +26,6 @@ def conv2d(operation: Operation, graph: GraphBuilder) -> str:
     weight = operation.tensor("weight")
     if weight is None or weight.ndim != 4:
         raise UnsupportedError("weight must have 4 dimensions")
-    if (groups := operation.get("groups", 1)) != 1:
-        raise UnsupportedError(f"groups={groups}; nearest is groups=1")
     dilation = _pair(operation, "dilation", 1)
     padding = operation.get("padding", 0)
     if padding == "same":
@@ -46,6 +44,7 @@ def conv2d(operation: Operation, graph: GraphBuilder) -> str:
         stride=_pair(operation, "stride", 1),
         padding=pads,
         dilation=dilation,
+        groups=operation.get("groups", 1),
         name=operation.name,
     )
 
@@ -78,6 +77,38 @@ def relu(operation: Operation, graph: GraphBuilder) -> str:
 def relu6(operation: Operation, graph: GraphBuilder) -> str:
     """``min(max(self, 0), 6)``."""
     return graph.clamp(operation.value("self"), 0, 6, name=operation.name)
+
+
+@importer(
+    "aten.sigmoid.default",
+    "aten.sigmoid_.default",
+    "aten.silu.default",
+    "aten.silu_.default",
+    "aten.hardsigmoid.default",
+    "aten.hardsigmoid_.default",
+    "aten.hardswish.default",
+    "aten.hardswish_.default",
+)
+def function(operation: Operation, graph: GraphBuilder) -> str:
+    """The functions that bear the operator's name."""
+    name = operation.call.target.split(".")[1].rstrip("_")
+    return graph.function(operation.value("self"), name, name=operation.name)
+
+
+@importer("aten.leaky_relu.default", "aten.leaky_relu_.default")
+def leaky_relu(operation: Operation, graph: GraphBuilder) -> str:
+    """A parametric ReLU with one constant slope."""
+    slope = operation.get("negative_slope", 0.01)
+    return graph.prelu(operation.value("self"), [slope], name=operation.name)
+
+
+@importer("aten.prelu.default")
+def prelu(operation: Operation, graph: GraphBuilder) -> str:
+    """A parametric ReLU with one slope, or one for every channel."""
+    weight = operation.tensor("weight")
+    if weight is None or weight.ndim != 1:
+        raise UnsupportedError("weight must have 1 dimension")
+    return graph.prelu(operation.value("self"), weight, name=operation.name)
 
 
 @importer("aten.tanh.default", "aten.tanh_.default")

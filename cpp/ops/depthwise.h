@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/select.h"
+#include "ops/conv2d.h"
+
+namespace qpp {
+
+/// A 3x3 convolution of every channel by itself, stride 1 or 2.
+class DepthwiseConv2d final : public Op {
+ public:
+  [[nodiscard]] static bool supports(const Conv2dSpec& spec);
+  DepthwiseConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
+                  const KernelSelection& selection);
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  [[nodiscard]] std::size_t scratch_bytes() const override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "conv2d"; }
+  [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
+  [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
+
+ private:
+  struct Scratch;
+  class Rows;
+  [[nodiscard]] Scratch lay_out(std::byte* base) const;
+
+  std::string name_;
+  Conv2dTypes types_;
+  std::int64_t stride_;
+  Size2d padding_;
+  ActivationSpec activation_;
+  std::int64_t channels_;
+  const DepthwiseKernel* kernel_;
+  PackedWeights weights_;
+  AlignedVector<float> bias_;
+  Shape input_;
+  Shape output_;
+  int threads_ = 1;
+};
+
+/// A convolution whose filters see one group of the channels each: one convolution for each group,
+/// on copies of its channels.
+class GroupedConv2d final : public Op {
+ public:
+  GroupedConv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection);
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  [[nodiscard]] std::size_t scratch_bytes() const override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "conv2d"; }
+  [[nodiscard]] std::string kernel() const override { return groups_[0]->kernel(); }
+  [[nodiscard]] std::size_t weight_bytes() const override;
+
+ private:
+  std::string name_;
+  Conv2dTypes types_;
+  std::int64_t channels_;  // of a group
+  std::vector<std::unique_ptr<Conv2d>> groups_;
+  Shape input_;
+  Shape output_;
+  Shape group_input_;
+  Shape group_output_;
+  std::size_t group_scratch_ = 0;
+};
+
+}  // namespace qpp

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Depthwise convolutions: int8 exactly, fp16 within its rounding.
+
+#include <cmath>
+
+#include "checkkernels.h"
+#include "kernels/select.h"
+
+namespace qpp::check {
+namespace {
+
+struct Case {
+  std::int64_t channels;
+  std::int64_t pixels;
+  std::int64_t stride;
+};
+
+const std::vector<Case> kCases = {{8, 1, 1}, {8, 1, 2}, {24, 5, 1}, {40, 4, 2}, {64, 9, 1}};
+
+void draw(Random& random, bool extreme, std::int8_t& value) {
+  value = static_cast<std::int8_t>(extreme ? -128 : random.integer(-128, 127));
+}
+void draw(Random& random, bool extreme, half& value) {
+  value = to_half(extreme ? 100.0F : random.uniform(-1, 1));
+}
+
+template <typename Src, typename Dst>
+void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, bool extreme,
+                Nonlinearity nonlinearity) {
+  trial.begin(std::to_string(test.channels) + " channels, " + std::to_string(test.pixels) +
+              " pixels, stride " + std::to_string(test.stride));
+  Random& random = trial.random;
+  const std::int64_t columns = (test.pixels - 1) * test.stride + 3;
+  std::vector<std::unique_ptr<Guarded<Src>>> rows;
+  for (int r = 0; r < 3; ++r) {
+    rows.push_back(std::make_unique<Guarded<Src>>(columns * test.channels));
+    for (std::int64_t i = 0; i < rows.back()->count(); ++i) draw(random, extreme, (*rows[r])[i]);
+  }
+  std::vector<float> weights;
+  for (std::int64_t i = 0; i < test.channels * 9; ++i)
+    weights.push_back(extreme ? -1.0F : random.uniform(-1, 1));
+  const PackedWeights packed =
+      pack_depthwise_weights(weights.data(), test.channels, kernel.weights);
+  const Guarded<std::byte> guarded(static_cast<std::int64_t>(packed.data.size()));
+  std::copy(packed.data.begin(), packed.data.end(), guarded.data());
+  std::vector<std::int32_t> correction;
+  std::vector<float> multiplier;
+  std::vector<float> bias;
+  for (std::int64_t c = 0; c < test.channels; ++c) {
+    correction.push_back(static_cast<std::int32_t>(random.integer(-20000, 20000)));
+    multiplier.push_back(std::is_same_v<Src, half> ? 1 : random.uniform(0.0001F, 0.003F));
+    bias.push_back(random.uniform(-1, 1));
+  }
+  OutputStage stage;
+  stage.correction = correction.data();
+  stage.multiplier = multiplier.data();
+  stage.bias = bias.data();
+  stage.nonlinearity = nonlinearity;
+  stage.post_scale = std::is_same_v<Dst, half> ? 1.0F : 60.0F;
+  stage.zero_point = static_cast<std::int32_t>(random.integer(-20, 20));
+  stage.lo = std::is_same_v<Dst, half> ? -INFINITY : static_cast<float>(-100 - stage.zero_point);
+  stage.hi = std::is_same_v<Dst, half> ? INFINITY : static_cast<float>(127 - stage.zero_point);
+  const std::int64_t count = test.pixels * test.channels;
+  const Destination<Dst> dst(1, count, count);
+  kernel.function({.rows = {rows[0]->data(), rows[1]->data(), rows[2]->data()},
+                   .stride = test.stride,
+                   .channels = test.channels,
+                   .pixel_count = test.pixels,
+                   .weights = guarded.data(),
+                   .dst = dst.data(),
+                   .output = &stage});
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t c = i % test.channels;
+    const auto at = static_cast<std::size_t>(c);
+    double sum = std::is_same_v<Src, half> ? 0 : correction[at];
+    for (std::int64_t tap = 0; tap < 9; ++tap) {
+      const std::int64_t column = i / test.channels * test.stride + tap % 3;
+      const Src source = (*rows[static_cast<std::size_t>(tap / 3)])[column * test.channels + c];
+      const float weight = weights[static_cast<std::size_t>(c * 9 + tap)];
+      if constexpr (std::is_same_v<Src, half>) {
+        sum += double{to_float(source)} * to_float(to_half(weight));
+      } else {
+        sum += source * std::nearbyint(weight / packed.scales[at]);
+      }
+    }
+    Dst expected{};
+    store(stage, output_level(stage, static_cast<float>(sum), c), &expected);
+    bool fits = same(dst.at(0, i), expected);
+    if constexpr (std::is_same_v<Src, half>) {
+      const float tolerance = 0.004F * (extreme ? 900.0F : 3.0F);
+      fits = std::abs(to_float(dst.at(0, i)) - to_float(expected)) <= tolerance;
+    }
+    if (!fits) {
+      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
+                 text(expected));
+    }
+  }
+  dst.check_rest(1, trial);
+}
+
+void check(const DepthwiseKernel& kernel, Trial& trial) {
+  for (const Case& test : kCases) {
+    for (const bool extreme : {false, true}) {
+      for (const Nonlinearity nonlinearity : {Nonlinearity::clamp, Nonlinearity::tanh}) {
+        if (kernel.src == DType::f16) {
+          check_case<half, half>(kernel, trial, test, extreme, nonlinearity);
+        } else if (kernel.dst == DType::f16) {
+          check_case<std::int8_t, half>(kernel, trial, test, extreme, nonlinearity);
+        } else {
+          check_case<std::int8_t, std::int8_t>(kernel, trial, test, extreme, nonlinearity);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void append_depthwise(std::vector<Subject>& subjects) {
+  for (const DepthwiseKernel& kernel : depthwise3x3_kernels()) {
+    subjects.push_back({.info = kernel.info,
+                        .check = [&kernel](Trial& trial) { check(kernel, trial); },
+                        .bench = {}});
+  }
+}
+
+}  // namespace qpp::check
