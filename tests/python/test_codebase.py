@@ -202,7 +202,7 @@ def check_variants(text: str) -> list[str]:
             problems.append(f"{name} stands in a row for {macro}")
         elif fields or macro.startswith("WINOGRAD"):
             named = [match["dst"], match["src"], match["weights"]]
-            if fields != [dtype for dtype in named if dtype]:
+            if fields != [dtype.removesuffix("cx") for dtype in named if dtype]:
                 problems.append(f"{name}: its row says {fields}")
     return problems
 
