@@ -11,7 +11,8 @@ namespace {
 
 /// The nearest integer within [-limit, limit].
 int nearest(double value, int limit) {
-  return static_cast<int>(std::clamp(std::nearbyint(value), -double(limit), double(limit)));
+  return static_cast<int>(
+      std::clamp(std::nearbyint(value), -static_cast<double>(limit), static_cast<double>(limit)));
 }
 
 std::int8_t level_of(float value, const QParams& row) {
@@ -50,7 +51,8 @@ AddLevels make_add_levels(const QParams& a, const QParams& b, const QParams& dst
   levels.b_high = static_cast<std::int8_t>((b_multiplier + 64) >> 7);
   levels.a_low = static_cast<std::int8_t>(a_multiplier - 128 * levels.a_high);
   levels.b_low = static_cast<std::int8_t>(b_multiplier - 128 * levels.b_high);
-  const double zeros = a.zero_point * double(a_multiplier) + b.zero_point * double(b_multiplier);
+  const double zeros = a.zero_point * static_cast<double>(a_multiplier) +
+                       b.zero_point * static_cast<double>(b_multiplier);
   levels.constant =
       static_cast<std::int16_t>(nearest(dst.zero_point * steps - zeros / 128 + 0.5, 32767));
   levels.lo = level_of(lo, dst);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace qpp {
 namespace {
@@ -43,8 +44,8 @@ std::vector<ResizeTap> make_taps(const Axis& axis, ResizeMode mode, bool align_c
 
 }  // namespace
 
-Resize::Resize(const ResizeSpec& spec, DType dtype, const KernelSelection& selection)
-    : spec_(spec), dtype_(dtype), kernel_(&selection.resize(dtype)) {}
+Resize::Resize(ResizeSpec spec, DType dtype, const KernelSelection& selection)
+    : spec_(std::move(spec)), dtype_(dtype), kernel_(&selection.resize(dtype)) {}
 
 std::string Resize::kernel() const {
   return spec_.mode == ResizeMode::bilinear ? kernel_->info.name : "";

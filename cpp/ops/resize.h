@@ -25,7 +25,7 @@ struct ResizeSpec {
 /// Enlarges or reduces images as torch.nn.functional.interpolate. Keeps element type and row.
 class Resize final : public Op {
  public:
-  Resize(const ResizeSpec& spec, DType dtype, const KernelSelection& selection);
+  Resize(ResizeSpec spec, DType dtype, const KernelSelection& selection);
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "resize"; }

@@ -57,10 +57,10 @@ TEST_CASE("int8 images of both modes and both alignments") {
     for (const int mode : {0, 1, 2}) {
       CAPTURE(to_string(test.input));
       CAPTURE(mode);
-      ResizeSpec spec{.name = "r",
-                      .mode = mode == 0 ? ResizeMode::nearest : ResizeMode::bilinear,
-                      .align_corners = mode == 2,
-                      .size = test.output};
+      const ResizeSpec spec{.name = "r",
+                            .mode = mode == 0 ? ResizeMode::nearest : ResizeMode::bilinear,
+                            .align_corners = mode == 2,
+                            .size = test.output};
       test::Random random(5);
       std::vector<std::int8_t> data(static_cast<std::size_t>(test.input.elements()));
       for (auto& value : data) value = static_cast<std::int8_t>(random.next() * 127);
@@ -95,7 +95,7 @@ TEST_CASE("int8 images of both modes and both alignments") {
 }
 
 TEST_CASE("a scale that leaves nothing is refused by name") {
-  ResizeSpec spec{.name = "r", .size = {}, .scale_height = 0.1, .scale_width = 1};
+  const ResizeSpec spec{.name = "r", .size = {}, .scale_height = 0.1, .scale_width = 1};
   Resize op(spec, DType::f16, KernelSelection::from_environment());
   const Shape shape{.batch = 1, .height = 9, .width = 9, .channels = 8};
   CHECK_THROWS_WITH_AS(op.prepare(std::span(&shape, 1), 1),

@@ -111,8 +111,8 @@ void check_levels(Trial& trial) {
     for (int k = 0; k < 2000; ++k) {
       const auto x = static_cast<std::int8_t>(trial.random.integer(a.qmin, a.qmax));
       const auto y = static_cast<std::int8_t>(trial.random.integer(b.qmin, b.qmax));
-      const double sum =
-          double(x - a.zero_point) * a.scale + double{sign} * (y - b.zero_point) * b.scale;
+      const double sum = static_cast<double>(x - a.zero_point) * a.scale +
+                         double{sign} * (y - b.zero_point) * b.scale;
       const double level = std::fmax(sum, lo) / dst.scale + dst.zero_point;
       const double clamped = std::fmin(std::fmax(level, dst.qmin), dst.qmax);
       const double tolerance = exact ? 0.5 + 2.0 / (1 << levels.shift) : 4;

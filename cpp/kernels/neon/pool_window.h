@@ -13,8 +13,8 @@ namespace qpp {
 /// columns that it shares with the next window are found once.
 template <typename Vector>
 QPP_NEON_INLINE void max_pool_channels(const PoolArgs& args, std::int64_t channel) {
-  using T = typename Vector::value_type;
-  using V = typename Vector::type;
+  using T = Vector::value_type;
+  using V = Vector::type;
   const std::int64_t pixel = args.channels;
   auto* dst = static_cast<T*>(args.dst) + channel;
   const auto row = [&](std::int64_t r) { return static_cast<const T*>(args.rows[r]) + channel; };

@@ -32,7 +32,7 @@ void resize_qai8_qai8_neon(const ResizeArgs& args) {
       const int16x8_t difference = vsubq_s16(across(bottom), upper);
       auto* dst = static_cast<std::int8_t*>(args.dst) + x * args.channels + c;
       for (std::int64_t r = 0; r < args.row_count; ++r) {
-        const int16x8_t down = vqrdmulhq_n_s16(difference, args.rows[r].fixed);
+        const int16x8_t down = vqrdmulhq_s16(difference, vld1q_dup_s16(&args.rows[r].fixed));
         vst1_s8(dst, vqrshrn_n_s16(vaddq_s16(upper, down), 6));
         dst += row_stride;
       }
