@@ -13,7 +13,8 @@ namespace qpp {
 // loop budget    8 channels of a column: 4 loads, 4 SMULL/SMLAL on V0, 1 SUB; then for each output
 //                row SQRDMULH (two slots on V0), ADD, SQRSHRN on V1, 1 store: enlarging twice 7.5
 //                slots an output vector, 3.8 cycles on A76 (0.5 an element)
-void resize_qai8_qai8_neon(const ResizeArgs& args) {
+void resize_qai8_qai8_neon(const ResizeArgs& caller_args) {
+  const ResizeArgs args = caller_args;  // stores of bytes could change the original
   const auto* top = static_cast<const std::int8_t*>(args.top);
   const auto* bottom = static_cast<const std::int8_t*>(args.bottom);
   const std::int64_t row_stride = args.pixel_count * args.channels;
