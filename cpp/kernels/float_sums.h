@@ -33,7 +33,7 @@ inline constexpr double kLargestFloatSum = (1 << 22) - 1;
 inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, float lo, float hi) {
   constexpr double kMagic = kRoundingMagic;
   constexpr double kLargestMultiplier = 1.0 / 256;  // the bias is off by at most half of it
-  constexpr double kLargestLevel = 32000;          // fits 16 bits
+  constexpr double kLargestLevel = 32000;           // fits 16 bits
   if (filter.lowest == 0 && filter.highest == 0) filter.multiplier = 0;  // a filter of zeros
   const double multiplier = filter.multiplier;
   const double wanted = static_cast<double>(filter.bias) + zero_point;

@@ -25,7 +25,8 @@ struct PackedWeights {
       scales;  // [filters, padded to nr]; qsi8 only, else ones; 1 for a filter of zeros
   AlignedVector<std::int32_t>
       sums;  // [filters, padded to nr]; qsi8 only: sum of the quantized weights
-  AlignedVector<std::int32_t> magnitudes;  // the same, of their magnitudes
+  AlignedVector<std::int32_t> magnitudes;  // the same, of their magnitudes; empty: the kernels of
+                                           // these weights know no float_sums.h
 };
 
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,

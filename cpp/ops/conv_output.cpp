@@ -99,7 +99,8 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
     stage.hi = std::clamp(stage.hi, qmin, qmax);
     stage.zero_point = dst.zero_point;
   }
-  if (!quantized_src || arrays.correction == nullptr || tanh) return stage;
+  const bool possible = arrays.correction != nullptr && !weights.magnitudes.empty();
+  if (!quantized_src || !possible || tanh) return stage;
 
   OutputStage shorter = stage;
   shorter.float_sums = true;

@@ -26,7 +26,9 @@ class BlockOutput {
         dst_stride_(args.dst_stride),
         pixel_count_(args.pixel_count),
         byte_lo_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.lo) : 0),
-        byte_hi_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.hi) : 0) {}
+        byte_hi_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.hi) : 0),
+        range_lo_(vdupq_n_f16(static_cast<float16_t>(INFINITY))),
+        range_hi_(vdupq_n_f16(static_cast<float16_t>(-INFINITY))) {}
 
   [[nodiscard]] QPP_NEON_INLINE const OutputStage& stage() const { return stage_; }
 
@@ -186,8 +188,8 @@ class BlockOutput {
   std::int64_t pixel_count_;
   std::int8_t byte_lo_;  // the bounds of the shorter way, for int8
   std::int8_t byte_hi_;
-  float16x8_t range_lo_ = vdupq_n_f16(static_cast<float16_t>(INFINITY));
-  float16x8_t range_hi_ = vdupq_n_f16(static_cast<float16_t>(-INFINITY));
+  float16x8_t range_lo_;
+  float16x8_t range_hi_;
 };
 
 }  // namespace qpp
