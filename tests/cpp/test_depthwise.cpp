@@ -105,18 +105,20 @@ TEST_CASE("groups see their own channels only") {
       const auto expected = run(*whole, input, types.dst, table, 1);
       const Shape output = op->prepare(std::span(&test.input, 1), 1);
       CHECK(output == whole->prepare(std::span(&test.input, 1), 1));
+      // A level halfway between two steps may go to either, as output stages round differently.
+      std::int64_t different = 0;
       for (std::int64_t i = 0; i < output.elements(); ++i) {
         if (i % output.stride() >= output.channels) continue;
-        const auto at = static_cast<std::size_t>(i) * size_of(types.dst);
-        if (int8) {
-          CHECK(std::memcmp(&result[at], &expected[at], size_of(types.dst)) == 0);
-        } else {
-          const auto value = [at](const std::vector<std::byte>& bytes) {
-            return to_float(*reinterpret_cast<const half*>(&bytes[at]));
-          };
-          CHECK(std::abs(value(result) - value(expected)) < 0.01F);
-        }
+        const auto value = [&](const std::vector<std::byte>& bytes) {
+          const auto at = static_cast<std::size_t>(i) * size_of(types.dst);
+          return types.dst == DType::qai8 ? static_cast<float>(static_cast<std::int8_t>(bytes[at]))
+                                          : to_float(*reinterpret_cast<const half*>(&bytes[at]));
+        };
+        const float error = std::abs(value(result) - value(expected));
+        CHECK(error <= (types.dst == DType::qai8 ? 1.0F : 0.01F));
+        if (error > 0.01F) ++different;
       }
+      CHECK(different * 50 <= output.pixels() * output.channels);
     }
   }
 }

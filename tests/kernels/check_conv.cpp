@@ -453,7 +453,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
     }
   }
   // For fp16, only the smaller half of the sums allows it.
-  const std::int64_t often = std::is_same_v<Dst, std::int8_t> ? number / 4 : number / 12;
+  const std::int64_t often = std::is_same_v<Dst, std::int8_t> ? number / 8 : number / 12;
   if (std::is_same_v<Src, std::int8_t> && trial.notes("float sums") < often) {
     trial.fail("the shorter way was hardly taken");
   }
