@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run ``qpp_bench`` on lists of shapes and write what each costs.
 
-    python bench/report.py build/host/qpp_bench bench/shapes/*.txt -o bench/results/host.csv
+    python bench/report.py build/host/qpp_bench bench/shapes/*.txt -o costs.csv
 
 Times are wall-clock medians of the machine it runs on. For other quantities, such as cycles, name
 an instrument: a command that runs the program it is given and prints one JSON object on standard

@@ -132,7 +132,7 @@ class SplitSums {
 //                A76. End of a chain: 8 FADD, 4 cycles; of every ninth: 8 stores, or 80 slots with
 //                widening. Output of a block from fp16 sums: 8 to 16 FADD for the last sums, 8 for
 //                the bias, 16 FMAX/FMIN, 8 stores: 24 cycles; the range 8 more
-// choices        modelled A76, 576 products: 2460 cycles a block, 94 % of peak. One chain of all
+// choices        modelled A76, 576 products: 2484 cycles a block, 93 % of peak. One chain of all
 //                would have a relative rms error of 2.5e-3 for 576 products and 7e-3 for 4608
 //                (normal weights, rectified normal sources). FMLA by statement, because GCC 12
 //                makes DUP and FMLA of vfmaq_laneq_f16: 50 % of peak

@@ -116,7 +116,7 @@ struct AllOfInt8 {
 // loop budget    a tile and 8 channels: 10 transforms (4 columns, which neighbours share, and 6
 //                rows) of 14 operations, 60 stores, each a slot of the vector pipes: 100 cycles on
 //                A76. int8 sources take 2 slots each to widen: 24 cycles more
-// choices        modelled A76: 120 cycles. Two columns or rows go in step, since the chain of one
+// choices        modelled A76: 128 cycles. Two columns or rows go in step, since the chain of one
 //                transform fills the issue queue; V is written with a stride that spreads the
 //                points over the sets of the cache (with a power of two: 150 cycles)
 template <typename Src, typename Load>

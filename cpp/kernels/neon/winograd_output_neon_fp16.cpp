@@ -147,7 +147,7 @@ class Int8Writer {
 //                are loaded for each use
 // loop budget    a tile: 36 loads, 10 transforms of 10 operations, 16 FMLA, 16 FMAX (16 FMIN for an
 //                upper bound), 16 stores: 148 slots of the vector pipes, 74 cycles on A76
-// choices        modelled A76: 84 cycles
+// choices        modelled A76: 85 cycles
 template <typename Writer, Limit kLimit>
 QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
   using Dst = Writer::Dst;
