@@ -16,42 +16,15 @@ pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 
+import cases  # noqa: E402
 import torch.nn.functional as F  # noqa: E402, N812
+from cases import expected, images  # noqa: E402
 from torch import nn  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from qppengine.graph import Array
 
 QUANTIZED = ("static", "dynamic", "qpp")
-
-
-class Net(nn.Module):  # type: ignore[misc]
-    """Two convolutions of an image, what `function` makes of both, and a convolution of that."""
-
-    def __init__(self, function: Callable[..., Any], channels: int) -> None:
-        super().__init__()
-        self.function = function
-        self.depthwise, self.grouped, self.slopes = DEPTHWISE, GROUPED, SLOPES
-        self.left = nn.Conv2d(3, 12, 3, padding=1)
-        self.right = nn.Conv2d(3, 12, 3, padding=1)
-        self.tail = nn.Conv2d(channels, 10, 1)
-
-    def forward(self, x: Any) -> Any:
-        return self.tail(self.function(torch.relu(self.left(x)), self.right(x)))
-
-
-def images(count: int, height: int = 13, width: int = 18) -> list[Array]:
-    rng = np.random.default_rng(5)
-    shape = (1, 3, height, width)
-    return [rng.normal(0, 1, shape).astype(np.float16).astype(np.float32) for _ in range(count)]
-
-
-def expected(module: Any, x: Array) -> Array:
-    with torch.no_grad():
-        y = module(torch.from_numpy(x)).numpy()
-    return np.asarray(y.reshape(*y.shape, *[1] * (4 - y.ndim)))
 
 
 def relative_rms(y: Array, reference: Array) -> float:
@@ -67,69 +40,21 @@ def calibrated(graph: qe.Graph, samples: list[Array]) -> bytes:
     return serialize(graph, qe.calibrate(graph, samples, 0.9999, progress=False))
 
 
-_GENERATOR = torch.Generator().manual_seed(2)
-DEPTHWISE = nn.Parameter(torch.rand(12, 1, 3, 3, generator=_GENERATOR) - 0.4)
-GROUPED = nn.Parameter(torch.rand(12, 4, 3, 3, generator=_GENERATOR) - 0.4)
-SLOPES = nn.Parameter(torch.rand(12, generator=_GENERATOR) - 0.4)
-
-FUNCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
-    "add": (lambda a, b: a + b, 12),
-    "add_relu": (lambda a, b: F.relu(a + b), 12),
-    "add_clamp": (lambda a, b: torch.clamp(b + a, -0.5, 1.5), 12),
-    "add_twice": (lambda a, b: (b + b) + a, 12),
-    "sub": (lambda a, b: a - b, 12),
-    "mul": (lambda a, b: a * b, 12),
-    "gate": (lambda a, b: F.adaptive_avg_pool2d(a, 1) * b, 12),
-    "add_channels": (lambda a, b: b + F.adaptive_avg_pool2d(a, 1), 12),
-    "max_pool_3x3s2": (lambda a, b: F.max_pool2d(b, 3, 2, 1), 12),
-    "max_pool_2x2": (lambda a, b: F.max_pool2d(a, 2), 12),
-    "max_pool_ceil": (lambda a, b: F.max_pool2d(b, (3, 2), (2, 3), (1, 0), ceil_mode=True), 12),
-    "avg_pool_3x3s2": (lambda a, b: F.avg_pool2d(b, 3, 2, 1), 12),
-    "avg_pool_inside": (lambda a, b: F.avg_pool2d(b, 3, 2, 1, count_include_pad=False), 12),
-    "avg_pool_ceil": (lambda a, b: F.avg_pool2d(b, (4, 3), (3, 2), (2, 1), ceil_mode=True), 12),
-    "global": (lambda a, b: F.adaptive_avg_pool2d(b, 1), 12),
-    "mean": (lambda a, b: a.mean((2, 3), keepdim=True), 12),
-    "cat": (lambda a, b: torch.cat([a, b], 1), 24),
-    "cat_ragged": (lambda a, b: torch.cat([F.max_pool2d(a, 1), b, a + b], 1), 36),
-    "nearest": (lambda a, b: F.interpolate(b, scale_factor=2), 12),
-    "nearest_size": (lambda a, b: F.interpolate(b, size=(9, 31)), 12),
-    "bilinear": (lambda a, b: F.interpolate(b, scale_factor=4, mode="bilinear"), 12),
-    "bilinear_pair": (lambda a, b: F.interpolate(b, scale_factor=(0.5, 3.0), mode="bilinear"), 12),
-    "bilinear_aligned": (
-        lambda a, b: F.interpolate(b, (20, 37), mode="bilinear", align_corners=True),
-        12,
-    ),
-    "depthwise": (lambda a, b: F.conv2d(b, DEPTHWISE, padding=1, groups=12), 12),
-    "depthwise_s2": (lambda a, b: F.relu(F.conv2d(b, DEPTHWISE, stride=2, groups=12)), 12),
-    "grouped": (lambda a, b: F.conv2d(b, GROUPED, padding=1, groups=3), 12),
-    "sigmoid": (lambda a, b: torch.sigmoid(b), 12),
-    "silu": (lambda a, b: F.silu(b), 12),
-    "hardsigmoid": (lambda a, b: F.hardsigmoid(b), 12),
-    "hardswish": (lambda a, b: F.hardswish(b), 12),
-    "leaky_relu": (lambda a, b: F.leaky_relu(b, 0.2), 12),
-    "prelu": (lambda a, b: F.prelu(b, SLOPES), 12),
-    "squeeze_excite": (lambda a, b: b * torch.sigmoid(F.adaptive_avg_pool2d(a, 1)), 12),
-    "adaptive": (lambda a, b: F.adaptive_avg_pool2d(b, (1, 6)), 12),
-}
-
-
-@pytest.fixture(params=FUNCTIONS, scope="module")
+@pytest.fixture(params=cases.BLOCKS, scope="module")
 def module(request: pytest.FixtureRequest) -> Any:
-    function, channels = FUNCTIONS[request.param]
-    torch.manual_seed(3)
-    return Net(function, channels).eval()
+    return cases.network(request.param, tail=True)
 
 
-def test_operation_in_fp16_is_that_of_torch(module: Any) -> None:
-    for tail in (module.tail, nn.Identity()):
-        net = Net(module.function, module.tail.in_channels)
-        net.load_state_dict(module.state_dict(), strict=False)
-        net.tail = tail
-        x = images(1)[0]
-        graph = from_torch(net, x, dynamic_shapes={})
-        y = expected(net, x)
-        np.testing.assert_allclose(reference.run(graph, x)[0], y, rtol=1e-4, atol=1e-4)
-        assert relative_rms(Session(serialize(graph), "fp16").run(x), y) < 2e-3
+@pytest.mark.parametrize(
+    ("name", "tail"), [(name, False) for name in cases.CASES] + [(n, True) for n in cases.BLOCKS]
+)
+def test_operation_in_fp16_is_that_of_torch(name: str, tail: bool) -> None:
+    module = cases.network(name, tail=tail)
+    x = images(1)[0]
+    graph = from_torch(module, x, dynamic_shapes={})
+    y = expected(module, x)
+    np.testing.assert_allclose(reference.run(graph, x)[0], y, rtol=1e-4, atol=1e-4)
+    assert relative_rms(Session(serialize(graph), "fp16").run(x), y) < 2e-3
 
 
 def test_operation_in_int8_is_near(module: Any) -> None:
