@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qppengine.errors import UnsupportedError
-from qppengine.importers.pt2 import Ref
+from qppengine.importers.program import Ref
 from qppengine.importers.registry import Operation, importer
 
 if TYPE_CHECKING:

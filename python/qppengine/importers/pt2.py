@@ -14,13 +14,13 @@ import json
 import math
 import struct
 import zipfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from qppengine.errors import ModelError, UnsupportedModelError
 from qppengine.graph import Array, Shape, Value
+from qppengine.importers.program import Call, Other, Program, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,41 +33,6 @@ _FLOAT32 = 7
 _STRIDED = 7
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Ref:
-    """An argument that is a tensor of the program, by name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Other:
-    """An argument of a kind no supported operation takes, such as a symbolic size."""
-
-    kind: str
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operation: target such as "aten.relu.default", path of the module that called it."""
-
-    target: str
-    module: str
-    arguments: Mapping[str, Any]  # None, bool, int, float, str, Ref, Other, or a list of these
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Program:
-    """An exported program. `tensors` holds parameters, buffers and constants of a float dtype."""
-
-    name: str  # class of the exported module
-    inputs: tuple[Value, ...]
-    outputs: tuple[str, ...]
-    calls: tuple[Call, ...]
-    tensors: Mapping[str, Array]
 
 
 def read_pt2(data: bytes) -> Program:
@@ -127,7 +92,8 @@ def read_pt2(data: bytes) -> Program:
         raise UnsupportedModelError(problems)
 
     calls = tuple(_call(node) for node in nodes)
-    return Program(_root_class(nodes), tuple(inputs), tuple(outputs), calls, tensors)
+    shapes = {name: _shape(meta) for name, meta in metas.items()}
+    return Program(_root_class(nodes), tuple(inputs), tuple(outputs), calls, tensors, shapes)
 
 
 def _read_members(data: bytes) -> dict[str, bytes]:

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry of importers, and the walk that turns an exported program into a `Graph` with them.
+"""The registry of importers, and the walk that turns a program into a `Graph` with them.
 
 An importer is a function of an `Operation` and a `GraphBuilder` that adds the nodes and returns the
-name of the value that stands for the operation's output. It raises `UnsupportedError` for arguments
-the engine has no equal of; the walk goes on, so that one error lists all of a network's problems.
+name of the value that stands for the operation's output, or a list of them. It raises
+`UnsupportedError` for arguments the engine has no equal of; the walk goes on, so that one error
+lists all of a network's problems.
+
+A graph holds every tensor as ``[N, C, H, W]``. The dimensions of one with fewer lie on some of
+these axes, and the other axes have size 1: a matrix is ``[N, C, 1, 1]``, a sequence
+``[N, C, 1, W]``. Importers that move them return a `Placed` value; the others need not care.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from typing import Any, TypeAlias
 
 from qppengine.errors import ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.graph import Array, Graph, GraphBuilder, Shape
-from qppengine.importers.pt2 import Call, Program, Ref
+from qppengine.importers.program import Call, Program, Ref
 
 _NEAREST = {
     "adaptive_max_pool2d": "max_pool2d",
@@ -32,8 +37,20 @@ _NEAREST = {
 }
 
 
+# Where the dimensions of a tensor lie among those of an image unless an importer says otherwise.
+AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
+
+
 class UpstreamError(UnsupportedError):
     """What an operation reads could not be imported, which is told already."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A value of the graph, and the axis on which each dimension of the tensor lies."""
+
+    value: str
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,15 +59,27 @@ class Operation:
 
     call: Call
     name: str  # for the node
-    _values: Mapping[str, str]
-    _tensors: Mapping[str, Array]
+    _values: Mapping[str, Placed]
+    _program: Program
 
     def value(self, argument: str) -> str:
         """The graph value an argument names."""
         ref = self.get(argument)
         if not isinstance(ref, Ref) or ref.name not in self._values:
             raise UnsupportedError(f"{argument} must be computed from an input of the network")
-        return self._values[ref.name]
+        return self._values[ref.name].value
+
+    def axes(self, argument: str) -> tuple[int, ...]:
+        """The axes of the graph on which the dimensions of the tensor an argument names lie."""
+        self.value(argument)
+        return self._values[self.get(argument).name].axes
+
+    def axis(self, argument: str, dimension: int) -> int:
+        """The axis of one dimension of a tensor; negative ones count from the last."""
+        axes = self.axes(argument)
+        if not -len(axes) <= dimension < len(axes):
+            raise UnsupportedError(f"dimension {dimension} of a tensor that has {len(axes)}")
+        return axes[dimension]
 
     def value_list(self, argument: str) -> list[str]:
         """The graph values an argument lists."""
@@ -59,7 +88,7 @@ class Operation:
             isinstance(ref, Ref) and ref.name in self._values for ref in refs
         ):
             raise UnsupportedError(f"{argument} must be computed from an input of the network")
-        return [self._values[ref.name] for ref in refs]
+        return [self._values[ref.name].value for ref in refs]
 
     def shape(self, argument: str, graph: GraphBuilder) -> Shape:
         """The shape of the graph value an argument names."""
@@ -73,22 +102,23 @@ class Operation:
         ref = self.get(argument)
         if ref is None:
             return None
-        if not isinstance(ref, Ref) or ref.name not in self._tensors:
+        if not isinstance(ref, Ref) or ref.name not in self._program.tensors:
             raise UnsupportedError(f"{argument} must be a float16, float32 or float64 parameter")
-        return self._tensors[ref.name]
+        return self._program.tensors[ref.name]
 
     def get(self, argument: str, default: Any = None) -> Any:
         """An argument, or the operator's default where the program leaves it out."""
         return self.call.arguments.get(argument, default)
 
 
-Importer: TypeAlias = Callable[[Operation, GraphBuilder], str]
+Result: TypeAlias = "str | Placed | list[str | Placed]"
+Importer: TypeAlias = Callable[[Operation, GraphBuilder], Result]
 
 _IMPORTERS: dict[str, Importer] = {}
 
 
 def importer(*targets: str) -> Callable[[Importer], Importer]:
-    """Registers a function for operators such as "aten.relu.default"."""
+    """Registers a function for operators such as "aten.relu.default" or "onnx.Relu"."""
 
     def register(function: Importer) -> Importer:
         for target in targets:
@@ -103,32 +133,86 @@ def importer(*targets: str) -> Callable[[Importer], Importer]:
 def to_graph(program: Program, name: str | None = None) -> Graph:
     """The program as a graph. Raises `UnsupportedModelError` listing all it cannot express."""
     builder = GraphBuilder(name or program.name)
-    values = {value.name: builder.input(value.name, value.shape) for value in program.inputs}
+    values: dict[str, Placed] = {}
+    for value in program.inputs:
+        axes = AXES.get(len(program.shapes.get(value.name, value.shape)), AXES[4])
+        values[value.name] = Placed(builder.input(value.name, value.shape), axes)
     problems: list[str] = []
     for call, node_name in zip(program.calls, _node_names(program.calls), strict=True):
-        operation = Operation(call, builder.unique(node_name), values, program.tensors)
+        operation = Operation(call, builder.unique(node_name), values, program)
+        results: list[str | Placed] = [node_name] * len(call.outputs)
         try:
             result = _import(operation, builder)
-        except UpstreamError:
-            result = node_name
+            results = result if isinstance(result, list) else [result]
+        except UpstreamError:  # the calls behind it are examined, too
+            pass
         except UnsupportedError as error:
-            problems.append(f"{call.module or 'top level'}: {call.target}: {error}")
-            result = node_name  # lets the calls behind it be examined too
+            problems.append(f"{_place(call)}: {call.target}: {error}")
+        placed = [
+            item if isinstance(item, Placed) else Placed(item, _axes(call, output, values, program))
+            for item, output in zip(results, call.outputs, strict=False)
+        ]
         if _op(call).endswith("_"):  # in place: all names of the tensor now name the result
             target = call.arguments.get("self", call.arguments.get("input"))
             old = values.get(target.name) if isinstance(target, Ref) else None
-            values.update({alias: result for alias, value in values.items() if value == old})
-        values.update(dict.fromkeys(call.outputs, result))
+            values.update({alias: placed[0] for alias, value in values.items() if value == old})
+        values.update(zip(call.outputs, placed, strict=False))
     if problems:
         raise UnsupportedModelError(problems)
     for output in program.outputs:
         if output not in values:
             raise ModelError(f"the output {output!r} is not computed by the program")
-        builder.output(values[output])
-    return builder.build()
+        builder.output(values[output].value)
+    graph = builder.build()
+    if problems := _shape_problems(program, graph, values):
+        raise UnsupportedModelError(problems)
+    return graph
 
 
-def _import(operation: Operation, builder: GraphBuilder) -> str:
+def _axes(
+    call: Call, output: str, values: Mapping[str, Placed], program: Program
+) -> tuple[int, ...]:
+    """The axes of an output: those of the first input where it has as many."""
+    rank = len(program.shapes[output]) if output in program.shapes else None
+    arguments = (a for a in call.arguments.values() if isinstance(a, (Ref, list)) and a)
+    for argument in arguments:
+        first = argument[0] if isinstance(argument, list) else argument
+        if isinstance(first, Ref) and first.name in values:
+            axes = values[first.name].axes
+            if rank in (None, len(axes)):
+                return axes
+            break
+    return AXES.get(4 if rank is None else rank, AXES[4])
+
+
+def _shape_problems(program: Program, graph: Graph, values: Mapping[str, Placed]) -> list[str]:
+    """Where the graph computes tensors of other shapes than the program."""
+    problems = []
+    for call in program.calls:
+        for output in call.outputs:
+            if output not in values or output not in program.shapes:
+                continue
+            axes = values[output].axes
+            expected, shape = program.shapes[output], graph.shapes[values[output].value]
+            got = tuple(shape[axis] for axis in axes)
+            rest = [size for axis, size in enumerate(shape) if axis not in axes]
+            same = len(expected) == len(got) and all(
+                None in pair or pair[0] == pair[1] for pair in zip(expected, got, strict=True)
+            )
+            if not same or any(size not in (None, 1) for size in rest):
+                problems.append(
+                    f"{_place(call)}: {call.target}: the engine makes {list(shape)} of a tensor "
+                    f"{list(expected)}"
+                )
+    return problems
+
+
+def _place(call: Call) -> str:
+    """How errors name a call."""
+    return call.node or call.module or "top level"
+
+
+def _import(operation: Operation, builder: GraphBuilder) -> Result:
     target = operation.call.target
     if target not in _IMPORTERS:
         nearest = _NEAREST.get(_op(operation.call).rstrip("_"), "none")

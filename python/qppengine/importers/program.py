@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the readers of all formats hand to the importers: operations on named tensors, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qppengine.graph import Array, Shape, Value
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An argument that is a tensor of the program, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Other:
+    """An argument of a kind no supported operation takes, such as a symbolic size."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation: target such as "aten.relu.default", path of the module that called it."""
+
+    target: str
+    module: str
+    arguments: Mapping[str, Any]  # None, bool, int, float, str, Ref, Other, or a list of these
+    outputs: tuple[str, ...]
+    node: str = ""  # its own name, where the format has one
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exported program. `tensors` holds parameters, buffers and constants of a float dtype.
+
+    `shapes` holds what the file tells of its tensors, of any rank; a size that is open is None.
+    """
+
+    name: str  # class of the exported module
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    calls: tuple[Call, ...]
+    tensors: Mapping[str, Array]
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
