@@ -6,7 +6,8 @@ scikit-learn (``sklearn/datasets/images``); nothing is downloaded and neither pa
 ``PHOTOS`` states the source and the licence of each. Sample images of these packages that are not
 listed are synthetic, not photographs, out of focus on purpose, or come without a clear licence.
 
-Every image here is a luminance plane: float32, ``[H, W]``, ITU-R BT.601 luma, 1 = nominal white.
+Images are luminance planes, float32 ``[H, W]``, ITU-R BT.601 luma, or in color, red, green, blue,
+float32 ``[3, H, W]``; 1 = nominal white.
 A photograph as published lies in [0, 1]; with another exposure its highlights may lie above 1, as
 in the raw data of a sensor, up to ``SATURATION``.
 """
@@ -84,18 +85,19 @@ def names(split: Split) -> tuple[str, ...]:
     return tuple(photo.name for photo in PHOTOS if photo.split == split)
 
 
-def load_luminance(name: str) -> Luma:
-    """The luminance of photograph ``name`` at its original size: float32 ``[H, W]`` in [0, 1].
+def load_rgb(name: str) -> NDArray[np.float32]:
+    """Photograph ``name`` at its original size: float32 ``[3, H, W]`` in [0, 1].
 
     Raises ``KeyError`` for a name not in ``PHOTOS`` and ``ModuleNotFoundError`` if the package the
     photograph comes with is not installed.
     """
-    from PIL import Image
+    rgb: NDArray[np.float32] = _read(name) / np.float32(255)
+    return rgb
 
-    if name not in _BY_NAME:
-        raise KeyError(f"no photograph {name!r}; there are {', '.join(_BY_NAME)}")
-    with Image.open(_file(_BY_NAME[name])) as image:
-        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.float32), 2, 0)
+
+def load_luminance(name: str) -> Luma:
+    """The luminance of photograph ``name``: float32 ``[H, W]`` in [0, 1]. Raises as `load_rgb`."""
+    red, green, blue = _read(name)
     luma: Luma = np.minimum((0.299 * red + 0.587 * green + 0.114 * blue) / 255, np.float32(1))
     return luma
 
@@ -187,6 +189,39 @@ def calibration_samples(
         top, left = (int(rng.integers(0, extent - side + 1)) for extent in photo.shape)
         high, _ = vary_exposure(photo[top : top + side, left : left + side], rng)
         yield downscale(high, upscale)[None, None]
+
+
+def rgb_samples(
+    split: Split, height: int, width: int, count: int, seed: int = 0
+) -> Iterator[NDArray[np.float32]]:
+    """``count`` color crops with varied exposure, float32 ``[1, 3, height, width]``.
+
+    They come in turn from the photographs of ``split``, between half of a photograph and all of
+    it, scaled to the size; the same ``seed`` gives the same samples.
+    """
+    rng = np.random.default_rng(seed)
+    photos = [load_rgb(name) for name in names(split)]
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        scale = rng.uniform(0.5, 1) * min(photo.shape[1] / height, photo.shape[2] / width)
+        sides = [int(scale * side) for side in (height, width)]
+        top, left = (
+            int(rng.integers(extent - side + 1))
+            for extent, side in zip(photo.shape[1:], sides, strict=True)
+        )
+        crop = photo[:, top : top + sides[0], left : left + sides[1]]
+        exposed, _ = vary_exposure(crop, rng)
+        yield np.stack([resize(plane, height, width) for plane in exposed])[None]
+
+
+def _read(name: str) -> NDArray[np.float32]:
+    """Red, green and blue from 0 to 255, ``[3, H, W]``."""
+    from PIL import Image
+
+    if name not in _BY_NAME:
+        raise KeyError(f"no photograph {name!r}; there are {', '.join(_BY_NAME)}")
+    with Image.open(_file(_BY_NAME[name])) as image:
+        return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), 2, 0)
 
 
 def _file(photo: Photo) -> Path:

@@ -81,7 +81,7 @@ def test_includes_go_downwards() -> None:
 
 # Installed by extras, so imported where they are used. Models and their training are PyTorch.
 OPTIONAL = {"matplotlib", "onnx", "PIL", "safetensors", "skimage", "sklearn", "torch", "tqdm"}
-TORCH_MODULES = {"models/espcn.py", "models/hrnet.py", "models/resnet.py", "models/train_espcn.py"}
+TORCH_MODULES = {f"models/{name}.py" for name in ("espcn", "hrnet", "resnet", "train_espcn", "zoo")}
 CORE_USERS = {"session.py"}  # the only ones to import the extension
 GRAPH_SEES = {"qppengine.errors"}
 

@@ -153,3 +153,14 @@ def test_calibration_samples_never_open_a_test_photograph(monkeypatch: pytest.Mo
 def test_calibration_crop_larger_than_a_photograph_is_refused() -> None:
     with pytest.raises(ValueError, match="600 x 600"):
         list(photos.calibration_samples(3, count=3, size=200))
+
+
+def test_rgb_samples_are_crops_of_the_size_asked_for() -> None:
+    first, second = (list(photos.rgb_samples("test", 40, 56, 5, seed=1)) for _ in range(2))
+    for one, two in zip(first, second, strict=True):
+        assert one.shape == (1, 3, 40, 56)
+        assert one.dtype == np.float32
+        assert one.min() >= 0
+        assert one.max() <= photos.SATURATION
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first[0], first[4])  # of one photograph

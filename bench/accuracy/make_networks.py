@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the networks of the paper as model files, calibrated on photographs.
+
+    python bench/accuracy/make_networks.py build/models [NAME...]
+
+Weights are random, since trained ones do not come with the package; sizes, shapes and the
+statistics of the activations are those of the real networks. Without names all are written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import qppengine as qe
+from qppengine.models.zoo import NETWORKS
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("names", nargs=-1, type=click.Choice(sorted(NETWORKS)))
+@click.option("--samples", default=16, show_default=True, help="Photographs to calibrate on.")
+def main(folder: Path, names: tuple[str, ...], samples: int) -> None:
+    """Write NAMES, or all networks, into FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names or NETWORKS:
+        network = NETWORKS[name]
+        images = list(network.inputs(samples))
+        graph = qe.from_torch(network.untrained(), images[0], name=name)
+        path = folder / f"{name}.qpp"
+        qe.save(path, graph, qe.calibrate(graph, images, network.alpha))
+        click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of the QPP paper, each with the way in which the paper quantizes it (Table A.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qppengine import photos
+from qppengine.models.espcn import ESPCN
+from qppengine.models.hrnet import hrnet_w18
+from qppengine.models.resnet import resnet18, resnet34
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qppengine.graph import Array
+    from qppengine.photos import Split
+
+# Of red, green and blue in ImageNet, by which inputs of classifiers are normalized.
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, the size of a usual input, and the share alpha that bounds hold in the paper."""
+
+    make: Callable[[], Any]
+    channels: int
+    height: int
+    width: int
+    alpha: float
+
+    def inputs(self, count: int, split: Split = "calibration", seed: int = 0) -> Iterator[Array]:
+        """``count`` photographs with varied exposure, float32 ``[1, channels, height, width]``."""
+        images = photos.rgb_samples(split, self.height, self.width, count, seed)
+        if self.channels == 1:
+            weights = np.array([0.299, 0.587, 0.114], np.float32)
+            return (np.tensordot(image, weights, (1, 0))[:, None] for image in images)
+        return ((image - _MEAN) / _DEVIATION for image in images)
+
+    def untrained(self, seed: int = 0) -> Any:
+        """A module in eval mode with random weights, through which activations keep their size.
+
+        Its batch normalizations scale and shift at random, by statistics of photographs.
+        """
+        torch.manual_seed(seed)
+        module = self.make()
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.uniform_(layer.weight, 0.5, 1.5)
+                nn.init.normal_(layer.bias, 0, 0.2)
+                layer.momentum = None  # the plain mean over all batches
+        batch = torch.from_numpy(np.concatenate([*self.inputs(4, "train", seed)]))
+        with torch.no_grad():
+            module.train()(batch)
+        return module.eval()
+
+
+NETWORKS = {
+    "resnet18": Network(resnet18, 3, 224, 224, 0.9997),
+    "resnet34": Network(resnet34, 3, 224, 224, 0.9997),
+    "hrnet_w18_cityscapes": Network(partial(hrnet_w18, 19), 3, 256, 256, 0.9993),
+    "hrnet_w18_cofw": Network(partial(hrnet_w18, 29, "heatmaps"), 3, 256, 256, 0.9991),
+    "hrnet_w18_wflw": Network(partial(hrnet_w18, 98, "heatmaps"), 3, 256, 256, 0.9991),
+    "hrnet_w18_300w": Network(partial(hrnet_w18, 68, "heatmaps"), 3, 256, 256, 0.9993),
+    "espcn_x2": Network(partial(ESPCN, 2), 1, 256, 256, 0.9998),
+    "espcn_x3": Network(partial(ESPCN, 3), 1, 170, 170, 0.9998),
+}
