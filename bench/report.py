@@ -1,25 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run ``qpp_bench`` on lists of shapes and write what each costs.
+"""Run ``qpp_bench`` on lists of shapes and tell what each costs, next to the least it could.
 
     python bench/report.py build/host/qpp_bench bench/shapes/*.txt -o costs.csv
 
 Times are wall-clock medians of the machine it runs on. For other quantities, such as cycles, name
 an instrument: a command that runs the program it is given and prints one JSON object on standard
 output. ``--key`` says where the number stands in it; the cost of one run is the difference between
-five runs and one, divided by four.
+three runs and one, halved.
 
     python bench/report.py --instrument "my-counter --json" --key whole.cycles --unit cycles ...
 
-An emulator's elapsed time says nothing, so without an instrument it is refused.
+An emulator's elapsed time says nothing, so without an instrument it is refused. ``--update`` writes
+the tables into documents, between the lines ``<!-- bench NAME -->`` (of the list) and
+``<!-- bench end -->``.
+
+The roofline of a Cortex-A76 is the largest of
+
+* multiply-accumulates, at 32 (int8) or 16 (fp16) a cycle; Winograd does a quarter of those counted
+  here, and so may pass it;
+* instructions of elementwise work, as `SLOTS` counts them: two vector pipes, two loads and one
+  store of 16 bytes a cycle;
+* bytes that must be read or written once, without padding, where they do not fit a cache: 12.8 a
+  cycle beyond 512 KiB (second level) and 4.6, 12 GB/s at 2.6 GHz, beyond 4 MiB (third level).
+  Weights of a linear layer always come from memory.
 """
 
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import platform
+import re
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +44,70 @@ from tqdm import tqdm
 
 Row = dict[str, str | float]
 
-WARM_RUNS, RUNS = 1, 5
+WARM_RUNS, RUNS = 1, 3
+
+# ------------------------------------------------------------------------------------ the roofline
+
+MACS = {"int8": 32, "fp16": 16}  # a cycle
+CACHES = ((4 << 20, 4.6), (512 << 10, 12.8))  # bytes that fit, bytes a cycle of the level behind
+
+# Cycles of the busier vector pipe for one element (of the output; of the input where a pool or a
+# statistic reduces it), by command and type. The kernels' boxes list the instructions.
+SLOTS = {
+    ("add", "int8"): 8 / 16,
+    ("add", "fp16"): 5 / 16,
+    ("concat", "int8"): 11 / 32,
+    ("max_pool", "int8"): 7 / 32,
+    ("max_pool", "fp16"): 7 / 16,
+    ("avg_pool", "int8"): 29 / 16,
+    ("global_avg_pool", "int8"): 1 / 16,
+    ("depthwise", "int8"): 30 / 16,
+    ("depthwise", "fp16"): 13 / 16,
+    ("quantize", "fp16"): 9 / 32,
+    ("minmax", "fp16"): 4 / 32,
+    ("quantile", "fp16"): 77 / 512,
+}
+
+
+def roofline(arguments: list[str], report: dict[str, Any]) -> float:
+    """Cycles of a Cortex-A76 that the work needs at least, or 0 where nothing is known of it."""
+    command = arguments[0]
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    dtype = options.get("--dtype", "fp16")
+    bytes_moved = float(report.get("bytes", 0))
+    slots = SLOTS.get((command, dtype), 0)
+    if command == "resize":  # columns are interpolated once, for `scale` rows
+        slots = (5 + 5 / int(options.get("--scale", 2))) / 16
+    bounds = [
+        report.get("macs", 0) / MACS[dtype],
+        report.get("elements", 0) * slots,
+    ]
+    levels = (rate for size, rate in CACHES if command == "linear" or bytes_moved > size)
+    bounds += [bytes_moved / rate for rate in levels]
+    return max(bounds)
+
+
+# -------------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class Work:
+    """A line of a list: how often a network does what."""
+
+    network: str
+    count: int
+    arguments: list[str]
+
+
+def read_list(path: Path) -> list[Work]:
+    """The lines of a file: ``[how often] arguments  # comment``."""
+    works = []
+    for line in path.read_text().splitlines():
+        words = shlex.split(line.split("#")[0])
+        if words:
+            counted = words[0].isdigit()
+            works.append(Work(path.stem, int(words[0]) if counted else 1, words[counted:]))
+    return works
 
 
 def run(command: list[str]) -> dict[str, Any]:
@@ -47,72 +126,97 @@ def run(command: list[str]) -> dict[str, Any]:
     return result
 
 
-def instrument_cost(instrument: list[str], program: list[str], key: str) -> float:
-    """Cost of one run, by the instrument."""
-    costs = []
-    for runs in (WARM_RUNS, RUNS):
-        value: Any = run([*instrument, *program, "--iters", str(runs)])
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if not isinstance(value, (int, float)):
-            raise click.ClickException(f"--key {key}: the instrument's JSON has no such number")
-        costs.append(float(value))
-    return (costs[1] - costs[0]) / (RUNS - WARM_RUNS)
+@dataclass(frozen=True)
+class Meter:
+    """How costs are measured."""
 
+    launcher: list[str]
+    instrument: list[str]
+    key: str
+    unit: str
+    ghz: float
 
-def measure(
-    bench: str, arguments: list[str], launcher: list[str], instrument: list[str], key: str
-) -> Row:
-    """One row: what ``qpp_bench`` says of the work, and what the work costs."""
-    program = [bench, *arguments]
-    report = run([*launcher, *program, "--iters", "20" if not instrument else "1", "--json"])
-    if instrument:
-        cost = instrument_cost(instrument, program, key)
-    elif report["ms_median"] is None:
-        raise click.ClickException(
-            "this machine is emulated, so elapsed time says nothing; name an --instrument"
+    def measure(self, program: list[str]) -> Row:
+        """What ``qpp_bench`` says of the work, what a run costs, and the roofline's share of it."""
+        report = run(
+            [*self.launcher, *program, "--iters", "1" if self.instrument else "20", "--json"]
         )
-    else:
-        cost = float(report["ms_median"])
-    work = float(report.get("macs") or report.get("elements") or 0)
-    return {
-        "work": shlex.join(arguments),
-        "kernel": report.get("kernel", ""),
-        "cost": cost,
-        "macs_or_elements": work,
-        "per_unit": work / cost if cost else 0.0,
-        "compiler": report["compiler"],
-    }
+        if self.instrument:
+            cost = self.instrument_cost(program)
+        elif report["ms_median"] is None:
+            raise click.ClickException(
+                "this machine is emulated, so elapsed time says nothing; name an --instrument"
+            )
+        else:
+            cost = float(report["ms_median"])
+        cycles = {"cycles": cost, "ms": cost * self.ghz * 1e6}.get(self.unit)
+        least = roofline(program[1:], report)
+        return {
+            "kernel": report.get("kernel", ""),
+            "cost": cost,
+            "unit": self.unit,
+            "macs": report.get("macs", ""),
+            "elements": report.get("elements", ""),
+            "bytes": report.get("bytes", ""),
+            "roofline_cycles": round(least),
+            "roofline_share": round(least / cycles, 3) if cycles and least else "",
+            "compiler": report["compiler"],
+        }
+
+    def instrument_cost(self, program: list[str]) -> float:
+        """Cost of one run, by the instrument."""
+        costs = []
+        for runs in (WARM_RUNS, RUNS):
+            value: Any = run([*self.instrument, *program, "--iters", str(runs)])
+            for part in self.key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if not isinstance(value, (int, float)):
+                raise click.ClickException(
+                    f"--key {self.key}: the instrument's JSON has no such number"
+                )
+            costs.append(float(value))
+        return (costs[1] - costs[0]) / (RUNS - WARM_RUNS)
 
 
-def shapes(path: Path) -> list[list[str]]:
-    """The arguments on each line of a file, without comments."""
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
-    return [shlex.split(line) for line in lines if line]
-
-
-def describe_machine() -> dict[str, str]:
-    """Machine and commit, for every row."""
-    commit = subprocess.run(
+def find_commit() -> str:
+    """What the repository stands at."""
+    done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parent,
     )
-    return {"machine": platform.machine(), "commit": commit.stdout.strip() or "unknown"}
+    return done.stdout.strip() or "unknown"
 
 
-def markdown(rows: list[Row], unit: str) -> str:
-    """A table for a README."""
-    lines = [f"| work | kernel | {unit} | MACs or elements per {unit[:-1]} |", "|---|---|---|---|"]
+# -------------------------------------------------------------------------------------- reporting
+
+
+def markdown(rows: list[Row]) -> str:
+    """One table; ``n`` is how often the network does the work."""
+    unit = rows[0]["unit"]
+    lines = [f"| n | work | kernel | {unit} | share of roofline |", "|---|---|---|---|---|"]
     for row in rows:
         cost = float(row["cost"])
-        shown = f"{cost / 1e6:.3f} M" if cost >= 1e5 else f"{cost:.4g}"
-        lines.append(
-            f"| `{row['work']}` | {row['kernel']} | {shown} | {float(row['per_unit']):.2f} |"
-        )
+        shown = f"{cost / 1e6:.3f} M" if cost >= 1e4 else f"{cost:.4g}"
+        share = f"{100 * float(row['roofline_share']):.0f} %" if row["roofline_share"] else ""
+        lines.append(f"| {row['count']} | `{row['work']}` | {row['kernel']} | {shown} | {share} |")
     return "\n".join(lines)
+
+
+def update(document: Path, tables: dict[str, str]) -> None:
+    """Replaces what stands between the marks of each table that the document has."""
+    text = document.read_text()
+    for name, table in tables.items():
+        mark = re.escape(f"<!-- bench {name} -->")
+        text = re.sub(
+            rf"({mark}\n).*?(\n<!-- bench end -->)",
+            lambda match, table=table: match[1] + table + match[2],
+            text,
+            flags=re.DOTALL,
+        )
+    document.write_text(text)
 
 
 @click.command()
@@ -125,7 +229,17 @@ def markdown(rows: list[Row], unit: str) -> str:
 @click.option("--instrument", default="", help="Command that measures the program it is given.")
 @click.option("--key", default="cycles", show_default=True, help="Dotted path in its JSON.")
 @click.option("--unit", default="ms", show_default=True, help="What the numbers are.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
+@click.option("--machine", default=platform.machine(), show_default=True, help="What it is called.")
+@click.option("--ghz", default=2.6, show_default=True, help="Clock, for the roofline of times.")
+@click.option("--jobs", default=1, show_default=True, help="Runs at a time of an instrument.")
+@click.option(
+    "--update",
+    "documents",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A document whose tables are written anew.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of Markdown tables.")
 def main(
     bench: str,
     lists: tuple[Path, ...],
@@ -134,21 +248,47 @@ def main(
     instrument: str,
     key: str,
     unit: str,
+    machine: str,
+    ghz: float,
+    jobs: int,
+    documents: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Measure every shape of LISTS with the qpp_bench at BENCH."""
-    work = [arguments for path in lists for arguments in shapes(path)]
-    about = describe_machine()
+    if jobs > 1 and not instrument:
+        raise click.UsageError("--jobs: times of programs that run side by side say nothing")
+    meter = Meter(shlex.split(launcher), shlex.split(instrument), key, unit, ghz)
+    works = [work for path in lists for work in read_list(path)]
+    programs = {shlex.join(work.arguments): [bench, *work.arguments] for work in works}
+    with ThreadPoolExecutor(jobs) as executor:
+        measured = list(
+            tqdm(executor.map(meter.measure, programs.values()), "shapes", len(programs))
+        )
+    costs = dict(zip(programs, measured, strict=True))
+    about: Row = {
+        "machine": machine,
+        "commit": find_commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
     rows: list[Row] = []
-    for arguments in tqdm(work, "shapes"):
-        row = measure(bench, arguments, shlex.split(launcher), shlex.split(instrument), key)
-        rows.append({**row, "unit": unit, **about})
+    for work in works:
+        text = shlex.join(work.arguments)
+        rows.append(
+            {"list": work.network, "count": work.count, "work": text, **costs[text], **about}
+        )
     if output:
         with output.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    click.echo(json.dumps(rows, indent=1) if as_json else markdown(rows, unit))
+    names = dict.fromkeys(work.network for work in works)
+    tables = {name: markdown([row for row in rows if row["list"] == name]) for name in names}
+    for document in documents:
+        update(document, tables)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        click.echo("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
 
 
 if __name__ == "__main__":

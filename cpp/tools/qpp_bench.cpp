@@ -20,6 +20,7 @@
 #include "network/session.h"
 #include "ops/concat.h"
 #include "ops/elementwise.h"
+#include "ops/pixel_shuffle.h"
 #include "ops/pool.h"
 #include "ops/quantize.h"
 #include "ops/resize.h"
@@ -34,14 +35,21 @@ constexpr const char* kUsage =
                       [--json]
        qpp_bench depthwise --dtype fp16|int8 --size HxWxC [--kernel 3] [--stride 1] [--out int8|fp16]
                       --iters N [--threads 1] [--json]
-       qpp_bench concat|resize --dtype fp16|int8 --size HxWxC [--out int8|fp16] --iters N [--threads 1]
+       qpp_bench linear --dtype fp16|int8 --size HxWxC --filters F [--out int8|fp16] --iters N [--threads 1]
                       [--json]
+       qpp_bench concat --dtype fp16|int8 --size HxW --channels C+C[+C...] [--out int8|fp16] --iters N
+                      [--threads 1] [--json]
+       qpp_bench resize --dtype fp16|int8 --size HxWxC [--scale 2] --iters N [--threads 1] [--json]
+       qpp_bench pixel_shuffle --size HxWxC [--scale 2] --iters N [--threads 1] [--json]
        qpp_bench add|mul|max_pool|avg_pool|global_avg_pool --dtype fp16|int8 --size HxWxC
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
        qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] --iters N [--threads 1] [--json]
 
 Runs the work once to warm up, then N times. Wall-clock milliseconds are printed on real hardware only.
+"macs" counts multiply-accumulates of a run, "elements" those of the output (of a global pool and of
+statistics: those of the input), and "bytes" what a run must read and write at least: sources, weights and
+result without padding. linear reads weights that no cache holds any more, as in a network.
 --size of a model sets the dimensions that the file leaves open.
 )";
 
@@ -108,12 +116,17 @@ class Options {
     if (value.empty() || *end != '\0') throw UsageError(name + ": expected a number, got " + value);
     return number;
   }
-  /// "56x56x64" as three numbers.
-  [[nodiscard]] std::vector<std::int64_t> sizes(const std::string& name, std::size_t count) const {
+  /// "18+36+72" as three numbers.
+  [[nodiscard]] std::vector<std::int64_t> list(const std::string& name, char separator) const {
     std::vector<std::int64_t> result;
     std::istringstream stream(text(name));
-    for (std::string part; std::getline(stream, part, 'x');)
+    for (std::string part; std::getline(stream, part, separator);)
       result.push_back(parse_integer(name, part));
+    return result;
+  }
+  /// "56x56x64" as three numbers.
+  [[nodiscard]] std::vector<std::int64_t> sizes(const std::string& name, std::size_t count) const {
+    std::vector<std::int64_t> result = list(name, 'x');
     if (result.size() != count)
       throw UsageError(name + ": expected " + std::to_string(count) + " sizes joined by x");
     return result;
@@ -207,7 +220,11 @@ class OpBench {
     for (const qpp::Shape& shape : shapes_) add_input(shape, src, random);
   }
 
-  void run(const std::vector<qpp::Op*>& ops, std::int64_t iterations, ordered_json& report) {
+  enum class Order : std::uint8_t { together, in_turn };
+
+  /// A run executes all operations, or one after the other in turn.
+  void run(const std::vector<qpp::Op*>& ops, std::int64_t iterations, ordered_json& report,
+           Order order = Order::together) {
     struct Ready {
       qpp::Op* op;
       qpp::AlignedVector<std::byte> scratch;
@@ -220,24 +237,33 @@ class OpBench {
       if (!op->kernel().empty()) report["kernel"] = op->kernel();
     }
     output_.resize(static_cast<std::size_t>(output.elements()) * qpp::size_of(dst_));
+    std::size_t bytes = report.value("bytes", std::size_t{0}) + bytes_of(output, dst_);
+    for (const qpp::TensorView& input : inputs_) bytes += bytes_of(input.shape, input.dtype);
+    report["bytes"] = bytes;
     qpp::RunState state = table_.state(pool_);
-    measure(
-        iterations,
-        [&] {
-          for (Ready& step : ready) {
-            step.op->run({.inputs = inputs_,
-                          .output = {.data = output_.data(), .dtype = dst_, .shape = output},
-                          .scratch = step.scratch.data()},
-                         state);
-          }
-        },
-        report);
+    const auto execute = [&](Ready& step) {
+      step.op->run({.inputs = inputs_,
+                    .output = {.data = output_.data(), .dtype = dst_, .shape = output},
+                    .scratch = step.scratch.data()},
+                   state);
+    };
+    std::size_t turn = 0;
+    const auto next = [&] { execute(ready[turn++ % ready.size()]); };
+    const auto all = [&] {
+      for (Ready& step : ready) execute(step);
+    };
+    measure(iterations, order == Order::in_turn ? std::function<void()>(next) : all, report);
     if (!output_.empty()) report["crc32"] = hexadecimal(crc32(output_));
   }
 
   [[nodiscard]] qpp::QpTable& table() { return table_; }
 
  private:
+  /// Without the padding of channels.
+  static std::size_t bytes_of(const qpp::Shape& shape, qpp::DType dtype) {
+    return static_cast<std::size_t>(shape.pixels() * shape.channels) * qpp::size_of(dtype);
+  }
+
   void add_input(const qpp::Shape& shape, qpp::DType src, Random& random) {
     auto& input = data_.emplace_back();
     input.resize(static_cast<std::size_t>(shape.elements()) * qpp::size_of(src));
@@ -276,14 +302,16 @@ qpp::DType parse_dtype(const std::string& option, const std::string& name) {
   throw UsageError(option + ": expected fp16 or int8, got " + name);
 }
 
+/// Convolutions of all kinds.
 void bench_conv(const Options& options, ordered_json& report) {
   options.only({"--dtype", "--size", "--filters", "--kernel", "--stride", "--algorithm", "--out",
                 "--range", "--iters", "--threads", "--json"});
+  const bool linear = options.positional[0] == "linear";
   const qpp::Algorithm algorithm = qpp::parse_algorithm(options.text("--algorithm", "auto"));
   const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
   const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
   const qpp::Shape shape = image(options.sizes("--size", 3));
-  const std::int64_t kernel = options.integer("--kernel", 3);
+  const std::int64_t kernel = options.integer("--kernel", linear ? 1 : 3);
   const std::int64_t stride = options.integer("--stride", 1);
 
   Random random;
@@ -309,12 +337,21 @@ void bench_conv(const Options& options, ordered_json& report) {
   if (range && dst != qpp::DType::f16) throw UsageError("--range: only where --out is fp16");
   const qpp::Conv2dTypes types{
       .src = src, .dst = dst, .src_row = 0, .dst_row = 1, .range_row = range ? 1 : -1};
-  const std::unique_ptr<qpp::Op> conv =
-      qpp::make_conv2d(spec, types, algorithm, qpp::KernelSelection::from_environment());
-  const qpp::Shape output = conv->prepare(std::span(&shape, 1), 1);
+  constexpr std::size_t kMoreThanCaches = 16 << 20;
+  const std::size_t weight_bytes = spec.weights.size() * qpp::size_of(src);
+  const std::size_t copies = linear ? kMoreThanCaches / weight_bytes + 1 : 1;
+  std::vector<std::unique_ptr<qpp::Op>> convs;
+  std::vector<qpp::Op*> pointers;
+  for (std::size_t i = 0; i < copies; ++i) {
+    convs.push_back(
+        qpp::make_conv2d(spec, types, algorithm, qpp::KernelSelection::from_environment()));
+    pointers.push_back(convs.back().get());
+  }
+  const qpp::Shape output = pointers[0]->prepare(std::span(&shape, 1), 1);
   report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
+  report["bytes"] = weight_bytes;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.run({conv.get()}, options.integer("--iters"), report);
+  bench.run(pointers, options.integer("--iters"), report, OpBench::Order::in_turn);
 }
 
 /// Row of an int8 tensor: 0 of sources, 1 of results.
@@ -371,29 +408,47 @@ void bench_pool(const Options& options, ordered_json& report) {
   bench.run({&op}, options.integer("--iters"), report);
 }
 
-/// Two tensors of the size joined, or one enlarged twice. Counts output elements.
-void bench_arrangement(const Options& options, ordered_json& report) {
-  options.only({"--dtype", "--size", "--out", "--iters", "--threads", "--json"});
+void bench_concat(const Options& options, ordered_json& report) {
+  options.only({"--dtype", "--size", "--channels", "--out", "--iters", "--threads", "--json"});
   const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
   const qpp::DType dst = parse_dtype("--out", options.text("--out", options.text("--dtype")));
-  const qpp::KernelSelection selection = qpp::KernelSelection::from_environment();
-  std::vector<qpp::Shape> shapes{image(options.sizes("--size", 3))};
+  const std::vector<std::int64_t> size = options.sizes("--size", 2);
+  std::vector<qpp::Shape> shapes;
+  for (const std::int64_t channels : options.list("--channels", '+'))
+    shapes.push_back(image({size[0], size[1], channels}));
+  qpp::Concat op("concat",
+                 {.src = src,
+                  .dst = dst,
+                  .src_rows = std::vector<int>(shapes.size(), 0),
+                  .dst_row = row_of(dst, 1)},
+                 qpp::KernelSelection::from_environment());
+  const qpp::Shape output = op.prepare(shapes, 1);
+  report["elements"] = output.pixels() * output.channels;
+  OpBench bench(shapes, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  bench.run({&op}, options.integer("--iters"), report);
+}
+
+/// Enlarging, by interpolation or by arranging channels.
+void bench_enlargement(const Options& options, ordered_json& report) {
+  const bool shuffle = options.positional[0] == "pixel_shuffle";
+  options.only({"--dtype", "--size", "--scale", "--iters", "--threads", "--json"});
+  const qpp::DType dtype =
+      parse_dtype("--dtype", shuffle ? options.text("--dtype", "fp16") : options.text("--dtype"));
+  if (shuffle && dtype != qpp::DType::f16) throw UsageError("pixel_shuffle: only --dtype fp16");
+  const qpp::Shape shape = image(options.sizes("--size", 3));
+  const std::int64_t scale = options.integer("--scale", 2);
   std::unique_ptr<qpp::Op> op;
-  if (options.positional[0] == "concat") {
-    shapes.push_back(shapes[0]);
-    op = std::make_unique<qpp::Concat>(
-        "concat",
-        qpp::ConcatTypes{.src = src, .dst = dst, .src_rows = {0, 0}, .dst_row = row_of(dst, 1)},
-        selection);
+  if (shuffle) {
+    op = std::make_unique<qpp::PixelShuffle>("pixel_shuffle", scale);
   } else {
     qpp::ResizeSpec spec;
     spec.mode = qpp::ResizeMode::bilinear;
-    spec.scale_height = spec.scale_width = 2;
-    op = std::make_unique<qpp::Resize>(spec, dst, selection);
+    spec.scale_height = spec.scale_width = static_cast<double>(scale);
+    op = std::make_unique<qpp::Resize>(spec, dtype, qpp::KernelSelection::from_environment());
   }
-  const qpp::Shape output = op->prepare(shapes, 1);
+  const qpp::Shape output = op->prepare(std::span(&shape, 1), 1);
   report["elements"] = output.pixels() * output.channels;
-  OpBench bench(shapes, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  OpBench bench({shape}, dtype, dtype, static_cast<int>(options.integer("--threads", 1)), 2);
   bench.run({op.get()}, options.integer("--iters"), report);
 }
 
@@ -490,11 +545,14 @@ void print(const ordered_json& report, bool as_json) {
 int run(int argc, char** argv) {
   const Options options(argc - 1, argv + 1);
   static const std::map<std::string, void (*)(const Options&, ordered_json&)> kCommands = {
-      {"conv", bench_conv},     {"depthwise", bench_conv},      {"quantize", bench_tensor},
-      {"minmax", bench_tensor}, {"quantile", bench_tensor},     {"predict", bench_tensor},
-      {"model", bench_model},   {"concat", bench_arrangement},  {"resize", bench_arrangement},
-      {"add", bench_binary},    {"mul", bench_binary},          {"max_pool", bench_pool},
-      {"avg_pool", bench_pool}, {"global_avg_pool", bench_pool}};
+      {"conv", bench_conv},      {"depthwise", bench_conv},
+      {"linear", bench_conv},    {"quantize", bench_tensor},
+      {"minmax", bench_tensor},  {"quantile", bench_tensor},
+      {"predict", bench_tensor}, {"model", bench_model},
+      {"concat", bench_concat},  {"resize", bench_enlargement},
+      {"add", bench_binary},     {"pixel_shuffle", bench_enlargement},
+      {"mul", bench_binary},     {"max_pool", bench_pool},
+      {"avg_pool", bench_pool},  {"global_avg_pool", bench_pool}};
   if (options.has("--help")) {
     std::cout << kUsage;
     return 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -41,32 +42,49 @@ def report(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     path = tmp_path / "shapes.txt"
-    path.write_text("# a comment\nconv --size 8x8x8   # another\n\nquantize --size 4x4x8\n")
+    path.write_text(
+        "# a comment\n3 conv --dtype int8 --size 8x8x8   # another\n\nquantize --size 4x4x8\n"
+    )
     return path
 
 
 def test_wall_clock(tmp_path: Path, shapes: Path) -> None:
     bench = script(tmp_path / "bench", BENCH, ms="0.5")
     output = tmp_path / "out.csv"
-    done = report(bench, shapes, "-o", output, "--json")
+    done = report(bench, shapes, "-o", output, "--ghz", 0.002, "--machine", "a board", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert [row["work"] for row in rows] == ["conv --size 8x8x8", "quantize --size 4x4x8"]
+    works = [(row["list"], row["count"], row["work"]) for row in rows]
+    assert works == [
+        ("shapes", 3, "conv --dtype int8 --size 8x8x8"),
+        ("shapes", 1, "quantize --size 4x4x8"),
+    ]
     assert rows[0]["cost"] == 0.5
-    assert rows[0]["per_unit"] == 1600
+    assert rows[0]["roofline_cycles"] == 25
+    assert rows[0]["roofline_share"] == 0.025  # of the 1000 cycles of half a microsecond at 2 GHz
     with output.open(newline="") as file:
         written = list(csv.DictReader(file))
     assert written[1]["compiler"] == "GCC 0"
+    assert written[1]["machine"] == "a board"
     assert written[1]["commit"]
+    assert written[1]["date"]
 
 
 def test_instrument(tmp_path: Path, shapes: Path) -> None:
     bench = script(tmp_path / "bench", BENCH, ms="None")
     counter = script(tmp_path / "counter", INSTRUMENT)
-    options = ("--instrument", counter, "--key", "whole.cycles", "--unit", "cycles")
-    done = report(bench, shapes, *options)
+    options = ("--instrument", counter, "--key", "whole.cycles", "--unit", "cycles", "--jobs", 2)
+    document = tmp_path / "document.md"
+    document.write_text("Before\n<!-- bench shapes -->\nold\n<!-- bench end -->\nBehind\n")
+    done = report(bench, shapes, *options, "--update", document)
     assert done.returncode == 0, done.stderr
-    assert "| `conv --size 8x8x8` | k | 200 | 4.00 |" in done.stdout
+    row = "| 3 | `conv --dtype int8 --size 8x8x8` | k | 200 | 12 % |"
+    assert row in done.stdout
+    text = document.read_text()
+    assert row in text
+    assert "old" not in text
+    assert text.startswith("Before\n<!-- bench shapes -->\n| n |")
+    assert text.endswith("|\n<!-- bench end -->\nBehind\n")
 
     done = report(bench, shapes, "--instrument", counter, "--key", "whole.seconds")
     assert done.returncode == 1
@@ -79,6 +97,24 @@ def test_refuses_the_times_of_an_emulator(tmp_path: Path, shapes: Path) -> None:
     assert done.returncode == 1
     assert "elapsed time says nothing" in done.stderr
     assert not done.stdout
+
+
+def test_times_of_programs_side_by_side_are_refused(tmp_path: Path, shapes: Path) -> None:
+    done = report(script(tmp_path / "bench", BENCH, ms="0.5"), shapes, "--jobs", 2)
+    assert done.returncode == 2
+    assert "side by side" in done.stderr
+
+
+def test_the_roofline_is_the_largest_bound() -> None:
+    roofline = runpy.run_path(str(SCRIPT))["roofline"]
+    conv = ["conv", "--dtype", "int8"]
+    assert roofline(conv, {"macs": 3200, "bytes": 1000}) == 100
+    assert roofline(["conv", "--dtype", "fp16"], {"macs": 3200}) == 200
+    assert roofline(conv, {"macs": 3200, "bytes": 1 << 20}) == (1 << 20) / 12.8
+    assert roofline(conv, {"macs": 3200, "bytes": 5 << 20}) == (5 << 20) / 4.6
+    assert roofline(["linear", "--dtype", "int8"], {"macs": 3200, "bytes": 4600}) == 1000
+    assert roofline(["add", "--dtype", "int8"], {"elements": 3200, "bytes": 9600}) == 1600
+    assert roofline(["predict"], {"elements": 3200}) == 0
 
 
 def test_a_failing_bench_is_reported(tmp_path: Path, shapes: Path) -> None:
