@@ -28,12 +28,11 @@ The roofline of a Cortex-A76 is the largest of
 from __future__ import annotations
 
 import csv
-import datetime
 import json
 import platform
-import re
 import shlex
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +78,8 @@ def roofline(arguments: list[str], report: dict[str, Any]) -> float:
     if command == "resize":  # columns are interpolated once, for `scale` rows
         slots = (5 + 5 / int(options.get("--scale", 2))) / 16
     bounds = [
-        report.get("macs", 0) / MACS[dtype],
-        report.get("elements", 0) * slots,
+        float(report.get("macs", 0)) / MACS[dtype],
+        float(report.get("elements", 0)) * slots,
     ]
     levels = (rate for size, rate in CACHES if command == "linear" or bytes_moved > size)
     bounds += [bytes_moved / rate for rate in levels]
@@ -209,13 +208,10 @@ def update(document: Path, tables: dict[str, str]) -> None:
     """Replaces what stands between the marks of each table that the document has."""
     text = document.read_text()
     for name, table in tables.items():
-        mark = re.escape(f"<!-- bench {name} -->")
-        text = re.sub(
-            rf"({mark}\n).*?(\n<!-- bench end -->)",
-            lambda match, table=table: match[1] + table + match[2],
-            text,
-            flags=re.DOTALL,
-        )
+        mark, end = f"<!-- bench {name} -->\n", "\n<!-- bench end -->"
+        before, found, rest = text.partition(mark)
+        if found:
+            text = before + mark + table + end + rest.partition(end)[2]
     document.write_text(text)
 
 
@@ -268,7 +264,7 @@ def main(
     about: Row = {
         "machine": machine,
         "commit": find_commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     rows: list[Row] = []
     for work in works:

@@ -4,6 +4,7 @@
 // of the code that the network runs (padding, epilogue and fused quantize included).
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <cstring>
@@ -161,12 +162,22 @@ class Random {
   std::uint64_t state_ = 1;
 };
 
-std::uint32_t crc32(std::span<const std::byte> bytes) {
-  std::uint32_t crc = ~0U;
-  for (const std::byte byte : bytes) {
-    crc ^= static_cast<std::uint32_t>(byte);
+/// The remainders of all bytes.
+constexpr std::array<std::uint32_t, 256> crc32_table() {
+  std::array<std::uint32_t, 256> table{};
+  for (std::uint32_t byte = 0; byte < table.size(); ++byte) {
+    std::uint32_t crc = byte;
     for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) != 0 ? 0xedb88320U : 0U);
+    table[byte] = crc;
   }
+  return table;
+}
+
+std::uint32_t crc32(std::span<const std::byte> bytes) {
+  static constexpr std::array<std::uint32_t, 256> kTable = crc32_table();
+  std::uint32_t crc = ~0U;
+  for (const std::byte byte : bytes)
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<std::uint32_t>(byte)) & 0xffU];
   return ~crc;
 }
 
