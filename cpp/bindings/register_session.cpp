@@ -36,6 +36,14 @@ std::vector<Session::Input> sources_of(const Session& session,
   return inputs;
 }
 
+void prepare(Session& session, const std::vector<std::array<std::int64_t, 4>>& shapes) {
+  std::vector<Shape> converted;
+  for (const auto& [batch, channels, height, width] : shapes)
+    converted.push_back({.batch = batch, .height = height, .width = width, .channels = channels});
+  const py::gil_scoped_release release;
+  session.prepare(converted);
+}
+
 /// Runs without the GIL. The session's lock is only ever waited for without the GIL, so that the
 /// output arrays can be made while it is held.
 std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arrays) {
@@ -88,6 +96,8 @@ py::dict to_dict(const StepInfo& info) {
                       ? py::object(py::none())
                       : py::object(py::make_tuple(info.shape.batch, info.shape.height,
                                                   info.shape.width, info.shape.channels));
+  step["macs"] = info.macs;
+  step["bytes"] = info.bytes;
   return step;
 }
 
@@ -131,6 +141,7 @@ void register_session(py::module_& module) {
                                return inputs;
                              })
       .def_property_readonly("outputs", &Session::outputs)
+      .def("prepare", &prepare, py::arg("shapes"))
       .def("run", &run, py::arg("inputs"))
       .def("run_into", &run_into, py::arg("inputs"), py::arg("outputs"))
       .def("qparams",
@@ -163,10 +174,11 @@ void register_session(py::module_& module) {
              return result;
            })
       .def("memory", [](const Session& session) {
-        const auto arena = without_gil([&] { return session.arena_bytes(); });
+        const auto memory = without_gil([&] { return session.memory(); });
         py::dict result;
-        result["weights"] = session.weight_bytes();
-        result["arena"] = arena;
+        result["weights"] = memory.weights;
+        result["arena"] = memory.arena;
+        result["peak"] = memory.peak;
         return result;
       });
 }

@@ -14,46 +14,73 @@ Executor::Executor(Program program, int threads) : program_(std::move(program)),
 void Executor::prepare(const std::vector<Shape>& inputs) {
   if (inputs == prepared_) return;
   prepared_.clear();  // stays empty if anything below throws
-  const std::vector<Step>& steps = program_.steps;
-  const int end = static_cast<int>(steps.size());
+  infer_shapes(inputs);
+  lay_out_arena();
+  bind_arguments();
+  prepared_ = inputs;
+}
 
+void Executor::infer_shapes(const std::vector<Shape>& inputs) {
+  const std::vector<Step>& steps = program_.steps;
   shapes_.assign(program_.buffers.size(), Shape{});
-  std::vector<Lifetime> blocks(program_.buffers.size());
-  const auto touch = [&](int buffer, int step) {
-    Lifetime& block = blocks[static_cast<std::size_t>(buffer)];
-    block.last = std::max(block.last, step);
-  };
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
+  last_uses_.assign(program_.buffers.size(), 0);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
     shapes_[static_cast<std::size_t>(program_.inputs[i])] = inputs[i];
-    touch(program_.inputs[i], 0);
-  }
-  for (int s = 0; s < end; ++s) {
-    const Step& step = steps[static_cast<std::size_t>(s)];
+  for (std::size_t s = 0; s < steps.size(); ++s) {
+    const Step& step = steps[s];
     std::vector<Shape> input_shapes;
     for (const int buffer : step.inputs) {
       input_shapes.push_back(shapes_[static_cast<std::size_t>(buffer)]);
-      touch(buffer, s);
+      last_uses_[static_cast<std::size_t>(buffer)] = static_cast<int>(s);
     }
     const Shape output = step.op->prepare(input_shapes, pool_.threads());
     if (step.output >= 0) {
       shapes_[static_cast<std::size_t>(step.output)] = output;
-      blocks[static_cast<std::size_t>(step.output)].first = s;
-      touch(step.output, s);
+      last_uses_[static_cast<std::size_t>(step.output)] = static_cast<int>(s);
     }
-    blocks.push_back({.bytes = step.op->scratch_bytes(), .first = s, .last = s});
   }
-  for (const int buffer : program_.outputs) touch(buffer, end);
-  for (std::size_t b = 0; b < shapes_.size(); ++b) {
-    blocks[b].bytes =
-        static_cast<std::size_t>(shapes_[b].elements()) * size_of(program_.buffers[b].dtype);
+  for (const int buffer : program_.outputs)
+    last_uses_[static_cast<std::size_t>(buffer)] = static_cast<int>(steps.size());
+}
+
+void Executor::lay_out_arena() {
+  const std::vector<Step>& steps = program_.steps;
+  // One block for every buffer, but for those that take the place of another; then one for the
+  // scratch of every step.
+  std::vector<std::size_t> homes(program_.buffers.size());
+  std::vector<Lifetime> blocks;
+  for (const int input : program_.inputs) {
+    homes[static_cast<std::size_t>(input)] = blocks.size();
+    blocks.push_back({.bytes = buffer_bytes(input),
+                      .first = 0,
+                      .last = last_uses_[static_cast<std::size_t>(input)]});
+  }
+  for (int s = 0; s < static_cast<int>(steps.size()); ++s) {
+    const int output = steps[static_cast<std::size_t>(s)].output;
+    if (output < 0) continue;
+    const int replaced = find_replaced(s);
+    homes[static_cast<std::size_t>(output)] =
+        replaced < 0 ? blocks.size() : homes[static_cast<std::size_t>(replaced)];
+    if (replaced < 0) blocks.push_back({.bytes = buffer_bytes(output), .first = s, .last = s});
+    blocks[homes[static_cast<std::size_t>(output)]].last =
+        last_uses_[static_cast<std::size_t>(output)];
+  }
+  for (int s = 0; s < static_cast<int>(steps.size()); ++s) {
+    homes.push_back(blocks.size());
+    blocks.push_back(
+        {.bytes = steps[static_cast<std::size_t>(s)].op->scratch_bytes(), .first = s, .last = s});
   }
 
-  MemoryPlan plan = plan_memory(blocks);
+  peak_bytes_ = qpp::peak_bytes(blocks);
+  const MemoryPlan plan = plan_memory(blocks);
   arena_ = {};  // the old arena goes before the new one comes
   arena_.resize(plan.bytes);
-  offsets_ = std::move(plan.offsets);
+  offsets_.clear();
+  for (const std::size_t home : homes) offsets_.push_back(plan.offsets[home]);
+}
 
-  // The operations' arguments point into the arena and do not change from run to run.
+void Executor::bind_arguments() {
+  const std::vector<Step>& steps = program_.steps;
   step_inputs_.clear();
   for (const Step& step : steps) {
     for (const int buffer : step.inputs) step_inputs_.push_back(view(buffer));
@@ -68,7 +95,25 @@ void Executor::prepare(const std::vector<Shape>& inputs) {
     args.scratch = arena_.data() + offsets_[shapes_.size() + s];
     args_.push_back(args);
   }
-  prepared_ = inputs;
+}
+
+int Executor::find_replaced(int index) const {
+  const Step& step = program_.steps[static_cast<std::size_t>(index)];
+  if (!step.op->runs_in_place()) return -1;
+  const auto output = static_cast<std::size_t>(step.output);
+  const auto fits = [&](int buffer) {
+    const auto input = static_cast<std::size_t>(buffer);
+    return last_uses_[input] == index && shapes_[input] == shapes_[output] &&
+           program_.buffers[input].dtype == program_.buffers[output].dtype;
+  };
+  const auto found = std::find_if(step.inputs.begin(), step.inputs.end(), fits);
+  return found == step.inputs.end() ? -1 : *found;
+}
+
+std::size_t Executor::buffer_bytes(int buffer) const {
+  const auto index = static_cast<std::size_t>(buffer);
+  return static_cast<std::size_t>(shapes_[index].elements()) *
+         size_of(program_.buffers[index].dtype);
 }
 
 TensorView Executor::view(int buffer) {
@@ -105,10 +150,16 @@ std::vector<StepInfo> Executor::explain() const {
                   .kernel = step.op->kernel(),
                   .dtype = "",
                   .shape = {}};
-    if (step.output >= 0) {
-      const auto buffer = static_cast<std::size_t>(step.output);
-      info.dtype = name_of(program_.buffers[buffer].dtype);
-      if (!prepared_.empty()) info.shape = shapes_[buffer];
+    const auto buffer = static_cast<std::size_t>(step.output);
+    if (step.output >= 0) info.dtype = name_of(program_.buffers[buffer].dtype);
+    if (!prepared_.empty()) {
+      info.macs = step.op->macs();
+      info.bytes = step.op->weight_bytes();
+      for (const int input : step.inputs) info.bytes += buffer_bytes(input);
+      if (step.output >= 0) {
+        info.shape = shapes_[buffer];
+        info.bytes += buffer_bytes(step.output);
+      }
     }
     infos.push_back(std::move(info));
   }

@@ -16,7 +16,9 @@ struct StepInfo {
   std::string op;
   std::string kernel;  // "" where there is nothing to choose
   std::string dtype;   // of the output; "" for steps that only write rows
-  Shape shape;
+  Shape shape;         // from here on of the prepared shapes
+  std::int64_t macs = 0;
+  std::size_t bytes = 0;  // of inputs, output and constants
 };
 
 /// Runs a program over one planned arena. Everything is laid out in prepare(); run() does not
@@ -38,17 +40,28 @@ class Executor {
   [[nodiscard]] std::vector<StepInfo> explain() const;
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] std::size_t arena_bytes() const { return arena_.size(); }
+  /// The most bytes alive at one step, scratch included: the arena cannot be smaller.
+  [[nodiscard]] std::size_t peak_bytes() const { return peak_bytes_; }
 
  private:
+  void infer_shapes(const std::vector<Shape>& inputs);
+  void lay_out_arena();
+  /// Fills the operations' arguments, which point into the arena and do not change from run to run.
+  void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
+  [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
+  /// The input whose memory the output of a step takes, or -1.
+  [[nodiscard]] int find_replaced(int step) const;
 
   Program program_;
   ThreadPool pool_;
   std::vector<Shape> prepared_;  // input shapes; empty: not prepared
   std::vector<Shape> shapes_;    // per buffer
+  std::vector<int> last_uses_;   // per buffer: the last step that reads it, or writes it unread
   std::vector<RunArgs> args_;    // per step, ready to run
   std::vector<TensorView> step_inputs_;
-  std::vector<std::size_t> offsets_;  // per buffer
+  std::vector<std::size_t> offsets_;  // per buffer, then of the scratch of every step
+  std::size_t peak_bytes_ = 0;
   AlignedVector<std::byte> arena_;
 };
 

@@ -7,14 +7,33 @@
 #include "base/align.h"
 
 namespace qpp {
+namespace {
 
-MemoryPlan plan_memory(const std::vector<Lifetime>& blocks) {
+/// Which block is placed first.
+using Order = bool (*)(const Lifetime& a, const Lifetime& b);
+
+int steps(const Lifetime& block) { return block.last - block.first; }
+
+constexpr Order kOrders[] = {
+    [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; },
+    [](const Lifetime& a, const Lifetime& b) {
+      return steps(a) != steps(b) ? steps(a) > steps(b) : a.bytes > b.bytes;
+    },
+    [](const Lifetime& a, const Lifetime& b) {
+      return a.first != b.first ? a.first < b.first : a.bytes > b.bytes;
+    },
+    [](const Lifetime& a, const Lifetime& b) {
+      return a.last != b.last ? a.last > b.last : a.bytes > b.bytes;
+    },
+};
+
+MemoryPlan plan_in_order(const std::vector<Lifetime>& blocks, Order before) {
   MemoryPlan plan;
   plan.offsets.resize(blocks.size());
   std::vector<std::size_t> order(blocks.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return blocks[a].bytes > blocks[b].bytes; });
+                   [&](std::size_t a, std::size_t b) { return before(blocks[a], blocks[b]); });
 
   std::vector<std::size_t> placed;  // by offset
   for (const std::size_t block : order) {
@@ -35,6 +54,28 @@ MemoryPlan plan_memory(const std::vector<Lifetime>& blocks) {
     placed.insert(after, block);
   }
   return plan;
+}
+
+}  // namespace
+
+std::size_t peak_bytes(const std::vector<Lifetime>& blocks) {
+  int last = 0;
+  for (const Lifetime& block : blocks) last = std::max(last, block.last);
+  std::vector<std::size_t> alive(static_cast<std::size_t>(last) + 1);
+  for (const Lifetime& block : blocks) {
+    for (int step = block.first; step <= block.last; ++step)
+      alive[static_cast<std::size_t>(step)] += block.bytes;
+  }
+  return *std::max_element(alive.begin(), alive.end());
+}
+
+MemoryPlan plan_memory(const std::vector<Lifetime>& blocks) {
+  MemoryPlan best = plan_in_order(blocks, kOrders[0]);
+  for (std::size_t i = 1; i < std::size(kOrders); ++i) {
+    MemoryPlan plan = plan_in_order(blocks, kOrders[i]);
+    if (plan.bytes < best.bytes) best = std::move(plan);
+  }
+  return best;
 }
 
 }  // namespace qpp

@@ -18,8 +18,12 @@ struct MemoryPlan {
   std::size_t bytes = 0;             // size of the arena
 };
 
-/// Gives every block a place in one arena such that blocks alive at the same step do not overlap:
-/// the largest block first, each at the lowest gap that holds it.
+/// The most bytes that are alive at one step: no plan needs less.
+std::size_t peak_bytes(const std::vector<Lifetime>& blocks);
+
+/// Gives every block a place in one arena such that blocks alive at the same step do not overlap.
+/// Blocks are placed one after the other, each at the lowest gap that holds it; of several orders,
+/// the one that needs the smallest arena is taken.
 MemoryPlan plan_memory(const std::vector<Lifetime>& blocks);
 
 }  // namespace qpp

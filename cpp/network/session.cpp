@@ -72,10 +72,21 @@ Session::Session(const Model& model, const SessionOptions& options)
   if (scheme_ == Scheme::fixed) write_static_rows(*model.quantization, options, table_);
 }
 
+void Session::check_input_count(std::size_t count) const {
+  QPP_CHECK(count == inputs_.size(), ShapeError, "expected ", inputs_.size(), " inputs, got ",
+            count);
+}
+
+void Session::prepare(const std::vector<Shape>& shapes) {
+  const std::lock_guard lock(mutex_);
+  check_input_count(shapes.size());
+  for (std::size_t i = 0; i < shapes.size(); ++i) check_shape(inputs_[i], shapes[i]);
+  executor_.prepare(shapes);
+}
+
 void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place) {
   const std::lock_guard lock(mutex_);
-  QPP_CHECK(inputs.size() == inputs_.size(), ShapeError, "expected ", inputs_.size(),
-            " inputs, got ", inputs.size());
+  check_input_count(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     check_shape(inputs_[i], inputs[i].shape);
     shapes_[i] = inputs[i].shape;
@@ -117,11 +128,11 @@ std::vector<StepInfo> Session::explain() const {
   return executor_.explain();
 }
 
-std::size_t Session::weight_bytes() const { return executor_.weight_bytes(); }
-
-std::size_t Session::arena_bytes() const {
+SessionMemory Session::memory() const {
   const std::lock_guard lock(mutex_);
-  return executor_.arena_bytes();
+  return {.weights = executor_.weight_bytes(),
+          .arena = executor_.arena_bytes(),
+          .peak = executor_.peak_bytes()};
 }
 
 }  // namespace qpp

@@ -28,6 +28,13 @@ struct SessionStats {
       clamps;  // per quantized value: predictions cut to the calibrated range
 };
 
+/// Bytes.
+struct SessionMemory {
+  std::size_t weights = 0;  // packed as kernels read them
+  std::size_t arena = 0;    // all values and scratch, of the prepared shapes
+  std::size_t peak = 0;     // of these, the most that are alive at one step
+};
+
 /// A model ready to run in one scheme. Safe to use from several threads: calls are serialized by a
 /// lock. For parallel work open one session per thread.
 class Session {
@@ -41,6 +48,10 @@ class Session {
 
   Session(const Model& model, const SessionOptions& options);
 
+  /// Lays out memory for these input shapes, as the first run with them does otherwise. Throws
+  /// ShapeError.
+  void prepare(const std::vector<Shape>& shapes);
+
   /// Allocates only when the input shapes differ from the run before. Throws ShapeError,
   /// NonFiniteError.
   void run(const std::vector<Input>& inputs, const PlaceOutput& place);
@@ -52,12 +63,13 @@ class Session {
   [[nodiscard]] std::vector<Range> bounds() const;
   /// kFeatures per QPP position, from the last run.
   [[nodiscard]] std::vector<float> features() const;
-  /// Steps in order; shapes are known from the first run on.
+  /// Steps in order; shapes are known from the first run or prepare() on.
   [[nodiscard]] std::vector<StepInfo> explain() const;
-  [[nodiscard]] std::size_t weight_bytes() const;
-  [[nodiscard]] std::size_t arena_bytes() const;
+  [[nodiscard]] SessionMemory memory() const;
 
  private:
+  void check_input_count(std::size_t count) const;
+
   // Of the model only names stay: its float weights are packed by now.
   std::vector<Model::Input> inputs_;
   std::vector<std::string> outputs_;

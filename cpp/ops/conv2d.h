@@ -57,6 +57,10 @@ class Conv2d final : public Op {
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
   [[nodiscard]] std::string kernel() const override;
+  [[nodiscard]] std::int64_t macs() const override {
+    return output_.pixels() * output_.channels * channels_ * kernel_size_.height *
+           kernel_size_.width;
+  }
   [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
 
  private:

@@ -21,6 +21,7 @@ class DepthwiseConv2d final : public Op {
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
   [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
+  [[nodiscard]] std::int64_t macs() const override { return output_.pixels() * channels_ * 9; }
   [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
 
  private:
@@ -52,6 +53,9 @@ class GroupedConv2d final : public Op {
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
   [[nodiscard]] std::string kernel() const override { return groups_[0]->kernel(); }
+  [[nodiscard]] std::int64_t macs() const override {
+    return groups_[0]->macs() * static_cast<std::int64_t>(groups_.size());
+  }
   [[nodiscard]] std::size_t weight_bytes() const override;
 
  private:

@@ -27,6 +27,9 @@ class WinogradConv2d final : public Op {
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
   [[nodiscard]] std::string kernel() const override { return kernels_.multiply->info.name; }
+  [[nodiscard]] std::int64_t macs() const override {
+    return output_.pixels() * output_.channels * channels_ * 9;
+  }
   [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
 
  private:

@@ -533,8 +533,10 @@ void bench_model(const Options& options, ordered_json& report) {
     return outputs[index].data();
   };
   measure(options.integer("--iters"), [&] { session.run(inputs, place); }, report);
-  report["weight_bytes"] = session.weight_bytes();
-  report["arena_bytes"] = session.arena_bytes();
+  const qpp::SessionMemory memory = session.memory();
+  report["weight_bytes"] = memory.weights;
+  report["arena_bytes"] = memory.arena;
+  report["peak_bytes"] = memory.peak;
   report["crc32"] = hexadecimal(crc32(std::as_bytes(std::span(outputs[0]))));
 }
 

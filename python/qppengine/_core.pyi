@@ -13,6 +13,8 @@ class Step(TypedDict):
     kernel: str
     dtype: str
     shape: tuple[int, int, int, int] | None
+    macs: int
+    bytes: int
 
 class Stats(TypedDict):
     runs: int
@@ -22,6 +24,7 @@ class Stats(TypedDict):
 class Memory(TypedDict):
     weights: int
     arena: int
+    peak: int
 
 class Kernel(TypedDict):
     name: str
@@ -42,6 +45,7 @@ class Session:
     def inputs(self) -> list[tuple[str, list[int | None]]]: ...
     @property
     def outputs(self) -> list[str]: ...
+    def prepare(self, shapes: Sequence[tuple[int, int, int, int]]) -> None: ...
     def run(self, inputs: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]: ...
     def run_into(
         self,

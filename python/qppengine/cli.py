@@ -240,8 +240,7 @@ def inspect(
         scheme = scheme if scheme in _schemes(model) else "fp16"
         session = Session(model, scheme, **options)
         if size is not None:
-            shapes = (_close(value.shape, size) for value in session.inputs)
-            session.run(*(np.zeros(shape, np.float32) for shape in shapes))
+            session.prepare(*(_close(value.shape, size) for value in session.inputs))
         steps = [{**step, "shape": _text(step["shape"] or ())} for step in session.explain()]
         report |= {"scheme": scheme, "steps": steps, "memory": dict(session.memory())}
     _print(report, as_json)
@@ -332,8 +331,9 @@ def _reference(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
     return dict(zip(graph.outputs, reference.run(graph, *inputs), strict=True))
 
 
-def _close(shape: Sequence[int | None], size: tuple[int, int]) -> tuple[int, ...]:
-    return tuple(known or given for known, given in zip(shape, (1, 1, *size), strict=True))
+def _close(shape: Sequence[int | None], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    n, c, h, w = (known or given for known, given in zip(shape, (1, 1, *size), strict=True))
+    return n, c, h, w
 
 
 def _describe(graph: Graph) -> dict[str, Any]:

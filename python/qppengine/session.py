@@ -87,6 +87,13 @@ class Session:
         """Names of the outputs, in the order in which `run` returns them."""
         return tuple(self._core.outputs)
 
+    def prepare(self, *shapes: tuple[int, int, int, int]) -> None:
+        """Lays out memory for one shape ``[N, C, H, W]`` per input, as a first run does otherwise.
+
+        `explain` and `memory` tell of these shapes from then on. Raises `ShapeError`.
+        """
+        self._core.prepare(shapes)
+
     def run(self, *inputs: Any, out: Array | tuple[Array, ...] | None = None) -> Any:
         """Runs the network.
 
@@ -131,12 +138,17 @@ class Session:
     def explain(self) -> list[_core.Step]:
         """The steps of a run in order: node, operation, kernel, dtype, shape ``[N, H, W, C]``.
 
-        Shapes are known after a first run.
+        ``macs`` are multiply-accumulates, as sums of products need them; ``bytes`` those of inputs,
+        output and constants. Shapes and both are known after `prepare` or a first run.
         """
         return self._core.explain()
 
     def memory(self) -> _core.Memory:
-        """Bytes of the packed ``weights``, and of the ``arena`` all values share (after a run)."""
+        """Bytes of the packed ``weights``, and after `prepare` or a run those that values take.
+
+        All values and working memory share one ``arena``; ``peak`` is the most that is alive at one
+        step of a run, the least an arena can be.
+        """
         return self._core.memory()
 
     def _bind(self, inputs: tuple[Any, ...]) -> list[Array]:

@@ -129,6 +129,7 @@ TEST_CASE("a range keeps NaN once it has met one") {
 TEST_CASE("blocks that live together never overlap, and a chain needs only its largest pair") {
   const std::vector<Lifetime> chain = {{1024, 0, 1}, {4096, 1, 2}, {2048, 2, 3}, {1024, 3, 4}};
   CHECK(plan_memory(chain).bytes == 4096 + 2048);
+  CHECK(peak_bytes(chain) == 4096 + 2048);
 
   test::Random random(3);
   std::vector<Lifetime> blocks;
@@ -138,6 +139,8 @@ TEST_CASE("blocks that live together never overlap, and a chain needs only its l
     blocks.push_back({static_cast<std::size_t>((random.next() + 1) * 5000), first, last});
   }
   const MemoryPlan plan = plan_memory(blocks);
+  CHECK(plan.bytes >= peak_bytes(blocks));
+  CHECK(static_cast<double>(plan.bytes) < 1.1 * static_cast<double>(peak_bytes(blocks)));
   for (std::size_t a = 0; a < blocks.size(); ++a) {
     CHECK(plan.offsets[a] % kAlignment == 0);
     CHECK(plan.offsets[a] + blocks[a].bytes <= plan.bytes);

@@ -211,11 +211,41 @@ def test_explain_and_memory(model: Path) -> None:
         (1, 10, 24, 8),
     ]
     assert all(step["kernel"].startswith("conv") for step in convolutions)
+    assert convolutions[1]["macs"] == 10 * 24 * 16 * 12 * 9
+    assert convolutions[1]["bytes"] >= 20 * 24 * 16 + 10 * 24 * 16 + 16 * 12 * 9
     int8, fp16 = Session(model, "static"), Session(model, "fp16")
     int8.run(image())
     fp16.run(image())
     assert 0 < int8.memory()["weights"] < fp16.memory()["weights"]
-    assert 0 < int8.memory()["arena"] < fp16.memory()["arena"]
+    assert 0 < int8.memory()["peak"] <= int8.memory()["arena"] < fp16.memory()["arena"]
+
+
+def test_elementwise_steps_run_in_the_memory_of_what_they_read_last() -> None:
+    net = qe.GraphBuilder("chain")
+    x = net.input("x", (1, 8, 16, 16))
+    y = net.tanh(x)  # not over x, which the sum reads
+    y = net.add(net.clamp(y, -0.5, 0.5), x)
+    net.output(net.relu(y))
+    graph = net.build()
+    session = Session(serialize(graph), "fp16")
+    image = np.linspace(-2, 2, 8 * 16 * 16, dtype=np.float32).reshape(1, 8, 16, 16)
+    for _ in range(2):
+        (expected,) = reference.run(graph, image)
+        np.testing.assert_allclose(session.run(image), expected, atol=3e-3)
+    assert session.memory()["arena"] == session.memory()["peak"] == 2 * 2 * image.size
+
+
+def test_preparing_tells_memory_and_shapes_without_a_run(model: Path) -> None:
+    session, other = Session(model, "static"), Session(model, "static")
+    session.prepare((1, 3, 20, 24))
+    assert session.stats()["runs"] == 0
+    other.run(image())
+    assert session.explain() == other.explain()
+    assert session.memory() == other.memory()
+    with pytest.raises(qe.ShapeError, match=r"'x': expected shape \[any, 3, any, any\], got"):
+        session.prepare((1, 4, 20, 24))
+    with pytest.raises(qe.ShapeError, match="expected 1 inputs, got 2"):
+        session.prepare((1, 3, 20, 24), (1, 3, 20, 24))
 
 
 @pytest.mark.parametrize(
