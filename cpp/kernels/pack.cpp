@@ -57,6 +57,9 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
     std::int32_t sum = 0;
     std::int32_t magnitude = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap) {
+      // Counted on rather than divided: a network has millions of weights.
+      std::int64_t index = ((f / nr * taps + tap) * packed.channels * nr) + f % nr * kr;
+      std::int64_t lane = 0;
       for (std::int64_t c = 0; c < channels; ++c) {
         float value = filter[c * taps + tap];
         if (quantized) {
@@ -64,8 +67,11 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
           sum += static_cast<std::int32_t>(value);
           magnitude += static_cast<std::int32_t>(std::abs(value));
         }
-        const std::int64_t block = (f / nr * taps + tap) * (packed.channels / kr) + c / kr;
-        write(packed.data.data(), (block * nr + f % nr) * kr + c % kr, dtype, value);
+        write(packed.data.data(), index + lane, dtype, value);
+        if (++lane == kr) {
+          lane = 0;
+          index += static_cast<std::int64_t>(nr) * kr;
+        }
       }
     }
     packed.scales[static_cast<std::size_t>(f)] = scale;

@@ -84,10 +84,11 @@ PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
     }
     const double largest = largest_sum(magnitudes);
     const int exponent = largest > 0 ? std::ilogb(kLargestHalf / largest) : 0;
+    const double power = std::ldexp(1.0, exponent);
     for (std::int64_t c = 0; c < channels; ++c) {
       for (int point = 0; point < kWinogradPoints; ++point) {
         transformed[static_cast<std::size_t>((f * padded_channels + c) * kWinogradPoints + point)] =
-            static_cast<float>(std::ldexp(filter[static_cast<std::size_t>(c)][point], exponent));
+            static_cast<float>(filter[static_cast<std::size_t>(c)][point] * power);
       }
     }
     scales.push_back(std::ldexp(1.0F, -exponent));
