@@ -25,10 +25,11 @@ def main(folder: Path, names: tuple[str, ...], samples: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or NETWORKS:
         network = NETWORKS[name]
-        images = list(network.inputs(samples))
-        graph = qe.from_torch(network.untrained(), images[0], name=name)
+        graph = network.graph(network.untrained(), name)
+        images = network.inputs(samples)
+        calibration = qe.calibrate(graph, images, network.alpha, positions=network.positions)
         path = folder / f"{name}.qpp"
-        qe.save(path, graph, qe.calibrate(graph, images, network.alpha))
+        qe.save(path, graph, calibration)
         click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

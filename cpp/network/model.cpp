@@ -138,12 +138,13 @@ class Parser {
   }
 
   Node parse_node(const Field& field) {
-    field.only({"op", "name", "inputs", "output", "attributes", "tensors"});
+    field.only({"op", "name", "inputs", "output", "attributes", "tensors", "fp16"});
     Node node;
     node.op = field["op"].string();
     node.name = field["name"].string();
     node.inputs = field["inputs"].strings();
     node.output = field["output"].string();
+    node.fp16 = field.has("fp16") && field["fp16"].boolean();
     const std::string where = concat(source_, ": node '", node.name, "' (", node.op, ")");
     for (const std::string& input : node.inputs) require_value(input, where);
 
@@ -512,15 +513,16 @@ Int8Plan plan_int8(const Model& model) {
                          std::holds_alternative<PoolSpec>(node.spec) ||
                          std::holds_alternative<ConcatSpec>(node.spec) ||
                          std::holds_alternative<ResizeSpec>(node.spec);
-    plan.reads_int8[i] =
-        std::holds_alternative<Conv2dSpec>(node.spec) || (follows && wanted.contains(node.output));
+    plan.reads_int8[i] = !node.fp16 && (std::holds_alternative<Conv2dSpec>(node.spec) ||
+                                        (follows && wanted.contains(node.output)));
     if (plan.reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
   }
-  for (const Node& node : model.nodes) {
+  for (std::size_t i = 0; i < model.nodes.size(); ++i) {
+    const Node& node = model.nodes[i];
     const auto* pool = std::get_if<PoolSpec>(&node.spec);
     const bool keeps_levels = (pool != nullptr && pool->kind == PoolKind::max) ||
                               std::holds_alternative<ResizeSpec>(node.spec);
-    if (!keeps_levels) continue;
+    if (!keeps_levels || !plan.reads_int8[i]) continue;
     const auto owner = plan.row_owners.find(node.inputs[0]);
     plan.row_owners[node.output] = owner == plan.row_owners.end() ? node.inputs[0] : owner->second;
   }

@@ -34,6 +34,7 @@ struct Node {
   std::string name;
   std::vector<std::string> inputs;
   std::string output;
+  bool fp16 = false;  // reads fp16 in quantized runs, too
   std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, FlattenSpec,
                ConcatSpec, ResizeSpec, FunctionSpec>
       spec;
@@ -73,7 +74,8 @@ struct Model {
 
 /// What a quantized run holds in int8. Convolutions read int8; the operations that
 /// follow (sums, products, pools, concatenations, resizing) do where their output is wanted in
-/// int8, so that a network's last operations keep the digits of fp16.
+/// int8, so that a network's last operations keep the digits of fp16. Nodes that keep fp16 read no
+/// int8.
 struct Int8Plan {
   std::vector<bool> reads_int8;  // per node
   /// The value whose row of the QP table an int8 value is held with: itself, but for the output of

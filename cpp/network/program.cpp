@@ -138,12 +138,18 @@ class Lowering {
     int dst_row = -1;
   };
 
+  /// Whether a node can read fp16 and store int8.
+  [[nodiscard]] static bool quantizes_fp16(const Node& node) {
+    const auto* conv = std::get_if<Conv2dSpec>(&node.spec);
+    return conv != nullptr && conv->groups == 1;
+  }
+
   [[nodiscard]] Types types_of(const Node& node) {
     const Uses uses = uses_[node.output];
     // The bounds are known before the first store unless the value itself, in fp16, has to tell
     // them.
     const bool fused = uses.int8 > 0 && uses.fp16 == 0 && !measures_bounds(node.output) &&
-                       !predictor_at(node.output);
+                       !predictor_at(node.output) && (reads_int8(node) || quantizes_fp16(node));
     return {.src = reads_int8(node) ? DType::qai8 : DType::f16,
             .dst = fused ? DType::qai8 : DType::f16,
             .dst_row = fused ? row_of(node.output) : -1};

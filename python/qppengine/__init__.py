@@ -23,6 +23,7 @@ from qppengine.errors import (
 )
 from qppengine.graph import Graph, GraphBuilder, Node, Value
 from qppengine.importers import from_torch
+from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
 from qppengine.session import SCHEMES, Session, __version__
 
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "from_torch",
+    "keep_fp16",
     "load_graph",
     "save",
 ]

@@ -6,6 +6,8 @@ Memory does not grow with the samples, only with a few numbers of each, so any i
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import uuid
 from collections import deque
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qppengine.errors import CalibrationError, Error, FileError
+from qppengine.errors import CalibrationError, Error, FileError, ShapeError
 from qppengine.passes import optimize
 from qppengine.serialize import serialize_for_measurement
 from qppengine.session import Session
@@ -147,7 +149,7 @@ def calibrate(
     samples: Iterable[Any],
     alpha: float = 0.9997,
     *,
-    positions: Sequence[str] | None = None,
+    positions: str | Sequence[str] = "first",
     feature_alphas: tuple[float, float, float] = FEATURE_ALPHAS,
     executor: Executor | None = None,
     progress: bool = True,
@@ -160,8 +162,11 @@ def calibrate(
             when the network has several inputs. Consumed lazily, once.
         alpha: The bounds are the alpha-quantiles of a value from both ends, 0.5 < alpha <= 1;
             1 makes them its minimum and maximum.
-        positions: Values whose features predict bounds; each serves itself and what is computed
-            from it, up to the next one. By default the inputs of the network.
+        positions: Names of values whose features predict bounds; each serves itself and what is
+            computed from it, up to the next one. "first" takes the first quantized values: the
+            input, or what the first activation gives when the first convolution keeps fp16.
+            "auto" takes besides what stands in front of every layer that is the first of its
+            resolution: one more per stage.
         feature_alphas: The three quantiles among the features.
         executor: Any executor; threads and processes both work. Every worker opens a session.
         progress: Whether to show a progress bar (needs tqdm).
@@ -173,11 +178,10 @@ def calibrate(
         if not 0.5 < value <= 1:
             raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {value}")
     graph = optimize(graph)
-    inputs = tuple(value.name for value in graph.inputs)
     plan = Plan(
         alpha,
         graph.quantized_values,
-        _serve(graph, inputs if positions is None else tuple(positions)),
+        _serve(graph, _find_positions(graph, positions)),
         feature_alphas,
     )
     model = serialize_for_measurement(graph, plan)
@@ -208,6 +212,42 @@ class _Measurement(NamedTuple):
 class _Chunk(NamedTuple):
     first: int  # index of its first sample
     samples: list[Any]
+
+
+def _find_positions(graph: Graph, positions: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(positions, str):
+        return tuple(positions)
+    if positions not in ("first", "auto"):
+        raise CalibrationError(
+            f'positions: expected "first", "auto" or a list of values, got {positions!r}'
+        )
+    computed: set[str] = set()  # from quantized values
+    for node in graph.nodes:
+        if any(value in graph.row_owners or value in computed for value in node.inputs):
+            computed.add(node.output)
+    first = tuple(value for value in graph.quantized_values if value not in computed)
+    return first if positions == "first" else (*first, *_stage_inputs(graph))
+
+
+def _stage_inputs(graph: Graph) -> Iterator[str]:
+    """What the first layer of every lower resolution reads, but for the layers of one pixel."""
+    shapes = _shapes_of_large_image(graph)
+    areas = {value: math.prod(shape[2:]) for value, shape in shapes.items()}
+    finest = max(areas[value.name] for value in graph.inputs)
+    reached = 0
+    for node in graph.nodes:
+        if node.op in ("conv2d", "max_pool2d", "avg_pool2d") and areas[node.output] > 1:
+            halvings = round(math.log2(finest / areas[node.output]) / 2)
+            if halvings > reached:
+                reached = halvings
+                yield node.inputs[0]
+
+
+def _shapes_of_large_image(graph: Graph) -> dict[str, tuple[int, ...]]:
+    for size in (1024, 256, 64):
+        with contextlib.suppress(ShapeError):
+            return graph.closed_shapes(size)
+    return graph.closed_shapes(16)
 
 
 def _serve(graph: Graph, positions: tuple[str, ...]) -> tuple[Position, ...]:

@@ -19,6 +19,7 @@ from qppengine import metrics, reference
 from qppengine.calibrate import Calibration, calibrate
 from qppengine.errors import Error, FileError, ModelError
 from qppengine.importers import from_torch
+from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
 from qppengine.session import SCHEMES, Session, __version__, cpu_features, kernels, read_model
 
@@ -87,6 +88,22 @@ def _session_options(command: _Command) -> _Command:
     return command
 
 
+def _fp16_options(command: _Command) -> _Command:
+    """The options of `keep_fp16`."""
+    for option in (
+        click.option("--skip-last", is_flag=True, help="Keep the last layers in fp16."),
+        click.option("--skip-first", is_flag=True, help="Keep the first layers in fp16."),
+        click.option(
+            "--fp16",
+            "modules",
+            multiple=True,
+            help="A module to keep in fp16; any number of times.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 _scheme_option = click.option(
     "--scheme", type=click.Choice(SCHEMES), default="qpp", show_default=True
 )
@@ -141,15 +158,38 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
 @click.argument("samples", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp or .npz file to write.")
 @click.option("--alpha", type=float, default=0.9997, show_default=True, help="Of the quantiles.")
+@click.option(
+    "--position",
+    "positions",
+    multiple=True,
+    default=["first"],
+    show_default=True,
+    help="A value to predict from; any number of times, or once 'first' or 'auto'.",
+)
+@_fp16_options
 @_json_option
-def calibrate_(model: Path, samples: Path, output: Path, alpha: float, as_json: bool) -> None:
+def calibrate_(
+    model: Path,
+    samples: Path,
+    output: Path,
+    alpha: float,
+    positions: tuple[str, ...],
+    as_json: bool,
+    **fp16: Any,
+) -> None:
     """Calibrate a network and write it ready for every scheme.
 
     MODEL is a .pt2 or .qpp file. SAMPLES is a .npy file, float32 [N, C, H, W], or a folder of them;
     every image is a sample. An output named *.npz gets the statistics alone, for `fit`.
     """
-    graph = _load_graph(model)
-    calibration = calibrate(graph, _images(samples), alpha, progress=sys.stderr.isatty())
+    graph = keep_fp16(_load_graph(model), **fp16)
+    calibration = calibrate(
+        graph,
+        _images(samples),
+        alpha,
+        positions=positions[0] if positions in (("first",), ("auto",)) else positions,
+        progress=sys.stderr.isatty(),
+    )
     if output.suffix == ".npz":
         calibration.save(output)
     else:
@@ -161,14 +201,16 @@ def calibrate_(model: Path, samples: Path, output: Path, alpha: float, as_json: 
 @click.argument("model", type=_FILE)
 @click.argument("statistics", type=_FILE)
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
+@_fp16_options
 @_json_option
-def fit(model: Path, statistics: Path, output: Path, as_json: bool) -> None:
+def fit(model: Path, statistics: Path, output: Path, as_json: bool, **fp16: Any) -> None:
     """Fit the predictors of a model to statistics.
 
-    MODEL is a .pt2 or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it.
+    MODEL is a .pt2 or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it with the
+    same layers in fp16.
     """
     calibration = Calibration.load(statistics)
-    save(output, _load_graph(model), calibration)
+    save(output, keep_fp16(_load_graph(model), **fp16), calibration)
     _print(_describe_calibration(output, calibration), as_json)
 
 

@@ -39,7 +39,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,10 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operation. `output` is the name of the value it makes."""
+    """One operation. `output` is the name of the value it makes.
+
+    With `fp16` it reads fp16 in quantized runs, too (`qppengine.passes.keep_fp16`).
+    """
 
     op: str
     name: str
@@ -76,6 +79,7 @@ class Node:
     output: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Array] = field(default_factory=dict)
+    fp16: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,22 @@ class Graph:
             shapes[node.output] = _infer(node, [shapes[name] for name in node.inputs])
         return shapes
 
+    def closed_shapes(self, size: int) -> dict[str, tuple[int, ...]]:
+        """Shape of every value for one image of `size` pixels a side, where that is open.
+
+        Raises `ShapeError` when such an image does not pass.
+        """
+        shapes = self.infer_shapes(
+            {
+                value.name: tuple(
+                    known if known is not None else (1 if axis == 0 else size)
+                    for axis, known in enumerate(value.shape)
+                )
+                for value in self.inputs
+            }
+        )
+        return cast("dict[str, tuple[int, ...]]", shapes)
+
     @cached_property
     def consumers(self) -> dict[str, tuple[Node, ...]]:
         """The nodes that read each value."""
@@ -115,20 +135,32 @@ class Graph:
         }
 
     @cached_property
+    def int8_nodes(self) -> frozenset[str]:
+        """Names of the nodes that read int8 in a quantized run, but for those that keep fp16.
+
+        That is convolutions, and sums, products, pools, concat and resize whose output is read so.
+        """
+        names: set[str] = set()
+        held: set[str] = set()
+        for node in reversed(self.nodes):
+            follows = node.op in _FOLLOWS_IN_INT8 and node.output in held
+            if not node.fp16 and (node.op == "conv2d" or follows):
+                names.add(node.name)
+                held.update(node.inputs)
+        return frozenset(names)
+
+    @cached_property
     def row_owners(self) -> Mapping[str, str]:
         """What a quantized run holds in int8, and the value whose row of the QP table it uses.
 
-        The inputs of convolutions are held in int8, and those of sums, products and pools, of
-        concat and resize, whose output is. The output of a max pool or resize shares the row of
-        its input; every other value owns one.
+        The output of a max pool or resize in int8 shares the row of its input; every other value
+        owns one.
         """
-        held: set[str] = set()
-        for node in reversed(self.nodes):
-            if node.op == "conv2d" or (node.op in _FOLLOWS_IN_INT8 and node.output in held):
-                held.update(node.inputs)
+        readers = [node for node in self.nodes if node.name in self.int8_nodes]
+        held = {value for node in readers for value in node.inputs}
         owners = {value: value for value in self.shapes if value in held}
-        for node in self.nodes:
-            if node.op in _KEEPS_LEVELS and node.output in held:
+        for node in readers:
+            if node.op in KEEPS_LEVELS and node.output in held:
                 owners[node.output] = owners[node.inputs[0]]
         return owners
 
@@ -143,7 +175,7 @@ class Graph:
 _FOLLOWS_IN_INT8 = frozenset(
     {"add", "sub", "mul", "max_pool2d", "avg_pool2d", "global_avg_pool", "concat", "resize"}
 )
-_KEEPS_LEVELS = frozenset({"max_pool2d", "resize"})
+KEEPS_LEVELS = frozenset({"max_pool2d", "resize"})
 
 
 class _Attribute(NamedTuple):

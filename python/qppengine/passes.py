@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from qppengine.errors import ModelError
 from qppengine.graph import ACTIVATIONS, BINARY_ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -20,6 +21,61 @@ if TYPE_CHECKING:
 def optimize(graph: Graph) -> Graph:
     """All passes, each making room for the next. Idempotent."""
     return fuse_activations(fold_flatten(fold_batch_norm(drop_identities(graph))))
+
+
+def keep_fp16(
+    graph: Graph,
+    modules: Sequence[str] = (),
+    *,
+    skip_first: bool = False,
+    skip_last: bool = False,
+) -> Graph:
+    """The optimized graph, some nodes of which read fp16 in quantized runs, too.
+
+    Args:
+        graph: The network.
+        modules: Names of nodes, or of modules, all nodes of which are meant. What is merged into a
+            convolution (batch normalization, activation) goes by the name of the convolution.
+        skip_first: Whether to keep the convolutions that no other comes before.
+        skip_last: Whether to keep the convolutions and linear layers that no other comes after.
+
+    Raises `ModelError` for names that the network does not have.
+    """
+    graph = optimize(graph)
+    names = [node.name for node in graph.nodes]
+    kept: set[str] = set()
+    unknown = []
+    for module in modules:
+        inside = [name for name in names if name == module or name.startswith(f"{module}.")]
+        kept.update(inside)
+        if not inside:
+            unknown.append(module)
+    if unknown:
+        raise ModelError(
+            f"modules to keep in fp16: the network has no {', '.join(map(repr, unknown))}, "
+            f"its nodes are {', '.join(names)}"
+        )
+    convolutions = [node for node in graph.nodes if node.op == "conv2d"]
+    if skip_first:
+        behind = _reached(graph.nodes, {node.output for node in convolutions})
+        kept.update(node.name for node in convolutions if behind.isdisjoint(node.inputs))
+    if skip_last:
+        in_front = {value for node in convolutions for value in node.inputs}
+        for node in reversed(graph.nodes):
+            if node.output in in_front:
+                in_front.update(node.inputs)
+        kept.update(node.name for node in convolutions if node.output not in in_front)
+    nodes = (replace(node, fp16=True) if node.name in kept else node for node in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _reached(nodes: Sequence[Node], values: set[str]) -> set[str]:
+    """`values` and all that are computed from them."""
+    reached = set(values)
+    for node in nodes:
+        if not reached.isdisjoint(node.inputs):
+            reached.add(node.output)
+    return reached
 
 
 def drop_identities(graph: Graph) -> Graph:

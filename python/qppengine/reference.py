@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ShapeError
+from qppengine.graph import KEEPS_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,14 +36,7 @@ def run_all(graph: Graph, *inputs: Array) -> dict[str, Array]:
     """Every value of the network by name."""
     values = _bind(graph, inputs)
     for node in graph.nodes:
-        x, *others = (values[name] for name in node.inputs)
-        if node.op == "conv2d":
-            bias = node.tensors.get("bias", np.float32(0))
-            sums = convolve(x, node.tensors["weight"], node.attributes)
-            y = sums + np.reshape(bias, (1, -1, 1, 1))
-            values[node.output] = _activate(y, node.attributes)
-        else:
-            values[node.output] = _apply(node, x, *others)
+        values[node.output] = _apply(node, *(values[name] for name in node.inputs))
     return values
 
 
@@ -96,7 +90,7 @@ def run_quantized(
     activation_bits: int = 8,
     through_fp16: bool = False,
 ) -> dict[str, Array]:
-    """Every value of the network when the inputs of all convolutions are held as integers.
+    """Every value of the network in a quantized run, in which `Graph.int8_nodes` read integers.
 
     ``bounds`` gives lo, hi of each of ``graph.quantized_values``. Quantized values are returned
     dequantized. With ``through_fp16`` every value is rounded to fp16 first, as where the engine
@@ -104,11 +98,11 @@ def run_quantized(
     """
     rows = {value: bounds[owner] for value, owner in graph.row_owners.items()}
     values = _bind(graph, inputs)
-    for name in values:
-        values[name] = _fake_quantize(values[name], rows.get(name), activation_bits)
+    held = {name: _fake_quantize(x, rows.get(name), activation_bits) for name, x in values.items()}
     for node in graph.nodes:
-        x, *others = (values[name] for name in node.inputs)
-        if node.op == "conv2d":
+        in_int8 = node.name in graph.int8_nodes
+        x, *others = ((held if in_int8 else values)[name] for name in node.inputs)
+        if node.op == "conv2d" and in_int8:
             params = QParams.from_bounds(*rows[node.inputs[0]], activation_bits)
             weight, scale = quantize_weight(node.tensors["weight"])
             # x is on the grid, so this recovers the integers; in float64 their sums are exact.
@@ -121,8 +115,10 @@ def run_quantized(
             y = _apply(node, x, *others)
         if through_fp16:
             y = y.astype(np.float16).astype(np.float32)
-        values[node.output] = _fake_quantize(y, rows.get(node.output), activation_bits)
-    return values
+        quantized = _fake_quantize(y, rows.get(node.output), activation_bits)
+        values[node.output] = quantized if in_int8 and node.op in KEEPS_LEVELS else y
+        held[node.output] = quantized
+    return held
 
 
 def convolve(
@@ -166,7 +162,11 @@ def _bind(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
 
 
 def _apply(node: Node, x: Array, *others: Array) -> Array:
-    """Every operation but the convolution."""
+    """The output of an operation in float32."""
+    if node.op == "conv2d":
+        bias = np.reshape(node.tensors.get("bias", np.float32(0)), (1, -1, 1, 1))
+        sums = convolve(x, node.tensors["weight"], node.attributes)
+        return _activate(sums + bias, node.attributes)
     if node.op in ("add", "sub", "mul"):
         function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[node.op]
         return _activate(np.asarray(function(x, others[0]), np.float32), node.attributes)

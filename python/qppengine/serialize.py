@@ -7,7 +7,9 @@ the quantized values. How it runs is decided when it is opened, so one file serv
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import uuid
 from pathlib import Path
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from qppengine.calibrate import Calibration, Plan
-    from qppengine.graph import Array, Shape
+    from qppengine.graph import Array
 
 FORMAT = "qppengine"
 FORMAT_VERSION = "1"
@@ -125,6 +127,7 @@ def load_graph(path: str | os.PathLike[str] | bytes) -> Graph:
                         key: tensors[name].astype(np.float32)
                         for key, name in node["tensors"].items()
                     },
+                    node.get("fp16", False),
                 )
                 for node in document["nodes"]
             ),
@@ -167,6 +170,7 @@ def _pack(graph: Graph, quantization: dict[str, Any] | None, tensors: dict[str, 
                 "output": node.output,
                 "attributes": node.attributes,
                 "tensors": names,
+                **({"fp16": True} if node.fp16 else {}),
             }
         )
     document: dict[str, Any] = {
@@ -202,8 +206,13 @@ def _stored(node: Node, key: str) -> npt.NDArray[Any]:
 
 def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
     """Loads the model and runs it once in every scheme on a small ramp."""
-    inputs = _probe(graph)
-    shapes = graph.infer_shapes({name: x.shape for name, x in inputs.items()})
+    shapes = _probe(graph)
+    inputs = {
+        value.name: np.linspace(0, 1, math.prod(shapes[value.name]), dtype=np.float32).reshape(
+            shapes[value.name]
+        )
+        for value in graph.inputs
+    }
     for scheme in schemes:
         session = Session(data, scheme=scheme)
         outputs = session.run(inputs)
@@ -220,24 +229,9 @@ def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
                 )
 
 
-def _probe(graph: Graph) -> dict[str, Array]:
-    """Inputs from 0 to 1, of the smallest sizes tried that pass through the network."""
+def _probe(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Shapes of all values, for the smallest image tried that passes through the network."""
     for size in _PROBE_SIZES:
-        shapes = {value.name: _close(value.shape, size) for value in graph.inputs}
-        try:
-            graph.infer_shapes(shapes)
-        except ShapeError:
-            continue
-        return {
-            name: np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
-            for name, shape in shapes.items()
-        }
+        with contextlib.suppress(ShapeError):
+            return graph.closed_shapes(size)
     raise UnsupportedError(f"the network takes no image of {_PROBE_SIZES[-1]} pixels a side")
-
-
-def _close(shape: Shape, size: int) -> tuple[int, ...]:
-    """`shape` with its open dimensions set: one image of `size` pixels a side."""
-    return tuple(
-        known if known is not None else (1 if axis == 0 else size)
-        for axis, known in enumerate(shape)
-    )

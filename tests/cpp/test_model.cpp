@@ -111,6 +111,11 @@ TEST_CASE("messages name the node and tell expected and got") {
   CHECK(error_of(parts).find("expected 5 groups to divide the filters") != std::string::npos);
 
   parts = small_network();
+  parts.graph["nodes"][0]["fp16"] = 1;
+  CHECK(error_of(parts).find("nodes[0].fp16: expected true or false, got number") !=
+        std::string::npos);
+
+  parts = small_network();
   parts.metadata["format_version"] = std::string("9");
   CHECK(error_of(parts).find("expected format version 1, got '9'") != std::string::npos);
 

@@ -181,6 +181,29 @@ def test_positions_must_cover_all_values(graph: Graph) -> None:
         calibrate(graph, [], positions=["q", "x", "r"])
 
 
+def test_positions_stand_behind_the_head_and_in_front_of_every_stage() -> None:
+    net = qe.GraphBuilder("stages")
+    x = net.input("x", (1, 1, None, None))
+    x = net.conv2d(x, np.ones((2, 1, 3, 3)), stride=2, padding=1, name="stem")
+    x = net.max_pool2d(x, 3, stride=2, padding=1, name="pool")
+    low = net.conv2d(x, np.ones((2, 2, 3, 3)), stride=2, padding=1, name="low")
+    lower = net.conv2d(low, np.ones((2, 2, 3, 3)), stride=2, padding=1, name="lower")
+    high = net.conv2d(net.resize(lower, scale=4, name="up"), np.ones((2, 2, 1, 1)), name="high")
+    again = net.conv2d(high, np.ones((2, 2, 3, 3)), stride=2, padding=1, name="again")
+    y = net.conv2d(net.global_avg_pool(again, name="mean"), np.ones((1, 2, 1, 1)), name="tail")
+    net.output(y)
+    graph = qe.keep_fp16(net.build(), skip_first=True, skip_last=True)
+    image = np.ones((1, 1, 64, 64), np.float32)
+    plan = calibrate(graph, [image], positions="first", progress=False).plan
+    assert plan.values == ("stem", "low", "lower", "high")
+    assert plan.positions == (Position("stem", (0, 1, 2, 3)),)
+    plan = calibrate(graph, [image], positions="auto", progress=False).plan
+    # The pool's output, in front of "low", has no row but that of "stem": nothing to predict.
+    assert plan.positions == (Position("stem", (0,)), Position("low", (1, 2, 3)))
+    with pytest.raises(CalibrationError, match='"first", "auto" or a list of values, got \'all\''):
+        calibrate(graph, [], positions="all")
+
+
 def test_every_input_predicts_its_own_branch() -> None:
     net = qe.GraphBuilder("two")
     a, b = net.input("a", (1, 1, None, None)), net.input("b", (1, 2, None, None))

@@ -105,6 +105,28 @@ def test_fit_gives_what_calibrate_gives(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(*outputs)
 
 
+def test_layers_in_fp16_and_positions_can_be_chosen(folder: Path, tmp_path: Path) -> None:
+    statistics = tmp_path / "statistics.npz"
+    calibrate = ("calibrate", ESPCN, folder / "samples.npy", "-o")
+    fp16 = ("--skip-first", "--fp16", "conv3")
+    report = call_json(*calibrate, tmp_path / "a.qpp", *fp16)
+    assert [value["value"] for value in report["values"]] == ["conv1"]
+    assert [n.name for n in load_graph(tmp_path / "a.qpp").nodes if n.fp16] == ["conv1", "conv3"]
+    call(*calibrate, statistics, *fp16)
+    assert call_json("fit", ESPCN, statistics, "-o", tmp_path / "b.qpp", *fp16)["samples"] == 12
+    assert "another network" in fail("fit", ESPCN, statistics, "-o", tmp_path / "b.qpp")
+    assert "has no 'conv9'" in fail(*calibrate, statistics, "--fp16", "conv9")
+
+    for chosen, expected in (
+        (["auto"], ["x"]),
+        (["x", "conv2"], ["x", "conv2"]),
+    ):
+        options = [option for value in chosen for option in ("--position", value)]
+        call(*calibrate, statistics, *options)
+        positions = qe.Calibration.load(statistics).plan.positions
+        assert [position.value for position in positions] == expected
+
+
 @pytest.mark.parametrize("scheme", qe.SCHEMES)
 def test_run_writes_what_the_session_gives(scheme: str, folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "y.npy"

@@ -80,6 +80,21 @@ def test_int8_is_what_the_reference_makes_of_the_same_bounds(module: Any) -> Non
     assert sqnr(y, z) > 33
 
 
+def test_operation_in_front_of_int8_can_keep_fp16(module: Any) -> None:
+    samples = images(12)
+    graph = from_torch(module, samples[0], dynamic_shapes={})
+    graph = qe.keep_fp16(graph, [node.name for node in graph.nodes[:-1]])
+    data = calibrated(graph, samples)
+    for scheme in QUANTIZED:
+        session = open_session(data, scheme, algorithm="direct")
+        y = session.run(samples[0])
+        held = [step["node"] for step in session.explain() if step["dtype"] == "qai8"]
+        assert held in ([graph.nodes[-1].inputs[0]], [graph.nodes[-2].name])
+        bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+        z = reference.run_quantized(graph, bounds, samples[0])[graph.outputs[0]]
+        assert sqnr(y, z) > 33, scheme
+
+
 @pytest.mark.parametrize("height", [1, 7])
 @pytest.mark.parametrize("flatten", [nn.Flatten(), lambda x: x.view(1, -1)])
 def test_linear_layers_read_images(height: int, flatten: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qppengine import Graph, GraphBuilder, reference
+from qppengine import Graph, GraphBuilder, ModelError, keep_fp16, reference
 from qppengine.passes import drop_identities, fold_batch_norm, fuse_activations, optimize
 
 if TYPE_CHECKING:
@@ -132,3 +132,42 @@ def test_passes_keep_the_function_of_random_networks(seed: int) -> None:
     assert [(n.name, n.attributes) for n in again.nodes] == [
         (n.name, n.attributes) for n in after.nodes
     ]
+
+
+def stages() -> Graph:
+    """Two branches of convolutions behind one, with a linear layer each at the end."""
+    net, x = start()
+    stem = net.relu(norm(net, net.conv2d(x, normal(4, 3, 3, 3), padding=1, name="stem.conv"), 4))
+    for branch in ("a", "b"):
+        y = net.conv2d(stem, normal(4, 4, 3, 3), padding=1, name=f"{branch}.body")
+        y = net.global_avg_pool(net.add(y, stem))
+        net.output(net.conv2d(y, normal(2, 4, 1, 1), name=f"{branch}.head"))
+    return net.build()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, []),
+        ({"skip_first": True}, ["stem.conv"]),
+        ({"skip_last": True}, ["a.head", "b.head"]),
+        ({"modules": ["b", "stem.conv"]}, ["stem.conv", "b.body", "b.head"]),
+        ({"modules": ["a.head"], "skip_first": True}, ["stem.conv", "a.head"]),
+    ],
+)
+def test_layers_can_keep_fp16(arguments: Any, expected: list[str]) -> None:
+    graph = keep_fp16(stages(), **arguments)
+    assert [node.name for node in graph.nodes if node.fp16] == expected
+    assert graph.int8_nodes.isdisjoint(expected)
+    assert [node.name for node in optimize(graph).nodes if node.fp16] == expected
+
+
+def test_values_that_only_fp16_reads_own_no_row() -> None:
+    assert stages().row_owners["x"] == "x"
+    graph = keep_fp16(stages(), skip_first=True, skip_last=True)
+    assert graph.quantized_values == ("stem.conv",)
+
+
+def test_modules_that_keep_fp16_have_to_exist() -> None:
+    with pytest.raises(ModelError, match=r"no 'a\.', 'relu', its nodes are stem\.conv, a\.body"):
+        keep_fp16(stages(), ["a.", "a", "relu"])

@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from qppengine import photos
+from qppengine.importers import from_torch
 from qppengine.models.espcn import ESPCN
 from qppengine.models.hrnet import hrnet_w18
 from qppengine.models.resnet import resnet18, resnet34
+from qppengine.passes import keep_fp16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qppengine.graph import Array
+    from qppengine.graph import Array, Graph
     from qppengine.photos import Split
 
 # Of red, green and blue in ImageNet, by which inputs of classifiers are normalized.
@@ -29,13 +31,21 @@ _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1)
 
 @dataclass(frozen=True)
 class Network:
-    """A network, the size of a usual input, and the share alpha that bounds hold in the paper."""
+    """A network, the size of a usual input, and how the paper quantizes it."""
 
     make: Callable[[], Any]
     channels: int
     height: int
     width: int
-    alpha: float
+    alpha: float  # the share of a value that its bounds hold
+    positions: str = "first"  # of the predictors, as in `calibrate`
+    quantized_ends: bool = False  # whether the first and the last layer are quantized, too
+
+    def graph(self, module: Any, name: str | None = None) -> Graph:
+        """The graph of a module that `make` has made, its ends in fp16 where the paper has them."""
+        example = np.zeros((1, self.channels, self.height, self.width), np.float32)
+        ends = not self.quantized_ends
+        return keep_fp16(from_torch(module, example, name=name), skip_first=ends, skip_last=ends)
 
     def inputs(self, count: int, split: Split = "calibration", seed: int = 0) -> Iterator[Array]:
         """``count`` photographs with varied exposure, float32 ``[1, channels, height, width]``."""
@@ -66,10 +76,11 @@ class Network:
 NETWORKS = {
     "resnet18": Network(resnet18, 3, 224, 224, 0.9997),
     "resnet34": Network(resnet34, 3, 224, 224, 0.9997),
-    "hrnet_w18_cityscapes": Network(partial(hrnet_w18, 19), 3, 256, 256, 0.9993),
-    "hrnet_w18_cofw": Network(partial(hrnet_w18, 29, "heatmaps"), 3, 256, 256, 0.9991),
-    "hrnet_w18_wflw": Network(partial(hrnet_w18, 98, "heatmaps"), 3, 256, 256, 0.9991),
-    "hrnet_w18_300w": Network(partial(hrnet_w18, 68, "heatmaps"), 3, 256, 256, 0.9993),
-    "espcn_x2": Network(partial(ESPCN, 2), 1, 256, 256, 0.9998),
-    "espcn_x3": Network(partial(ESPCN, 3), 1, 170, 170, 0.9998),
+    # "auto" finds the four positions: the first ReLU, and in front of every new branch.
+    "hrnet_w18_cityscapes": Network(partial(hrnet_w18, 19), 3, 256, 256, 0.9993, "auto"),
+    "hrnet_w18_cofw": Network(partial(hrnet_w18, 29, "heatmaps"), 3, 256, 256, 0.9991, "auto"),
+    "hrnet_w18_wflw": Network(partial(hrnet_w18, 98, "heatmaps"), 3, 256, 256, 0.9991, "auto"),
+    "hrnet_w18_300w": Network(partial(hrnet_w18, 68, "heatmaps"), 3, 256, 256, 0.9993, "auto"),
+    "espcn_x2": Network(partial(ESPCN, 2), 1, 256, 256, 0.9998, quantized_ends=True),
+    "espcn_x3": Network(partial(ESPCN, 3), 1, 170, 170, 0.9998, quantized_ends=True),
 }
