@@ -22,7 +22,7 @@ from qppengine.errors import (
     UnsupportedModelError,
 )
 from qppengine.graph import Graph, GraphBuilder, Node, Value
-from qppengine.importers import from_torch
+from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
 from qppengine.session import SCHEMES, Session, __version__
@@ -46,6 +46,7 @@ __all__ = [
     "Value",
     "__version__",
     "calibrate",
+    "from_onnx",
     "from_torch",
     "keep_fp16",
     "load_graph",

@@ -18,7 +18,7 @@ import numpy as np
 from qppengine import metrics, reference
 from qppengine.calibrate import Calibration, calibrate
 from qppengine.errors import Error, FileError, ModelError
-from qppengine.importers import from_torch
+from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
 from qppengine.session import SCHEMES, Session, __version__, cpu_features, kernels, read_model
@@ -35,7 +35,11 @@ _EXTRAS = {
     "matplotlib": "demo",
     "skimage": "demo",
     "torch": "torch",
+    "onnx": "onnx",
 }
+
+# By suffix; other files are models of the package's own.
+_IMPORTERS: dict[str, Callable[[Path], Graph]] = {".pt2": from_torch, ".onnx": from_onnx}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -143,12 +147,12 @@ def doctor(as_json: bool) -> None:
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
 @_json_option
 def import_(model: Path, output: Path, as_json: bool) -> None:
-    """Convert a .pt2 file to an uncalibrated .qpp file.
+    """Convert a .pt2 or .onnx file to an uncalibrated .qpp file.
 
-    MODEL is what torch.export.save wrote. The output runs in scheme fp16; `calibrate` makes one
-    that runs in all schemes.
+    MODEL is what torch.export.save wrote, or an ONNX model of floating-point numbers. The output
+    runs in scheme fp16; `calibrate` makes one that runs in all schemes.
     """
-    graph = from_torch(model)
+    graph = _IMPORTERS.get(model.suffix, from_torch)(model)
     save(output, graph)
     _print({"written": str(output), "bytes": output.stat().st_size, **_describe(graph)}, as_json)
 
@@ -179,8 +183,8 @@ def calibrate_(
 ) -> None:
     """Calibrate a network and write it ready for every scheme.
 
-    MODEL is a .pt2 or .qpp file. SAMPLES is a .npy file, float32 [N, C, H, W], or a folder of them;
-    every image is a sample. An output named *.npz gets the statistics alone, for `fit`.
+    MODEL is a .pt2, .onnx or .qpp file. SAMPLES is a .npy file, float32 [N, C, H, W], or a folder
+    of them; every image is a sample. An output named *.npz gets the statistics alone, for `fit`.
     """
     graph = keep_fp16(_load_graph(model), **fp16)
     calibration = calibrate(
@@ -206,8 +210,8 @@ def calibrate_(
 def fit(model: Path, statistics: Path, output: Path, as_json: bool, **fp16: Any) -> None:
     """Fit the predictors of a model to statistics.
 
-    MODEL is a .pt2 or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it with the
-    same layers in fp16.
+    MODEL is a .pt2, .onnx or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it with
+    the same layers in fp16.
     """
     calibration = Calibration.load(statistics)
     save(output, keep_fp16(_load_graph(model), **fp16), calibration)
@@ -274,11 +278,11 @@ def inspect(
 ) -> None:
     """Show the nodes and kernels of a model.
 
-    MODEL is a .pt2 file, of which there are nodes only, or a .qpp file. With --size the steps come
-    with shapes, and the memory with the arena.
+    MODEL is a .pt2 or .onnx file, of which there are nodes only, or a .qpp file. With --size the
+    steps come with shapes, and the memory with the arena.
     """
     report = _describe(_load_graph(model))
-    if model.suffix != ".pt2":
+    if model.suffix not in _IMPORTERS:
         scheme = scheme if scheme in _schemes(model) else "fp16"
         session = Session(model, scheme, **options)
         if size is not None:
@@ -338,7 +342,7 @@ def demo(output: Path, upscale: int, as_json: bool) -> None:
 
 
 def _load_graph(path: Path) -> Graph:
-    return from_torch(path) if path.suffix == ".pt2" else load_graph(path)
+    return _IMPORTERS.get(path.suffix, load_graph)(path)
 
 
 def _schemes(model: Path) -> tuple[str, ...]:

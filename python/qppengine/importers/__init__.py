@@ -10,16 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 from qppengine.errors import FileError, UnsupportedError
 from qppengine.importers import aten as aten  # registers the importers
+from qppengine.importers import onnx_operators as onnx_operators
+from qppengine.importers.onnx_model import read_onnx
 from qppengine.importers.pt2 import read_pt2
 from qppengine.importers.registry import to_graph
 from qppengine.passes import optimize
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
     from qppengine.graph import Graph
 
-__all__ = ["from_torch"]
+__all__ = ["from_onnx", "from_torch"]
+
+
+def from_onnx(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto, name: str | None = None
+) -> Graph:
+    """Imports an ONNX model of floating-point numbers and optimizes it (`qppengine.passes`).
+
+    ``source`` is an ``.onnx`` file, its bytes, or the model itself. Nodes bear the paths of the
+    modules they come from as far as the exporter tells them; ``name`` defaults to the graph's name.
+
+    The engine's tensors have four dimensions. Inputs and outputs with fewer get dimensions of size
+    1: ``[N, C]`` is ``[N, C, 1, 1]``, ``[N, C, L]`` is ``[N, C, 1, L]``, ``[C]`` is
+    ``[1, C, 1, 1]``.
+
+    Raises `UnsupportedModelError`, which lists all operations the engine lacks, `UnsupportedError`
+    for another operator set, `ModelError` for a damaged model, `FileError`.
+    """
+    return optimize(to_graph(read_onnx(source), name))
 
 
 def from_torch(

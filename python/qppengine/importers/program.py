@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from qppengine.graph import Array, Shape, Value
 
+# By rank, where the dimensions of a tensor lie among [N, C, H, W] unless an importer moves them.
+AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
+
 
 @dataclass(frozen=True)
 class Ref:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from qppengine.errors import ModelError, UnsupportedError, UnsupportedModelError
+from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.graph import Array, Graph, GraphBuilder, Shape
-from qppengine.importers.program import Call, Program, Ref
+from qppengine.importers.program import AXES, Call, Program, Ref
 
 _NEAREST = {
     "adaptive_max_pool2d": "max_pool2d",
@@ -34,11 +34,21 @@ _NEAREST = {
     "gelu": "relu",
     "convolution": "conv2d, as exported without run_decompositions()",
     "_native_batch_norm_legit_no_training": "batch_norm, as exported without run_decompositions()",
+    "Elu": "Relu or Tanh",
+    "Celu": "Relu",
+    "Gelu": "Relu",
+    "Selu": "Relu",
+    "Softplus": "Relu",
+    "GroupNormalization": "BatchNormalization",
+    "InstanceNormalization": "BatchNormalization",
+    "LayerNormalization": "BatchNormalization",
+    "LRN": "BatchNormalization",
+    "LpPool": "AveragePool",
+    "GridSample": "Resize",
+    "QLinearConv": "Conv of the float model",
+    "QuantizeLinear": "the float model, which calibrate quantizes",
+    "DequantizeLinear": "the float model, which calibrate quantizes",
 }
-
-
-# Where the dimensions of a tensor lie among those of an image unless an importer says otherwise.
-AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
 
 
 class UpstreamError(UnsupportedError):
@@ -70,16 +80,39 @@ class Operation:
         return self._values[ref.name].value
 
     def axes(self, argument: str) -> tuple[int, ...]:
-        """The axes of the graph on which the dimensions of the tensor an argument names lie."""
-        self.value(argument)
-        return self._values[self.get(argument).name].axes
+        """The axes of the graph on which the dimensions of the tensor an argument names lie.
+
+        Tensors an argument lists have to agree in them.
+        """
+        refs = self.get(argument)
+        self.value_list(argument) if isinstance(refs, list) else self.value(argument)
+        places = {
+            self._values[ref.name].axes for ref in (refs if isinstance(refs, list) else [refs])
+        }
+        if len(places) != 1:
+            raise UnsupportedError(f"{argument} of different layouts; nearest is none")
+        return places.pop()
 
     def axis(self, argument: str, dimension: int) -> int:
         """The axis of one dimension of a tensor; negative ones count from the last."""
         axes = self.axes(argument)
         if not -len(axes) <= dimension < len(axes):
-            raise UnsupportedError(f"dimension {dimension} of a tensor that has {len(axes)}")
+            raise ModelError(f"{self.name}: dimension {dimension} of a tensor that has {len(axes)}")
         return axes[dimension]
+
+    def tensor_shape(self, argument: str) -> Shape:
+        """The shape of the tensor an argument names, as the program tells it."""
+        self.value(argument)
+        return self._known_shape(self.get(argument).name)
+
+    def output_shape(self) -> Shape:
+        """The shape of the first output, as the program tells it."""
+        return self._known_shape(self.call.outputs[0])
+
+    def _known_shape(self, name: str) -> Shape:
+        if name not in self._program.shapes:
+            raise UnsupportedError(f"{name!r} is of unknown rank; nearest is a known shape")
+        return self._program.shapes[name]
 
     def value_list(self, argument: str) -> list[str]:
         """The graph values an argument lists."""
@@ -163,6 +196,11 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
         if output not in values:
             raise ModelError(f"the output {output!r} is not computed by the program")
         builder.output(values[output].value)
+        axes = values[output].axes
+        if axes != tuple(sorted(axes)):
+            problems.append(f"output {output!r} is transposed; nearest is the order N, C, H, W")
+    if problems:
+        raise UnsupportedModelError(problems)
     graph = builder.build()
     if problems := _shape_problems(program, graph, values):
         raise UnsupportedModelError(problems)
@@ -172,7 +210,7 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
 def _axes(
     call: Call, output: str, values: Mapping[str, Placed], program: Program
 ) -> tuple[int, ...]:
-    """The axes of an output: those of the first input where it has as many."""
+    """The axes of an output: those of the first input that has as many."""
     rank = len(program.shapes[output]) if output in program.shapes else None
     arguments = (a for a in call.arguments.values() if isinstance(a, (Ref, list)) and a)
     for argument in arguments:
@@ -181,7 +219,6 @@ def _axes(
             axes = values[first.name].axes
             if rank in (None, len(axes)):
                 return axes
-            break
     return AXES.get(4 if rank is None else rank, AXES[4])
 
 
@@ -217,7 +254,12 @@ def _import(operation: Operation, builder: GraphBuilder) -> Result:
     if target not in _IMPORTERS:
         nearest = _NEAREST.get(_op(operation.call).rstrip("_"), "none")
         raise UnsupportedError(f"not supported; nearest is {nearest}")
-    return _IMPORTERS[target](operation, builder)
+    try:
+        return _IMPORTERS[target](operation, builder)
+    except Error:
+        raise
+    except Exception as error:  # of arguments that no exporter writes
+        raise ModelError(f"{_place(operation.call)}: {target}: malformed: {error!r}") from error
 
 
 def _op(call: Call) -> str:

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The importer of ONNX models: whole networks as exporters write them, and files that are none."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from qppengine import (
+    Error,
+    FileError,
+    ModelError,
+    UnsupportedError,
+    UnsupportedModelError,
+    from_onnx,
+    reference,
+)
+
+pytest.importorskip("onnx")
+pytest.importorskip("torch")
+
+import cases
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from qppengine.graph import Array
+
+
+def export(module: Any, *inputs: Any, opset: int = 17, **options: Any) -> Any:
+    """A module as PyTorch's exporter that needs no further package writes it."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is called old
+        torch.onnx.export(module, inputs, file, dynamo=False, opset_version=opset, **options)
+    return onnx.load_model_from_string(file.getvalue())
+
+
+def model(
+    *nodes: Any,
+    x: Sequence[int | str | None] = (1, 2, 6, 8),
+    opset: int = 17,
+    **tensors: Any,
+) -> Any:
+    """Nodes from x to y, with constant tensors by name."""
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.example", 1)]
+    proto = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    if not inferred.graph.output[0].type.tensor_type.HasField("shape"):  # which the checker wants
+        inferred.graph.output[0].type.tensor_type.shape.dim.add()
+    return inferred
+
+
+def node(op: str, *inputs: str, output: str = "y", **attributes: Any) -> Any:
+    return helper.make_node(op, inputs or ("x",), [output], name=f"/{op}", **attributes)
+
+
+def assert_as_in_onnx(proto: Any, *inputs: Array) -> None:
+    """The graph computes what ONNX's own reference does."""
+    from onnx.reference import ReferenceEvaluator
+
+    names = [value.name for value in proto.graph.input]
+    expected = ReferenceEvaluator(proto).run(None, dict(zip(names, inputs, strict=True)))
+    outputs = reference.run(from_onnx(proto), *inputs)
+    for y, e in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(y.reshape(e.shape), e, rtol=1e-4, atol=1e-5)
+
+
+def image(*shape: int) -> Array:
+    return np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------ exported nets
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_small_networks_compute_what_they_do_in_torch(name: str) -> None:
+    module = cases.network(name, tail=name in cases.BLOCKS)
+    x = cases.images(1)[0]
+    # In each operator set that the exporter has; all have to mean the same.
+    opset = 13 + sorted(cases.CASES).index(name) % 8
+    graph = from_onnx(export(module, torch.from_numpy(x), opset=opset))
+    y = reference.run(graph, x)[0]
+    np.testing.assert_allclose(y, cases.expected(module, x), rtol=1e-4, atol=1e-4)
+
+
+class Head(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU6())
+        self.body = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8 * 2 * 2, 5)
+
+    def forward(self, x: Any) -> Any:
+        y = self.stem(x)
+        y = torch.relu(y + self.body(y))
+        up = nn.functional.interpolate(y, size=x.shape[2:], mode="bilinear")
+        y = nn.functional.avg_pool2d(up, up.shape[2] // 2)
+        return self.fc(y.view(y.size(0), -1))
+
+
+def test_shape_computations_of_exporters_are_folded() -> None:
+    module = Head().eval()
+    x = torch.rand(1, 3, 8, 8)
+    proto = export(module, x, input_names=["x"], dynamic_axes={"x": {0: "batch"}})
+    assert {"Shape", "Gather"} <= {node.op_type for node in proto.graph.node}
+    graph = from_onnx(proto)
+    assert graph.shapes["x"] == (None, 3, 8, 8)
+    assert [node.name for node in graph.nodes] == [
+        "stem.0",
+        "body",
+        "Add",
+        "Resize",
+        "AveragePool",
+        "fc",
+    ]
+    x = torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    y = reference.run(graph, x.numpy())[0]
+    np.testing.assert_allclose(y[:, :, 0, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scopes_of_the_newer_exporter_name_the_nodes() -> None:
+    conv = node("Conv", "x", "w")
+    conv.metadata_props.add(
+        key="pkg.torch.onnx.name_scopes", value="['', 'layers', 'layers.0', 'conv2d']"
+    )
+    graph = from_onnx(model(conv, w=image(4, 2, 1, 1)))
+    assert [node.name for node in graph.nodes] == ["layers.0"]
+
+
+def test_a_path_bytes_and_a_model_are_the_same(tmp_path: Path) -> None:
+    proto = model(node("Conv", "x", "w"), w=image(4, 2, 3, 3))
+    path = tmp_path / "a.onnx"
+    onnx.save(
+        copy.deepcopy(proto), path, save_as_external_data=True, location="weights", size_threshold=0
+    )
+    x = image(1, 2, 6, 8)
+    expected = reference.run(from_onnx(proto), x)[0]
+    for source in (path, str(path), proto.SerializeToString()):
+        assert np.array_equal(reference.run(from_onnx(source, "net"), x)[0], expected)
+    assert from_onnx(path, "net").name == "net"
+    with pytest.raises(ModelError, match="a file of their own"):
+        from_onnx(path.read_bytes())
+    (tmp_path / "weights").unlink()
+    with pytest.raises(ModelError, match="weights"):
+        from_onnx(path)
+
+
+# --------------------------------------------------------------------------------- single operators
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tensors"),
+    [
+        ([node("Conv", "x", "w", auto_pad="SAME_LOWER")], {"w": image(4, 2, 3, 5)}),
+        ([node("Conv", "x", "w", auto_pad="VALID")], {"w": image(4, 2, 3, 5)}),
+        ([node("Clip", "x", "", "high")], {"high": np.float32(0.5)}),
+        ([node("Clip", "x", "low", "high")], {"low": np.float32(-1), "high": np.float32(0.5)}),
+        ([node("PRelu", "x", "slope")], {"slope": image(2, 1, 1)}),
+        (
+            [node("Flatten", output="f"), node("Gemm", "f", "b", "c", alpha=0.5, beta=2.0)],
+            {"b": image(96, 3), "c": image(1, 3)},
+        ),
+        ([node("Flatten", output="f"), node("MatMul", "f", "b")], {"b": image(96, 3)}),
+        (
+            [node("Reshape", "x", "shape", output="f"), node("MatMul", "f", "b")],
+            {"shape": np.array([1, -1]), "b": image(96, 3)},
+        ),
+        (
+            [
+                node("Transpose", output="t", perm=[0, 2, 3, 1]),
+                node("Relu", "t", output="r"),
+                node("Transpose", "r", perm=[0, 3, 1, 2]),
+            ],
+            {},
+        ),
+        ([node("ReduceMean", axes=[2, 3], keepdims=0)], {}),
+        (
+            [
+                node("GlobalAveragePool", output="g"),
+                node("Squeeze", "g", "axes", output="s"),
+                node("Unsqueeze", "s", "axes", output="u"),
+                node("Mul", "u", "x"),
+            ],
+            {"axes": np.array([2, 3])},
+        ),
+        (
+            [node("Resize", "x", "", "scales", mode="nearest")],
+            {"scales": np.array([1, 1, 3, 2], np.float32)},
+        ),
+        (
+            [node("Resize", "x", "", "", "sizes", mode="linear")],
+            {"sizes": np.array([1, 2, 9, 5])},
+        ),
+    ],
+)
+def test_forms_of_operators(nodes: list[Any], tensors: Mapping[str, Any]) -> None:
+    assert_as_in_onnx(model(*nodes, **tensors), image(1, 2, 6, 8))
+
+
+def test_tensors_of_fewer_dimensions_get_more() -> None:
+    proto = model(node("Conv", "x", "w", strides=[2], pads=[1, 1]), x=(1, 2, 9), w=image(4, 2, 3))
+    graph = from_onnx(proto)
+    assert graph.shapes["x"] == (1, 2, 1, 9)
+    assert graph.shapes[graph.outputs[0]] == (1, 4, 1, 5)
+
+
+def test_half_precision_weights_and_inputs_are_taken() -> None:
+    proto = model(node("Conv", "x", "w"), w=image(4, 2, 3, 3).astype(np.float16))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    assert reference.run(from_onnx(proto), image(1, 2, 6, 8))[0].dtype == np.float32
+
+
+# ----------------------------------------------------------------------------------- refused models
+
+
+def test_all_problems_are_listed_with_their_nodes() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", dilations=[1, 1]),
+        helper.make_node("LRN", ["a"], ["b"], "second", size=3),
+        helper.make_node("Resize", ["b", "", "s"], ["c"], "", mode="cubic"),
+        helper.make_node("Fancy", ["c"], ["y"], "last", domain="com.example"),
+    ]
+    proto = model(*nodes, w=image(2, 2, 3, 3), s=np.array([1, 1, 2, 2], np.float32))
+    with pytest.raises(UnsupportedModelError) as info:
+        from_onnx(proto)
+    assert info.value.problems == (
+        "second: onnx.LRN: not supported; nearest is BatchNormalization",
+        "the node of 'c': onnx.Resize: mode=cubic; nearest is linear",
+        "last: com.example.Fancy: not supported; nearest is none",
+    )
+
+
+@pytest.mark.parametrize(
+    ("proto", "message"),
+    [
+        (model(node("Relu"), x=(1, 2, 3, 4, 5)), "5 dimensions; nearest is"),
+        (model(node("Transpose", perm=[0, 2, 3, 1])), "output 'y' is transposed"),
+        (model(node("Relu", "c"), c=image(1, 2)), "output 'y' does not depend on an input"),
+        (model(node("Shape", output="z"), node("Reshape", "x", "z"), x=(1, 2, "h", "w")), "None"),
+    ],
+)
+def test_refused(proto: Any, message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        from_onnx(proto)
+
+
+# ----------------------------------------------------------------------------------- no ONNX models
+
+
+def test_another_operator_set_is_refused() -> None:
+    for opset in (11, 12):
+        with pytest.raises(UnsupportedError, match=f"from 13 to 28, got {opset}"):
+            from_onnx(model(node("Relu"), opset=opset))
+    with pytest.raises(UnsupportedError, match="got int"):
+        from_onnx(3)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="No such file"):
+        from_onnx(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize(
+    ("proto", "message"),
+    [
+        (onnx.ModelProto(), "not a readable ONNX model"),
+        (model(node("Relu", "z"), node("Relu", "y", output="z")), "topologically sorted"),
+        (model(node("Conv", "x", "w"), w=image(4, 3, 3, 3)), "takes 3 channels"),
+        (model(node("Conv", "x", "w"), w=np.full((4, 2, 1, 1), np.inf, np.float32)), "infinity"),
+        (model(node("Concat", "x", axis=7)), "dimension 7"),
+        (model(node("Relu"), x=("n", "c", 2, 2)), "channels must be known"),
+    ],
+)
+def test_malformed(proto: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        from_onnx(proto)
+
+
+def test_a_small_file_does_not_ask_for_all_memory() -> None:
+    shape = np.array([2**20, 2**20])
+    nodes = [node("ConstantOfShape", "shape", output="c"), node("Add", "x", "c")]
+    with pytest.raises(UnsupportedModelError, match="B must be computed"):
+        from_onnx(model(*nodes, shape=shape))
+
+
+def test_weights_shorter_than_told() -> None:
+    proto = model(node("Conv", "x", "w"), w=image(4, 2, 3, 3))
+    proto.graph.initializer[0].raw_data = proto.graph.initializer[0].raw_data[:-4]
+    with pytest.raises(ModelError):
+        from_onnx(proto)
+
+
+def test_damaged_bytes_are_an_error_of_the_package_or_a_graph() -> None:
+    nodes = [node("Conv", "x", "w", output="c", pads=[1, 1, 1, 1]), node("Relu", "c")]
+    data = model(*nodes, w=image(1, 2, 1, 1)).SerializeToString()
+    for size in range(0, len(data), 3):
+        with pytest.raises(Error):
+            from_onnx(data[:size])
+    rng = np.random.default_rng(6)
+    for _ in range(150):
+        flipped = bytearray(data)
+        flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        with contextlib.suppress(Error):
+            from_onnx(bytes(flipped))
