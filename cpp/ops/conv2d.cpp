@@ -32,7 +32,7 @@ Gathering choose_gathering(const Conv2dSpec& spec) {
   return spec.channels <= kFewChannels ? Gathering::patches : Gathering::rows;
 }
 
-/// Weights OIHW with the channels behind the columns, and behind the rows as well for patches.
+/// Weights OIHW with the channels behind the columns, and a column's rows between them for patches.
 std::vector<float> join_taps(const Conv2dSpec& spec, Gathering gathering) {
   std::vector<float> joined(spec.weights.size());
   const auto [height, width] = spec.kernel;
@@ -43,7 +43,7 @@ std::vector<float> join_taps(const Conv2dSpec& spec, Gathering gathering) {
         for (std::int64_t kx = 0; kx < width; ++kx) {
           const std::int64_t to = gathering == Gathering::rows
                                       ? ((f * width + kx) * spec.channels + c) * height + ky
-                                      : ((f * height + ky) * width + kx) * spec.channels + c;
+                                      : ((f * width + kx) * height + ky) * spec.channels + c;
           joined[static_cast<std::size_t>(to)] = spec.weights[from++];
         }
       }
@@ -72,6 +72,12 @@ void copy_chunks(std::byte* dst, const std::byte* src, std::int64_t bytes) {
   for (std::int64_t i = 0; i < bytes; i += kChunk) std::memcpy(dst + i, src + i, kChunk);
 }
 
+/// The same for a number of bytes that is known, rounded up to whole chunks.
+template <std::size_t kBytes>
+void copy_known(std::byte* dst, const std::byte* src, std::int64_t /*bytes*/) {
+  std::memcpy(dst, src, kBytes);
+}
+
 }  // namespace
 
 /// The working memory of one run, carved from one block.
@@ -79,11 +85,11 @@ struct Conv2d::Scratch {
   std::int32_t* correction;  // [filters, padded to nr]
   float* multiplier;         // the same
   float* bias;               // the same
-  std::byte* border;         // one source pixel of zero points
+  std::byte* border;         // border_pixels() of zero points
   Range* ranges;             // [threads]
   const void** pixels;       // [threads][taps * mr]
-  std::byte* packed;         // the source with its border, channels side by side; or empty
-  std::byte* patches;        // [threads][patch_bytes()]
+  const void** rows;         // [threads][kernel height], the source rows of a strip
+  std::byte* copies;         // [threads][copy_bytes()]
   std::size_t bytes;
 };
 
@@ -93,16 +99,17 @@ class Conv2d::Tiles {
   Tiles(const Conv2d& conv, const std::byte* src, std::byte* dst, const Scratch& scratch,
         const OutputStage& stage, int thread)
       : conv_(conv),
-        view_(conv.view_),
+        input_(conv.input_),
+        pixel_bytes_(conv.source_bytes(conv.input_.stride())),
         mr_(conv.kernel_->mr),
         src_(src),
         border_(scratch.border),
         dst_(dst),
         pixels_(scratch.pixels + thread * conv.weights_.taps * conv.kernel_->mr),
-        patches_(scratch.patches + thread * conv.patch_bytes()) {
-    const auto element_bytes = static_cast<std::int64_t>(size_of(conv.types_.src));
+        rows_(scratch.rows + thread * conv.kernel_size_.height),
+        copies_(scratch.copies + thread * conv.copy_bytes()) {
     args_.pixels = pixels_;
-    args_.src_pixel_stride = view_.pixel_bytes / element_bytes;
+    args_.src_pixel_stride = input_.stride();
     args_.taps = conv.weights_.taps;
     args_.channels = conv.weights_.channels;
     args_.filters = conv.output_.stride();
@@ -110,9 +117,6 @@ class Conv2d::Tiles {
     args_.dst_stride = conv.output_.stride();
     args_.output = &stage;
     dst_pixel_bytes_ = conv.output_.stride() * static_cast<std::int64_t>(size_of(conv.types_.dst));
-    if (conv.gathering_ == Gathering::patches) {
-      for (std::int64_t p = 0; p < mr_; ++p) pixels_[p] = patches_ + p * conv.patch_pitch();
-    }
   }
 
   void run(std::int64_t begin, std::int64_t end) {
@@ -120,14 +124,12 @@ class Conv2d::Tiles {
     Place place{.x = first % conv_.output_.width, .y = first / conv_.output_.width};
     place.n = place.y / conv_.output_.height;
     place.y %= conv_.output_.height;
+    next_strip_ = place.n * conv_.strips_.per_image + place.y * conv_.strips_.per_output_row;
     for (std::int64_t tile = begin; tile < end; ++tile) {
       args_.pixel_count = std::min(mr_, conv_.output_.pixels() - first);
       args_.dst = dst_ + first * dst_pixel_bytes_;
-      if (conv_.gathering_ == Gathering::patches) {
-        copy_patches(place);
-        conv_.kernel_->function(args_);
-      } else if (conv_.interior_ != nullptr && args_.pixel_count == mr_ &&
-                 place.x + mr_ <= conv_.output_.width) {
+      if (conv_.interior_ != nullptr && args_.pixel_count == mr_ &&
+          place.x + mr_ <= conv_.output_.width) {
         find_source(place);
         conv_.interior_->function(args_);
         advance(place, mr_);
@@ -157,59 +159,38 @@ class Conv2d::Tiles {
     ++place.n;
   }
 
-  /// Copies the sources of every pixel, from `place` on, side by side; `place` becomes the pixel
-  /// behind the tile.
-  void copy_patches(Place& place) {
-    const std::int64_t row_bytes = view_.width * view_.pixel_bytes;
-    const std::int64_t run_bytes = conv_.kernel_size_.width * view_.pixel_bytes;
-    for (std::int64_t p = 0; p < args_.pixel_count; ++p) {
-      const std::byte* src = src_ +
-                             (place.n * view_.height + place.y * conv_.stride_.height) * row_bytes +
-                             place.x * conv_.stride_.width * view_.pixel_bytes;
-      std::byte* patch = patches_ + p * conv_.patch_pitch();
-      for (std::int64_t ky = 0; ky < conv_.kernel_size_.height; ++ky) {
-        copy_chunks(patch, src, run_bytes);
-        patch += run_bytes;
-        src += conv_.dilation_.height * row_bytes;
-      }
-      advance(place, 1);
-    }
-  }
-
   /// The source of an interior tile; one that reaches over the border is copied, and the border
   /// filled in, since the general kernel takes longer than that.
   void find_source(const Place& place) {
-    const std::int64_t y = place.y - view_.padding.height;
-    const std::int64_t x = place.x - view_.padding.width;
+    const std::int64_t y = place.y - conv_.padding_.height;
+    const std::int64_t x = place.x - conv_.padding_.width;
     const std::int64_t width = mr_ + 2;
-    const std::byte* src =
-        src_ + ((place.n * view_.height + y) * view_.width + x) * view_.pixel_bytes;
-    if (y >= 0 && y + 3 <= view_.height && x >= 0 && x + width <= view_.width) {
+    const std::byte* src = src_ + ((place.n * input_.height + y) * input_.width + x) * pixel_bytes_;
+    if (y >= 0 && y + 3 <= input_.height && x >= 0 && x + width <= input_.width) {
       args_.src = src;
-      args_.src_row_stride = view_.width * args_.src_pixel_stride;
+      args_.src_row_stride = input_.width * args_.src_pixel_stride;
       return;
     }
     const std::int64_t begin = std::clamp<std::int64_t>(-x, 0, width);
-    const std::int64_t end = std::clamp(view_.width - x, begin, width);
-    std::byte* dst = patches_;
+    const std::int64_t end = std::clamp(input_.width - x, begin, width);
+    std::byte* dst = copies_;
     for (std::int64_t ky = 0; ky < 3; ++ky) {
-      const bool inside = y + ky >= 0 && y + ky < view_.height;
-      fill_zero(dst, inside ? begin : width);
+      const bool inside = y + ky >= 0 && y + ky < input_.height;
+      fill_zero(dst, (inside ? begin : width) * pixel_bytes_);
       if (inside) {
-        const std::byte* row = src + (ky * view_.width + begin) * view_.pixel_bytes;
-        std::memcpy(dst + begin * view_.pixel_bytes, row,
-                    static_cast<std::size_t>((end - begin) * view_.pixel_bytes));
-        fill_zero(dst + end * view_.pixel_bytes, width - end);
+        const std::byte* row = src + (ky * input_.width + begin) * pixel_bytes_;
+        std::memcpy(dst + begin * pixel_bytes_, row,
+                    static_cast<std::size_t>((end - begin) * pixel_bytes_));
+        fill_zero(dst + end * pixel_bytes_, (width - end) * pixel_bytes_);
       }
-      dst += width * view_.pixel_bytes;
+      dst += width * pixel_bytes_;
     }
-    args_.src = patches_;
+    args_.src = copies_;
     args_.src_row_stride = width * args_.src_pixel_stride;
   }
 
-  void fill_zero(std::byte* dst, std::int64_t pixels) const {
-    std::memset(dst, static_cast<int>(*border_),
-                static_cast<std::size_t>(pixels * view_.pixel_bytes));
+  void fill_zero(std::byte* dst, std::int64_t bytes) const {
+    std::memset(dst, static_cast<int>(*border_), static_cast<std::size_t>(bytes));
   }
 
   /// Points every tap of every pixel, from `place` on, at its source or at the border; `place`
@@ -224,7 +205,11 @@ class Conv2d::Tiles {
         continue;
       }
       const std::int64_t count = std::min(args_.pixel_count - p, conv_.output_.width - place.x);
-      gather_in_row(place, p, count);
+      if (conv_.gathering_ == Gathering::pixels) {
+        gather_in_row(place, p, count);
+      } else {
+        gather_in_strips(place, p, count);
+      }
       advance(place, count);
       p += count;
     }
@@ -232,27 +217,27 @@ class Conv2d::Tiles {
 
   /// The same for `count` pixels of one row, the first of which is pixel p of the tile.
   void gather_in_row(const Place& place, std::int64_t p, std::int64_t count) {
-    const std::int64_t step = conv_.stride_.width * view_.pixel_bytes;
+    const std::int64_t step = conv_.stride_.width * pixel_bytes_;
     const void** pointers = pixels_ + p;
-    for (std::int64_t ky = 0; ky < view_.kernel.height; ++ky) {
+    for (std::int64_t ky = 0; ky < conv_.kernel_size_.height; ++ky) {
       const std::int64_t y =
-          place.y * conv_.stride_.height - view_.padding.height + ky * conv_.dilation_.height;
-      const bool row_inside = y >= 0 && y < view_.height;
+          place.y * conv_.stride_.height - conv_.padding_.height + ky * conv_.dilation_.height;
+      const bool row_inside = y >= 0 && y < input_.height;
       const auto row = reinterpret_cast<std::intptr_t>(src_) +
-                       (place.n * view_.height + y) * view_.width * view_.pixel_bytes;
-      for (std::int64_t kx = 0; kx < view_.kernel.width; ++kx, pointers += mr_) {
+                       (place.n * input_.height + y) * input_.width * pixel_bytes_;
+      for (std::int64_t kx = 0; kx < conv_.kernel_size_.width; ++kx, pointers += mr_) {
         const std::int64_t x =
-            place.x * conv_.stride_.width - view_.padding.width + kx * conv_.dilation_.width;
+            place.x * conv_.stride_.width - conv_.padding_.width + kx * conv_.dilation_.width;
         if (!row_inside) {
           fill_pointers(pointers, reinterpret_cast<std::intptr_t>(border_), 0, count);
           continue;
         }
-        fill_pointers(pointers, row + x * view_.pixel_bytes, step, count);
+        fill_pointers(pointers, row + x * pixel_bytes_, step, count);
         // At most a few pixels at the ends of a row lie beyond it.
         for (std::int64_t i = 0; i < count && x + i * conv_.stride_.width < 0; ++i) {
           pointers[i] = border_;
         }
-        for (std::int64_t i = count - 1; i >= 0 && x + i * conv_.stride_.width >= view_.width;
+        for (std::int64_t i = count - 1; i >= 0 && x + i * conv_.stride_.width >= input_.width;
              --i) {
           pointers[i] = border_;
         }
@@ -260,14 +245,73 @@ class Conv2d::Tiles {
     }
   }
 
+  /// The same with strips.
+  void gather_in_strips(const Place& place, std::int64_t p, std::int64_t count) {
+    const std::int64_t step = conv_.stride_.width * conv_.strips_.column_bytes;
+    const void** pointers = pixels_ + p;
+    std::int64_t strip = place.n * conv_.strips_.per_image + place.y * conv_.strips_.per_output_row;
+    for (std::int64_t tap = 0; tap < args_.taps; ++tap, pointers += mr_) {
+      const auto first = reinterpret_cast<std::intptr_t>(find_strip(strip));
+      fill_pointers(pointers, first + place.x * step, step, count);
+      strip += conv_.dilation_.height;
+    }
+  }
+
+  /// Strips are made in order, and the last few are kept.
+  const std::byte* find_strip(std::int64_t strip) {
+    for (; next_strip_ <= strip; ++next_strip_) fill_strip(next_strip_);
+    return copies_ + strip % conv_.strips_.kept * conv_.strips_.bytes;
+  }
+
+  void fill_strip(std::int64_t strip) {
+    const Strips& strips = conv_.strips_;
+    const std::int64_t n = strip / strips.per_image;
+    const std::int64_t top = strip % strips.per_image * strips.row_step - conv_.padding_.height;
+    for (std::int64_t i = 0; i < strips.rows; ++i) {
+      const std::int64_t y = top + i * conv_.dilation_.height;
+      const bool inside = y >= 0 && y < input_.height;
+      rows_[i] = inside ? src_ + (n * input_.height + y) * input_.width * pixel_bytes_ : border_;
+    }
+    std::byte* dst = copies_ + strip % strips.kept * strips.bytes;
+    std::byte* end = dst + strips.bytes;
+    const std::int64_t before = conv_.padding_.width * strips.column_bytes;
+    fill_zero(dst, before);
+    dst += before;
+    const std::int64_t bytes = strips.column_bytes / strips.rows;
+    const auto copy = [&](std::int64_t first, std::int64_t last, const auto& copy_pixel) {
+      for (std::int64_t x = first; x < last; ++x) {
+        for (std::int64_t i = 0; i < strips.rows; ++i, dst += bytes)
+          copy_pixel(dst, static_cast<const std::byte*>(rows_[i]) + x * pixel_bytes_, bytes);
+      }
+    };
+    // What chunks write too much, the next pixel overwrites. The last pixels, where chunks might be
+    // read beyond the row, give way to exact copies.
+    const std::int64_t in_chunks =
+        std::max<std::int64_t>(input_.width - kChunk / pixel_bytes_ - 1, 0);
+    if (bytes <= kChunk) {
+      copy(0, in_chunks, copy_known<kChunk>);
+    } else if (bytes <= 2 * kChunk) {
+      copy(0, in_chunks, copy_known<2 * kChunk>);
+    } else {
+      copy(0, in_chunks, copy_chunks);
+    }
+    copy(in_chunks, input_.width, [](std::byte* to, const std::byte* from, std::int64_t count) {
+      std::memcpy(to, from, static_cast<std::size_t>(count));
+    });
+    fill_zero(dst, end - dst);
+  }
+
   const Conv2d& conv_;
-  const View& view_;
+  const Shape& input_;
+  std::int64_t pixel_bytes_;
   std::int64_t mr_;
   const std::byte* src_;
   const std::byte* border_;
   std::byte* dst_;
   const void** pixels_;
-  std::byte* patches_;
+  const void** rows_;
+  std::byte* copies_;
+  std::int64_t next_strip_ = 0;  // the first that is not made yet
   std::int64_t dst_pixel_bytes_;
   ConvArgs args_;
 };
@@ -298,6 +342,7 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
 }
 
 Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
+  constexpr auto kLine = static_cast<std::int64_t>(kAlignment);
   threads_ = threads;
   input_ = inputs[0];
   output_ = conv_output_shape(name_, input_,
@@ -307,19 +352,20 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
                                .stride = stride_,
                                .padding = padding_,
                                .dilation = dilation_});
-  const auto element_bytes = static_cast<std::int64_t>(size_of(types_.src));
-  view_ = {.height = input_.height,
-           .width = input_.width,
-           .pixel_bytes = input_.stride() * element_bytes,
-           .kernel = kernel_size_,
-           .padding = padding_};
-  if (gathering_ != Gathering::pixels) {
-    view_ = {.height = input_.height + 2 * padding_.height,
-             .width = input_.width + 2 * padding_.width,
-             .pixel_bytes = channels_ * element_bytes,
-             .kernel = {.height = kernel_size_.height, .width = 1},
-             .padding = {.height = 0, .width = 0}};
-  }
+  const std::int64_t reach = (kernel_size_.height - 1) * dilation_.height + 1;
+  const std::int64_t columns =
+      padding_.width + std::max(input_.width, (output_.width - 1) * stride_.width +
+                                                  kernel_size_.width - padding_.width);
+  const std::int64_t rows_of_tile = (kernel_->mr - 2) / output_.width + 2;
+  const bool patches = gathering_ == Gathering::patches;
+  strips_ = {.rows = patches ? kernel_size_.height : 1,
+             .row_step = patches ? stride_.height : 1,
+             .per_output_row = patches ? 1 : stride_.height,
+             .per_image = patches ? output_.height : (output_.height - 1) * stride_.height + reach,
+             .kept = rows_of_tile * (patches ? 1 : std::max(stride_.height, reach))};
+  strips_.column_bytes = strips_.rows * source_bytes(channels_);
+  // Kernels read, and skip, elements behind the last pixel.
+  strips_.bytes = round_up(columns * strips_.column_bytes + 2 * kChunk, kLine);
   return output_;
 }
 
@@ -335,29 +381,32 @@ Conv2d::Scratch Conv2d::lay_out(std::byte* base) const {
   take(scratch.correction, filters * sizeof(std::int32_t));
   take(scratch.multiplier, filters * sizeof(float));
   take(scratch.bias, filters * sizeof(float));
-  take(scratch.border, static_cast<std::size_t>(input_.stride()) * size_of(types_.src));
+  take(scratch.border, static_cast<std::size_t>(border_pixels() * source_bytes(input_.stride())));
   take(scratch.ranges, threads * sizeof(Range));
   take(scratch.pixels,
        threads * static_cast<std::size_t>(weights_.taps * kernel_->mr) * sizeof(void*));
-  // Copies and kernels read, and skip, elements behind the last pixel.
-  const std::int64_t packed_bytes =
-      input_.batch * view_.height * view_.width * view_.pixel_bytes + 2 * kChunk;
-  take(scratch.packed,
-       gathering_ == Gathering::pixels ? 0 : static_cast<std::size_t>(packed_bytes));
-  take(scratch.patches, threads * static_cast<std::size_t>(patch_bytes()));
+  take(scratch.rows, threads * static_cast<std::size_t>(kernel_size_.height) * sizeof(void*));
+  take(scratch.copies, threads * static_cast<std::size_t>(copy_bytes()));
   scratch.bytes = offset;
   return scratch;
 }
 
-std::int64_t Conv2d::patch_pitch() const {
-  const std::int64_t bytes = kernel_size_.height * kernel_size_.width * view_.pixel_bytes;
-  return round_up<std::int64_t>(bytes, kAlignment);
+/// Bytes of so many source elements.
+std::int64_t Conv2d::source_bytes(std::int64_t elements) const {
+  return elements * static_cast<std::int64_t>(size_of(types_.src));
 }
 
-std::int64_t Conv2d::patch_bytes() const {
-  if (gathering_ == Gathering::patches) return kernel_->mr * patch_pitch() + kAlignment;
+/// A pixel, or a row for strips.
+std::int64_t Conv2d::border_pixels() const {
+  return gathering_ == Gathering::pixels ? 1 : input_.width;
+}
+
+/// What a thread copies of the source: its strips, or the source of an interior tile.
+std::int64_t Conv2d::copy_bytes() const {
+  if (gathering_ != Gathering::pixels) return strips_.kept * strips_.bytes;
   if (interior_ == nullptr) return 0;
-  return round_up<std::int64_t>(3 * (kernel_->mr + 2) * view_.pixel_bytes, kAlignment);
+  return round_up(3 * (kernel_->mr + 2) * source_bytes(input_.stride()),
+                  static_cast<std::int64_t>(kAlignment));
 }
 
 std::size_t Conv2d::scratch_bytes() const { return lay_out(nullptr).bytes; }
@@ -367,40 +416,7 @@ void Conv2d::fill_border(const Scratch& scratch, const RunState& state) const {
                        ? state.qparams[static_cast<std::size_t>(types_.src_row)].zero_point
                        : 0;
   std::memset(scratch.border, zero,
-              static_cast<std::size_t>(input_.stride()) * size_of(types_.src));
-}
-
-/// One row of the packed source, border included.
-void Conv2d::pack_row(const std::byte* src, const Scratch& scratch, std::int64_t row) const {
-  const std::int64_t row_bytes = view_.width * view_.pixel_bytes;
-  std::byte* dst = scratch.packed + row * row_bytes;
-  const std::int64_t y = row % view_.height - padding_.height;
-  const auto zero = static_cast<int>(*scratch.border);
-  if (y < 0 || y >= input_.height) {
-    std::memset(dst, zero, static_cast<std::size_t>(row_bytes));
-    return;
-  }
-  const std::int64_t side_bytes = padding_.width * view_.pixel_bytes;
-  std::memset(dst, zero, static_cast<std::size_t>(side_bytes));
-  dst += side_bytes;
-  const std::int64_t src_pixel_bytes =
-      input_.stride() * static_cast<std::int64_t>(size_of(types_.src));
-  const std::byte* from =
-      src + (row / view_.height * input_.height + y) * input_.width * src_pixel_bytes;
-  // What chunks write too much, the next pixel overwrites; those that would reach beyond the row,
-  // which is another thread's, give way to exact copies.
-  const std::int64_t in_chunks =
-      input_.width - round_up<std::int64_t>(view_.pixel_bytes, kChunk) / view_.pixel_bytes - 1;
-  for (std::int64_t x = 0; x < input_.width; ++x) {
-    if (x < in_chunks) {
-      copy_chunks(dst, from, view_.pixel_bytes);
-    } else {
-      std::memcpy(dst, from, static_cast<std::size_t>(view_.pixel_bytes));
-    }
-    dst += view_.pixel_bytes;
-    from += src_pixel_bytes;
-  }
-  std::memset(dst, zero, static_cast<std::size_t>(side_bytes));
+              static_cast<std::size_t>(border_pixels() * source_bytes(input_.stride())));
 }
 
 void Conv2d::run(const RunArgs& args, RunState& state) const {
@@ -412,15 +428,6 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
   if (types_.src == DType::f16 && types_.dst == DType::f16) stage.multiplier = nullptr;
   fill_border(scratch, state);
   const auto* src = static_cast<const std::byte*>(args.inputs[0].data);
-  if (gathering_ != Gathering::pixels) {
-    state.pool.parallel_for(input_.batch * view_.height,
-                            [&](std::int64_t begin, std::int64_t end, int) {
-                              for (std::int64_t row = begin; row < end; ++row) {
-                                pack_row(src, scratch, row);
-                              }
-                            });
-    src = scratch.packed;
-  }
   std::fill_n(scratch.ranges, threads_, Range{});
 
   const std::int64_t tiles = (output_.pixels() + kernel_->mr - 1) / kernel_->mr;

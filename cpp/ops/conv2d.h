@@ -66,20 +66,22 @@ class Conv2d final : public Op {
  private:
   struct Scratch;
   class Tiles;
-  /// The source as the kernels see it: the input, or the packed copy of it, in which a kernel row
-  /// is one tap and the border is part of the image.
-  struct View {
-    std::int64_t height = 0;
-    std::int64_t width = 0;
-    std::int64_t pixel_bytes = 0;
-    Size2d kernel;
-    Size2d padding;
+  /// Copies of source rows without the padding of channels, between the padding of the image. A tap
+  /// of more than a pixel is a run of columns.
+  struct Strips {
+    std::int64_t rows = 1;            // of the source, in each column: 1, or all under the kernel
+    std::int64_t row_step = 1;        // source rows from one strip to the next
+    std::int64_t per_output_row = 1;  // strips from one row of the output to the next
+    std::int64_t per_image = 0;
+    std::int64_t kept = 0;  // at once, for the rows of a tile
+    std::int64_t column_bytes = 0;
+    std::int64_t bytes = 0;
   };
 
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
-  [[nodiscard]] std::int64_t patch_pitch() const;
-  [[nodiscard]] std::int64_t patch_bytes() const;
-  void pack_row(const std::byte* src, const Scratch& scratch, std::int64_t row) const;
+  [[nodiscard]] std::int64_t source_bytes(std::int64_t elements) const;
+  [[nodiscard]] std::int64_t border_pixels() const;
+  [[nodiscard]] std::int64_t copy_bytes() const;
   void fill_border(const Scratch& scratch, const RunState& state) const;
 
   std::string name_;
@@ -95,7 +97,7 @@ class Conv2d final : public Op {
   const ConvKernel* kernel_;
   const ConvKernel* interior_;  // the 3x3 stride 1 kernel, or null
   Gathering gathering_;
-  View view_;
+  Strips strips_;
   Shape input_;
   Shape output_;
   int threads_ = 1;
