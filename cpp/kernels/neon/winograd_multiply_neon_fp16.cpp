@@ -7,32 +7,8 @@ namespace {
 
 constexpr int kTileGroup = 8;  // tiles whose V lies together
 constexpr int kFilters = 8;
-constexpr int kGroup = 4;  // tiles in turn: as many as cover the two cycles that a sum takes
 constexpr std::int64_t kChain = 32;  // channels added up in a row in fp16
 constexpr std::int64_t kSpan = 128;  // channels whose chains are added up in fp16
-
-/// sum += u * v[kLane]. The statement is volatile to keep the order in which the kernel takes the
-/// sums in turn.
-template <int kLane>
-QPP_NEON_INLINE void multiply_add(float16x8_t& sum, float16x8_t u, float16x8_t v) {
-  asm volatile("fmla %0.8h, %1.8h, %2.h[%3]" : "+w"(sum) : "w"(u), "x"(v), "i"(kLane));
-}
-
-/// MOVI, which takes no slot of the vector pipes; the compiler would copy one zero to all
-/// registers.
-QPP_NEON_INLINE float16x8_t zero() {
-  float16x8_t value;
-  asm volatile("movi %0.8h, #0" : "=w"(value));
-  return value;
-}
-
-/// One channel of a group of tiles times eight filters.
-template <int kLane>
-QPP_NEON_INLINE void accumulate(float16x8_t* sums, const float16x8_t (&v)[kGroup],
-                                const float16x8_t (&u)[8]) {
-#pragma GCC unroll 4
-  for (int t = 0; t < kGroup; ++t) multiply_add<kLane>(sums[t], u[kLane], v[t]);
-}
 
 /// What is left to read of V and U of one point and group of tiles.
 struct Sources {
@@ -40,33 +16,75 @@ struct Sources {
   const half* u;
 };
 
+// The loop is in assembly: FMLA by element takes the element from v0 .. v15 only, and compilers
+// that keep sums there make copies. v0 .. v7 hold eight channels of a tile each, v8 .. v11 two rows
+// of u in use and two on the way.
+
+// clang-format off
+#define QPP_ADD_TO_4(u, lane)                           \
+  "fmla %[sum0].8h, " #u ".8h, v0.h[" #lane "]\n"       \
+  "fmla %[sum1].8h, " #u ".8h, v1.h[" #lane "]\n"       \
+  "fmla %[sum2].8h, " #u ".8h, v2.h[" #lane "]\n"       \
+  "fmla %[sum3].8h, " #u ".8h, v3.h[" #lane "]\n"
+#define QPP_ADD_TO_8(u, lane) QPP_ADD_TO_4(u, lane)     \
+  "fmla %[sum4].8h, " #u ".8h, v4.h[" #lane "]\n"       \
+  "fmla %[sum5].8h, " #u ".8h, v5.h[" #lane "]\n"       \
+  "fmla %[sum6].8h, " #u ".8h, v6.h[" #lane "]\n"       \
+  "fmla %[sum7].8h, " #u ".8h, v7.h[" #lane "]\n"
+#define QPP_LOAD_4                                      \
+  "ldp q0, q1, [%[v]]\n"                                \
+  "ldp q2, q3, [%[v], #32]\n"
+#define QPP_LOAD_8 QPP_LOAD_4                           \
+  "ldp q4, q5, [%[v], #64]\n"                           \
+  "ldp q6, q7, [%[v], #96]\n"
+#define QPP_CLEAR_4                                     \
+  "movi %[sum0].8h, #0\n"                               \
+  "movi %[sum1].8h, #0\n"                               \
+  "movi %[sum2].8h, #0\n"                               \
+  "movi %[sum3].8h, #0\n"
+#define QPP_CLEAR_8 QPP_CLEAR_4                         \
+  "movi %[sum4].8h, #0\n"                               \
+  "movi %[sum5].8h, #0\n"                               \
+  "movi %[sum6].8h, #0\n"                               \
+  "movi %[sum7].8h, #0\n"
+#define QPP_CHAIN(tiles)                                \
+  QPP_CLEAR_##tiles                                     \
+  "1:\n"                                                \
+  "ldp q8, q9, [%[u]]\n"                                \
+  QPP_LOAD_##tiles                                      \
+  "ldp q10, q11, [%[u], #32]\n"                         \
+  QPP_ADD_TO_##tiles(v8, 0)                             \
+  QPP_ADD_TO_##tiles(v9, 1)                             \
+  "ldp q8, q9, [%[u], #64]\n"                           \
+  QPP_ADD_TO_##tiles(v10, 2)                            \
+  QPP_ADD_TO_##tiles(v11, 3)                            \
+  "ldp q10, q11, [%[u], #96]\n"                         \
+  QPP_ADD_TO_##tiles(v8, 4)                             \
+  QPP_ADD_TO_##tiles(v9, 5)                             \
+  QPP_ADD_TO_##tiles(v10, 6)                            \
+  QPP_ADD_TO_##tiles(v11, 7)                            \
+  "add %[u], %[u], #128\n"                              \
+  "add %[v], %[v], #128\n"                              \
+  "subs %[channels], %[channels], #8\n"                 \
+  "b.ne 1b\n"
+#define QPP_SUMS_4                                      \
+  [sum0] "=&w"(sums[0]), [sum1] "=&w"(sums[1]),         \
+  [sum2] "=&w"(sums[2]), [sum3] "=&w"(sums[3])
+#define QPP_SUMS_8 QPP_SUMS_4,                          \
+  [sum4] "=&w"(sums[4]), [sum5] "=&w"(sums[5]),         \
+  [sum6] "=&w"(sums[6]), [sum7] "=&w"(sums[7])
+#define QPP_SOURCES                                     \
+  [u] "+&r"(sources.u), [v] "+&r"(sources.v), [channels] "+&r"(channels)
+#define QPP_CLOBBERED                                   \
+  "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "cc", "memory"
+// clang-format on
+
 /// The sums over `channels`, one chain in fp16.
-template <int kTiles>
-QPP_NEON_INLINE void add_chain(float16x8_t (&sums)[kTiles], Sources& sources,
-                               std::int64_t channels) {
-#pragma GCC unroll 8
-  for (float16x8_t& sum : sums) sum = zero();
-  for (std::int64_t c = 0; c < channels; c += 8) {
-    float16x8_t u[8];
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) u[k] = load(sources.u + k * kFilters);
-#pragma GCC unroll 2
-    for (int first = 0; first < kTiles; first += kGroup) {
-      float16x8_t v[kGroup];
-#pragma GCC unroll 4
-      for (int t = 0; t < kGroup; ++t) v[t] = load(sources.v + (first + t) * 8);
-      accumulate<0>(sums + first, v, u);
-      accumulate<1>(sums + first, v, u);
-      accumulate<2>(sums + first, v, u);
-      accumulate<3>(sums + first, v, u);
-      accumulate<4>(sums + first, v, u);
-      accumulate<5>(sums + first, v, u);
-      accumulate<6>(sums + first, v, u);
-      accumulate<7>(sums + first, v, u);
-    }
-    sources.v += kTileGroup * 8;
-    sources.u += kFilters * 8;
-  }
+QPP_NEON_INLINE void add_chain(float16x8_t (&sums)[8], Sources& sources, std::int64_t channels) {
+  asm volatile(QPP_CHAIN(8) : QPP_SUMS_8, QPP_SOURCES : : QPP_CLOBBERED);
+}
+QPP_NEON_INLINE void add_chain(float16x8_t (&sums)[4], Sources& sources, std::int64_t channels) {
+  asm volatile(QPP_CHAIN(4) : QPP_SUMS_4, QPP_SOURCES : : QPP_CLOBBERED);
 }
 
 /// The sums over at most kSpan channels, chains added up in fp16.
@@ -118,14 +136,15 @@ QPP_NEON_INLINE void multiply(const half* v, const half* u, std::int64_t channel
 //
 // v, u, m        fp16, winograd_v_index(), [point][c][f % 8], winograd_m_index()
 // preconditions  channels % 8 == 0; no over-read
-// registers      8 for the sums, 8 for the sums of chains, 8 for u of 8 channels, 4 for v of 4
-// tiles,
-//                which must be among v0 .. v15; the fp32 totals are in memory
+// registers      8 for the sums, 8 for the sums of chains, 8 for 8 channels of v, 4 for u; the fp32
+//                totals are in memory
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
 //                A76. Every 32 channels 8 FADD, at the end 8 stores, 4 cycles each
-// choices        modelled A76, 64 channels: 264 cycles, 97 % of peak. One chain of 64 products
+// choices        modelled A76, 64 channels: 268 cycles, 96 % of peak. One chain of 64 products
 // would
-//                save 4 of them, but its rms error is 5.6e-3 instead of 4.1e-3
+//                save 4 of them, but its rms error is 5.6e-3 instead of 4.1e-3. All eight sums go
+//                in turn: with four, which just cover the two cycles that a sum takes, an FMLA that
+//                FADD or a store delays delays its whole chain
 void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& args) {
   const half* v = static_cast<const half*>(args.v);
   const half* u = static_cast<const half*>(args.u);
