@@ -7,7 +7,9 @@
 namespace qpp {
 namespace {
 
-constexpr int kColumns = kWinogradMaxBlock * kWinogradTile + 3;  // the last is for an odd rest
+constexpr int kGroups = 4;  // of channels, which share a cache line
+constexpr int kStrip = 4;   // tiles whose columns are transformed before their rows
+constexpr int kColumns = kStrip * kWinogradTile + 3;  // the last is for an odd rest
 
 constexpr float kA = kWinogradA;
 constexpr float kB = 2 * kWinogradA;
@@ -70,8 +72,10 @@ struct SourceTransform {
   }
 };
 
-QPP_NEON_INLINE void clear(float16x8_t (*columns)[kWinogradPatch], std::int64_t begin,
-                           std::int64_t end) {
+/// The columns of a strip after their transform, for eight channels.
+using Columns = float16x8_t[kColumns][kWinogradPatch];
+
+QPP_NEON_INLINE void clear(Columns& columns, std::int64_t begin, std::int64_t end) {
   for (std::int64_t x = begin; x < end; ++x) {
     for (float16x8_t& value : columns[x]) value = vdupq_n_f16(0);
   }
@@ -116,14 +120,18 @@ struct AllOfInt8 {
 // loop budget    a tile and 8 channels: 10 transforms (4 columns, which neighbours share, and 6
 //                rows) of 14 operations, 60 stores, each a slot of the vector pipes: 100 cycles on
 //                A76. int8 sources take 2 slots each to widen: 24 cycles more
-// choices        modelled A76: 128 cycles. Two columns or rows go in step, since the chain of one
-//                transform fills the issue queue; V is written with a stride that spreads the
-//                points over the sets of the cache (with a power of two: 150 cycles)
+// choices        modelled A76, 56x56x64: 124 cycles, of which 9 are for the columns that strips of
+//                four tiles share. Two columns or rows go in step, since the chain of one transform
+//                fills the issue queue. A strip's columns stay in the first-level cache until its
+//                rows are made (strips of 16: 127 cycles); the channels of a cache line are taken
+//                together, so that it is fetched once and while others are at work (one group at a
+//                time: 2 % of the convolution at 112x112). V is written with a stride that spreads
+//                the points over the sets of the cache (with a power of two: 150 cycles)
 template <typename Src, typename Load>
-QPP_NEON_INLINE void transform_group(const WinogradInputArgs& args, std::int64_t c, half* v,
-                                     const Load& load_source) {
+QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_t c,
+                                      std::int64_t groups, const Load& load_source) {
   const SourceTransform transform;
-  float16x8_t columns[kColumns][kWinogradPatch];
+  Columns columns[kGroups];
   const std::int64_t count = args.tiles * kWinogradTile + 2;
   const std::int64_t begin = std::clamp<std::int64_t>(-args.first_column, 0, count);
   const std::int64_t end = std::clamp<std::int64_t>(args.width - args.first_column, begin, count);
@@ -133,44 +141,71 @@ QPP_NEON_INLINE void transform_group(const WinogradInputArgs& args, std::int64_t
     rows[i] =
         static_cast<const Src*>(args.rows[i]) + (args.first_column + begin) * args.pixel_stride + c;
   }
-  clear(columns, 0, begin);
   for (std::int64_t x = begin; x < end; x += 2) {
     const std::int64_t next = x + 1 < end ? args.pixel_stride : 0;  // the last one twice, if odd
-    const auto load_two = [&](int i) {
-      return Two{load_source(rows[i]), load_source(rows[i] + next)};
-    };
-    Two column[kWinogradPatch];
-    transform(load_two, load_two, column);
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const Src* row_again = rows[4];
+      forget(row_again);
+      const auto load_two = [&](const Src* row) {
+        return Two{load_source(row), load_source(row + next)};
+      };
+      Two column[kWinogradPatch];
+      transform([&](int i) { return load_two(rows[i]); }, [&](int) { return load_two(row_again); },
+                column);
 #pragma GCC unroll 6
-    for (int i = 0; i < kWinogradPatch; ++i) {
-      columns[x][i] = column[i].first;
-      columns[x + 1][i] = column[i].second;
-      rows[i] += 2 * args.pixel_stride;
+      for (int i = 0; i < kWinogradPatch; ++i) {
+        columns[g][x][i] = column[i].first;
+        columns[g][x + 1][i] = column[i].second;
+        rows[i] += kWinogradGroup;
+      }
     }
+#pragma GCC unroll 6
+    for (const Src*& row : rows) row += 2 * args.pixel_stride - groups * kWinogradGroup;
   }
-  clear(columns, end, count);
 
   const std::int64_t channels = round_up<std::int64_t>(args.channels, kWinogradGroup);
   const std::int64_t point_stride = winograd_v_point_stride(args.block_tiles, channels);
-  for (std::int64_t t = 0; t < args.tiles; ++t) {
-    half* dst = v + winograd_v_index(0, args.first_tile + t, c, args.block_tiles, channels);
+  for (std::int64_t g = 0; g < groups; ++g) {
+    clear(columns[g], 0, begin);
+    clear(columns[g], end, count);
+    for (std::int64_t t = 0; t < args.tiles; ++t) {
+      half* dst = static_cast<half*>(args.v) + winograd_v_index(0, args.first_tile + t,
+                                                                c + g * kWinogradGroup,
+                                                                args.block_tiles, channels);
 #pragma GCC unroll 1
-    for (int i = 0; i < kWinogradPatch; i += 2) {
-      const float16x8_t* source = &columns[t * kWinogradTile][i];
-      const float16x8_t* source_again = source;
-      forget(source_again);
-      const auto load_two = [](const float16x8_t* from, int j) {
-        return Two{from[j * kWinogradPatch], from[j * kWinogradPatch + 1]};
-      };
-      Two two_rows[kWinogradPatch];
-      transform([&](int j) { return load_two(source, j); },
-                [&](int j) { return load_two(source_again, j); }, two_rows);
+      for (int i = 0; i < kWinogradPatch; i += 2) {
+        const float16x8_t* source = &columns[g][t * kWinogradTile][i];
+        const float16x8_t* source_again = source;
+        forget(source_again);
+        const auto load_two = [](const float16x8_t* from, int j) {
+          return Two{from[j * kWinogradPatch], from[j * kWinogradPatch + 1]};
+        };
+        Two two_rows[kWinogradPatch];
+        transform([&](int j) { return load_two(source, j); },
+                  [&](int j) { return load_two(source_again, j); }, two_rows);
 #pragma GCC unroll 6
-      for (int j = 0; j < kWinogradPatch; ++j) {
-        store(dst + j * point_stride, two_rows[j].first);
-        store(dst + (kWinogradPatch + j) * point_stride, two_rows[j].second);
+        for (int j = 0; j < kWinogradPatch; ++j) {
+          store(dst + j * point_stride, two_rows[j].first);
+          store(dst + (kWinogradPatch + j) * point_stride, two_rows[j].second);
+        }
+        dst += 2 * kWinogradPatch * point_stride;
       }
-      dst += 2 * kWinogradPatch * point_stride;
+    }
+  }
+}
+
+/// Transforms the first `groups` groups of channels.
+template <typename Src, typename Load>
+QPP_NEON_INLINE void transform_all(const WinogradInputArgs& args, std::int64_t groups,
+                                   const Load& load_source) {
+  WinogradInputArgs strip = args;
+  for (std::int64_t t = 0; t < args.tiles; t += kStrip) {
+    strip.first_column = args.first_column + t * kWinogradTile;
+    strip.first_tile = args.first_tile + t;
+    strip.tiles = std::min<std::int64_t>(kStrip, args.tiles - t);
+    for (std::int64_t g = 0; g < groups; g += kGroups) {
+      transform_groups<Src>(strip, g * kWinogradGroup, std::min<std::int64_t>(groups - g, kGroups),
+                            load_source);
     }
   }
 }
@@ -178,18 +213,16 @@ QPP_NEON_INLINE void transform_group(const WinogradInputArgs& args, std::int64_t
 }  // namespace
 
 void winograd4_input_f16_f16_neon_fp16(const WinogradInputArgs& args) {
-  half* v = static_cast<half*>(args.v);
-  std::int64_t c = 0;
-  for (; c + 8 <= args.channels; c += 8) transform_group<half>(args, c, v, AllOfHalf());
-  if (c < args.channels) transform_group<half>(args, c, v, FirstOfHalf(args.channels - c));
+  const std::int64_t whole = args.channels / kWinogradGroup;
+  const std::int64_t rest = args.channels % kWinogradGroup;
+  transform_all<half>(args, whole, AllOfHalf());
+  if (rest > 0) transform_groups<half>(args, whole * kWinogradGroup, 1, FirstOfHalf(rest));
 }
 
 void winograd4_input_f16_qai8_neon_fp16(const WinogradInputArgs& args) {
   // What lies in the last channels' padding meets weights of zero.
-  const AllOfInt8 load_source(args.zero_point);
-  for (std::int64_t c = 0; c < args.channels; c += 8) {
-    transform_group<std::int8_t>(args, c, static_cast<half*>(args.v), load_source);
-  }
+  transform_all<std::int8_t>(args, round_up<std::int64_t>(args.channels, 8) / kWinogradGroup,
+                             AllOfInt8(args.zero_point));
 }
 
 }  // namespace qpp
