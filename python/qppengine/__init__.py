@@ -21,6 +21,7 @@ from qppengine.errors import (
     UnsupportedError,
     UnsupportedModelError,
 )
+from qppengine.exporters import to_dot, to_onnx
 from qppengine.graph import Graph, GraphBuilder, Node, Value
 from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
@@ -51,4 +52,6 @@ __all__ = [
     "keep_fp16",
     "load_graph",
     "save",
+    "to_dot",
+    "to_onnx",
 ]

@@ -18,6 +18,7 @@ import numpy as np
 from qppengine import metrics, reference
 from qppengine.calibrate import Calibration, calibrate
 from qppengine.errors import Error, FileError, ModelError
+from qppengine.exporters import to_dot, to_onnx
 from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
@@ -271,17 +272,30 @@ def run(
 @click.argument("model", type=_FILE)
 @_scheme_option
 @click.option("--size", type=click.IntRange(1), nargs=2, help="Height and width of open inputs.")
+@click.option("--dot", type=_TARGET, help="Also draw the graph, as text for Graphviz.")
+@click.option("--onnx", type=_TARGET, help="Also write a .qpp file as a quantized ONNX model.")
 @_session_options
 @_json_option
 def inspect(
-    model: Path, scheme: str, size: tuple[int, int] | None, as_json: bool, **options: Any
+    model: Path,
+    scheme: str,
+    size: tuple[int, int] | None,
+    dot: Path | None,
+    onnx: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Show the nodes and kernels of a model.
 
     MODEL is a .pt2 or .onnx file, of which there are nodes only, or a .qpp file. With --size the
     steps come with shapes, and the memory with the arena.
     """
-    report = _describe(_load_graph(model))
+    graph = _load_graph(model)
+    if dot is not None:
+        _write(dot, to_dot(graph).encode())
+    if onnx is not None:
+        _write(onnx, to_onnx(model, options["static_bounds"]).SerializeToString())
+    report = _describe(graph)
     if model.suffix not in _IMPORTERS:
         scheme = scheme if scheme in _schemes(model) else "fp16"
         session = Session(model, scheme, **options)
@@ -343,6 +357,13 @@ def demo(output: Path, upscale: int, as_json: bool) -> None:
 
 def _load_graph(path: Path) -> Graph:
     return _IMPORTERS.get(path.suffix, load_graph)(path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise FileError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
 def _schemes(model: Path) -> tuple[str, ...]:

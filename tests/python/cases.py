@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +68,15 @@ def expected(module: Any, x: Array) -> Array:
     with torch.no_grad():
         y = module(torch.from_numpy(x)).numpy()
     return np.asarray(y.reshape(*y.shape, *[1] * (4 - y.ndim)))
+
+
+def to_onnx(module: Any, *inputs: Any, opset: int = 17, **options: Any) -> bytes:
+    """A module as PyTorch's exporter that needs no further package writes it."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is called old
+        torch.onnx.export(module, inputs, file, dynamo=False, opset_version=opset, **options)
+    return file.getvalue()
 
 
 _GENERATOR = torch.Generator().manual_seed(2)

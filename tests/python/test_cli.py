@@ -166,6 +166,26 @@ def test_inspect_shows_kernels_and_shapes(folder: Path) -> None:
     assert "steps" not in call_json("inspect", ESPCN)
 
 
+def test_inspect_draws_and_exports(folder: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    drawing, model = tmp_path / "a.dot", tmp_path / "a.onnx"
+    call("inspect", folder / "espcn.qpp", "--dot", drawing, "--onnx", model)
+    assert drawing.read_text().startswith("digraph")
+    assert onnx.load(model).producer_name == "qppengine"
+    assert "cannot write" in fail("inspect", ESPCN, "--dot", tmp_path / "none" / "a.dot")
+
+
+def test_onnx_files_are_taken(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    values = [onnx.helper.make_tensor_value_info(n, 1, [1, 1, 4, 4]) for n in "xy"]
+    relu = onnx.helper.make_node("Relu", ["x"], ["y"], "relu")
+    graph = onnx.helper.make_graph([relu], "net", values[:1], values[1:])
+    imports = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports), tmp_path / "a.onnx")
+    assert call_json("import", tmp_path / "a.onnx", "-o", tmp_path / "a.qpp")["name"] == "net"
+    assert [node["node"] for node in call_json("inspect", tmp_path / "a.onnx")["nodes"]] == ["relu"]
+
+
 def test_compare_ranks_the_schemes(folder: Path) -> None:
     arguments = ("compare", folder / "espcn.qpp", "--input", folder / "x.npy")
     rows = {row["scheme"]: row for row in call_json(*arguments)["schemes"]}

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,15 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qppengine.graph import Array
-
-
-def export(module: Any, *inputs: Any, opset: int = 17, **options: Any) -> Any:
-    """A module as PyTorch's exporter that needs no further package writes it."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is called old
-        torch.onnx.export(module, inputs, file, dynamo=False, opset_version=opset, **options)
-    return onnx.load_model_from_string(file.getvalue())
 
 
 def model(
@@ -96,7 +85,7 @@ def test_small_networks_compute_what_they_do_in_torch(name: str) -> None:
     x = cases.images(1)[0]
     # In each operator set that the exporter has; all have to mean the same.
     opset = 13 + sorted(cases.CASES).index(name) % 8
-    graph = from_onnx(export(module, torch.from_numpy(x), opset=opset))
+    graph = from_onnx(cases.to_onnx(module, torch.from_numpy(x), opset=opset))
     y = reference.run(graph, x)[0]
     np.testing.assert_allclose(y, cases.expected(module, x), rtol=1e-4, atol=1e-4)
 
@@ -119,7 +108,8 @@ class Head(nn.Module):  # type: ignore[misc]
 def test_shape_computations_of_exporters_are_folded() -> None:
     module = Head().eval()
     x = torch.rand(1, 3, 8, 8)
-    proto = export(module, x, input_names=["x"], dynamic_axes={"x": {0: "batch"}})
+    data = cases.to_onnx(module, x, input_names=["x"], dynamic_axes={"x": {0: "batch"}})
+    proto = onnx.load_model_from_string(data)
     assert {"Shape", "Gather"} <= {node.op_type for node in proto.graph.node}
     graph = from_onnx(proto)
     assert graph.shapes["x"] == (None, 3, 8, 8)

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes model files as ONNX models of the form QDQ, which other engines and tools read.
+
+A value that the engine holds in int8 passes ``QuantizeLinear`` and ``DequantizeLinear`` with its
+static bounds before the nodes that read it in int8. Their weights are int8 with one scale per
+output channel, their biases int32. Everything else is float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from qppengine.errors import UnsupportedError
+from qppengine.graph import KEEPS_LEVELS
+from qppengine.reference import QParams, quantize_weight
+from qppengine.serialize import load_graph
+from qppengine.session import read_model
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+    import onnx
+
+    from qppengine.graph import Graph, Node, Shape
+
+_OPSET = 22  # the first whose pools have the sizes of ours
+_IR_VERSION = 10
+
+# The largest bias that int32 holds, less what sums of products may add to it.
+_LARGEST_BIAS = 2**30
+
+
+def to_onnx(
+    model: str | os.PathLike[str] | bytes, static_bounds: str | None = None
+) -> onnx.ModelProto:
+    """A calibrated model file as an ONNX model that computes what scheme "static" does.
+
+    ``static_bounds`` is "mean" or "range" as in `Session`. Of a file without calibration the model
+    is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for what ONNX lacks.
+    """
+    graph = load_graph(model)
+    text, tensors = read_model(model)
+    quantization = json.loads(text).get("quantization")
+    qparams: dict[str, QParams] = {}
+    if quantization is not None and quantization.get("static"):
+        rule = static_bounds or quantization["default_static"]
+        if rule not in quantization["static"]:
+            raise UnsupportedError(f'static_bounds: expected "mean" or "range", got {rule!r}')
+        bounds = dict(
+            zip(quantization["values"], tensors[quantization["static"][rule]], strict=True)
+        )
+        qparams = {
+            value: QParams.from_bounds(float(bounds[owner][0]), float(bounds[owner][1]), 8)
+            for value, owner in graph.row_owners.items()
+        }
+    return _Writer(graph, qparams).write()
+
+
+class _Writer:
+    """Collects the nodes and constants of the model. A value bears its name in the graph.
+
+    A value read in int8 is there a second time, dequantized.
+    """
+
+    def __init__(self, graph: Graph, qparams: Mapping[str, QParams]) -> None:
+        self._graph = graph
+        self._qparams = qparams
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, npt.NDArray[Any]] = {}
+        self._dequantized: dict[str, str] = {}
+        self._prefix = ""  # of the names of what is added: a node's or value's
+
+    def write(self) -> onnx.ModelProto:
+        from onnx import helper, numpy_helper
+
+        for value in self._graph.inputs:
+            self._quantize(value.name, value.name)
+        for node in self._graph.nodes:
+            self._write(node)
+        graph = helper.make_graph(
+            self._nodes,
+            self._graph.name,
+            [_info(value.name, value.shape) for value in self._graph.inputs],
+            [_info(name, self._graph.shapes[name]) for name in self._graph.outputs],
+            [numpy_helper.from_array(array, name) for name, array in self._constants.items()],
+        )
+        return helper.make_model(
+            graph,
+            producer_name="qppengine",
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+        )
+
+    def _write(self, node: Node) -> None:
+        if node.op not in _EXPORTERS:
+            raise UnsupportedError(f"{node.name}: {node.op} has no form in ONNX here")
+        in_int8 = self.reads_int8(node)
+        inputs = [self._dequantized[name] if in_int8 else name for name in node.inputs]
+        self._prefix = node.name
+        _EXPORTERS[node.op](self, node, inputs)
+        # What keeps the levels of its input is rounded to them, for all that read it.
+        kept = in_int8 and node.op in KEEPS_LEVELS
+        result = f"{node.output}/unrounded" if kept else node.output
+        self._nodes[-1].output[0] = result
+        self._quantize(node.output, result)
+        if kept:
+            self._nodes[-1].output[0] = self._dequantized[node.output] = node.output
+
+    def _quantize(self, value: str, tensor: str) -> None:
+        if value not in self._qparams:
+            return
+        self._prefix = value
+        qparams = self._qparams[value]
+        scale = self.constant("scale", qparams.scale)
+        zero_point = self.constant("zero_point", np.int8(qparams.zero_point))
+        integers = self.add("QuantizeLinear", tensor, scale, zero_point, key="int8")
+        self._dequantized[value] = self.add(
+            "DequantizeLinear", integers, scale, zero_point, key="dequantized"
+        )
+
+    def reads_int8(self, node: Node) -> bool:
+        return bool(self._qparams) and node.name in self._graph.int8_nodes
+
+    def scale(self, value: str) -> np.float32:
+        return self._qparams[value].scale
+
+    def add(self, op: str, *inputs: str, key: str = "", **attributes: Any) -> str:
+        """Adds a node and returns the name of its output: `key`, or the operator's."""
+        from onnx import helper
+
+        name = f"{self._prefix}/{key or op}"
+        self._nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, key: str, array: npt.ArrayLike) -> str:
+        """Adds a constant and returns its name."""
+        name = f"{self._prefix}/{key}"
+        self._constants[name] = np.asarray(array)
+        return name
+
+
+def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    """An input or output; sizes that are open bear their axis's name."""
+    from onnx import TensorProto, helper
+
+    axes = zip(shape, "NCHW", strict=True)
+    sizes = [f"{name} {axis}" if size is None else size for size, axis in axes]
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+
+
+# An exporter adds the nodes that compute a node's output from the tensors that it reads; the output
+# is that of the last.
+_Exporter: TypeAlias = Callable[[_Writer, "Node", Sequence[str]], None]
+
+_EXPORTERS: dict[str, _Exporter] = {}
+
+
+def _exporter(*ops: str) -> Callable[[_Exporter], _Exporter]:
+    def register(function: _Exporter) -> _Exporter:
+        _EXPORTERS.update(dict.fromkeys(ops, function))
+        return function
+
+    return register
+
+
+@_exporter("conv2d")
+def _conv2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    weight, bias = node.tensors["weight"], node.tensors.get("bias")
+    tensors = [writer.constant("weight", weight)]
+    if bias is not None:
+        tensors.append(writer.constant("bias", bias))
+    if writer.reads_int8(node):
+        integers, scale = quantize_weight(weight)
+        tensors[0] = writer.add(
+            "DequantizeLinear",
+            writer.constant("weight", integers),
+            writer.constant("weight_scale", scale),
+            writer.constant("weight_zero_point", np.zeros_like(scale, np.int8)),
+            axis=0,
+            key="weight/dequantized",
+        )
+        product = scale * writer.scale(node.inputs[0])
+        # Integer kernels, which do not know tanh, want integers; others compute with the numbers.
+        whole = None if bias is None else np.rint(bias / product)
+        fuses = node.attributes["activation"] != "tanh"
+        if whole is not None and fuses and np.abs(whole).max() < _LARGEST_BIAS:
+            tensors[1] = writer.add(
+                "DequantizeLinear",
+                writer.constant("bias", whole.astype(np.int32)),
+                writer.constant("bias_scale", product),
+                axis=0,
+                key="bias/dequantized",
+            )
+    height, width = node.attributes["padding"]
+    result = writer.add(
+        "Conv",
+        *inputs,
+        *tensors,
+        strides=node.attributes["stride"],
+        pads=(height, width, height, width),
+        dilations=node.attributes["dilation"],
+        group=node.attributes.get("groups", 1),
+    )
+    _activate(writer, node, result)
+
+
+@_exporter("add", "sub", "mul")
+def _binary(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    _activate(writer, node, writer.add(node.op.capitalize(), *inputs))
+
+
+@_exporter("activation")
+def _activation(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    if node.attributes["activation"] == "none":
+        writer.add("Identity", *inputs)
+    _activate(writer, node, inputs[0])
+
+
+def _activate(writer: _Writer, node: Node, tensor: str) -> None:
+    """Adds the activation that an operation applies to what it stores."""
+    activation = node.attributes["activation"]
+    if activation == "clamp":
+        bounds = zip(("lo", "hi"), node.attributes["clamp"], strict=True)
+        writer.add("Clip", tensor, *(writer.constant(key, np.float32(n)) for key, n in bounds))
+    elif activation != "none":
+        writer.add(activation.capitalize(), tensor)
+
+
+@_exporter("sigmoid")
+def _sigmoid(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("Sigmoid", *inputs)
+
+
+@_exporter("silu")
+def _silu(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("Mul", *inputs, writer.add("Sigmoid", *inputs))
+
+
+@_exporter("hardsigmoid")
+def _hardsigmoid(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("HardSigmoid", *inputs, alpha=1 / 6, beta=0.5)
+
+
+@_exporter("hardswish")
+def _hardswish(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("HardSwish", *inputs)
+
+
+@_exporter("prelu")
+def _prelu(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("PRelu", *inputs, writer.constant("slope", node.tensors["weight"][:, None, None]))
+
+
+@_exporter("max_pool2d")
+def _max_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("MaxPool", *inputs, **_window(node))
+
+
+@_exporter("avg_pool2d")
+def _avg_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    counts = int(node.attributes["count_include_pad"])
+    writer.add("AveragePool", *inputs, count_include_pad=counts, **_window(node))
+
+
+@_exporter("global_avg_pool")
+def _global_avg_pool(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("GlobalAveragePool", *inputs)
+
+
+@_exporter("concat")
+def _concat(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("Concat", *inputs, axis=1)
+
+
+@_exporter("resize")
+def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    if "size" in node.attributes:
+        target = ["", writer.constant("sizes", np.array(node.attributes["size"], np.int64))]
+    else:
+        target = [writer.constant("scales", np.array(node.attributes["scale"], np.float32))]
+    bilinear = node.attributes["mode"] == "bilinear"
+    coordinates = "half_pixel" if bilinear else "asymmetric"
+    if node.attributes["align_corners"]:
+        coordinates = "align_corners"
+    writer.add(
+        "Resize",
+        *inputs,
+        "",
+        *target,
+        axes=(2, 3),
+        mode="linear" if bilinear else "nearest",
+        coordinate_transformation_mode=coordinates,
+        nearest_mode="floor",
+    )
+
+
+@_exporter("flatten")
+def _flatten(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("Reshape", *inputs, writer.constant("shape", np.array([0, -1, 1, 1], np.int64)))
+
+
+@_exporter("pixel_shuffle")
+def _pixel_shuffle(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    factor = node.attributes["upscale_factor"]
+    writer.add("DepthToSpace", *inputs, blocksize=factor, mode="CRD")
+
+
+def _window(node: Node) -> dict[str, Any]:
+    height, width = node.attributes["padding"]
+    return {
+        "kernel_shape": node.attributes["kernel"],
+        "strides": node.attributes["stride"],
+        "pads": (height, width, height, width),
+        "ceil_mode": int(node.attributes["ceil_mode"]),
+    }

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exported networks: ONNX Runtime computes from them what the engine does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import qppengine as qe
+import qppengine.models
+from qppengine import graph as operations
+from qppengine import reference
+from qppengine.exporters.onnx_qdq import _EXPORTERS
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("torch")
+
+import cases
+import onnx
+import onnxruntime
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qppengine.graph import Array
+
+ESPCN = Path(qppengine.models.__file__).parent / "espcn_x3.pt2"
+
+
+def run_onnx(model: Any, x: Array, *, fused: bool = True) -> Array:
+    onnx.checker.check_model(model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
+
+
+def save(path: Path, graph: qe.Graph, samples: Sequence[Array]) -> Path:
+    qe.save(path, graph, qe.calibrate(graph, samples, 0.9998, progress=False))
+    return path
+
+
+def images(count: int, channels: int, height: int, width: int) -> list[Array]:
+    """Blocks of one brightness with some noise, exact in fp16, in which the engine takes them.
+
+    Of such numbers, none lies in the middle between two levels, where q = x / scale depends on how
+    the scale is rounded.
+    """
+    rng = np.random.default_rng(4)
+    blocks = rng.random((count, channels, height // 8, width // 8))
+    noisy = np.kron(blocks, np.ones((8, 8))) + rng.normal(0, 0.02, (count, channels, height, width))
+    return list((0.45 * noisy).clip(0, 0.45).astype(np.float16).astype(np.float32)[:, None])
+
+
+def differences(
+    path: Path, x: Array, static_bounds: str | None = None, *, fused: bool = True
+) -> Array:
+    """Engine and ONNX Runtime, in units of the step that the output would have in int8."""
+    y = qe.Session(path, "static", static_bounds=static_bounds).run(x)
+    e = run_onnx(qe.to_onnx(path, static_bounds), x, fused=fused)
+    return np.asarray(np.abs(y - e) * 255 / (e.max() - e.min()))
+
+
+def test_every_operation_of_a_file_has_an_exporter() -> None:
+    assert set(_EXPORTERS) == set(operations._OPERATIONS) - {"batch_norm"}
+
+
+@pytest.mark.parametrize("static_bounds", ["mean", "range"])
+def test_espcn(static_bounds: str, tmp_path: Path) -> None:
+    *samples, x = images(20, 1, 48, 64)
+    path = save(tmp_path / "espcn.qpp", qe.from_torch(ESPCN), samples)
+    assert differences(path, x, static_bounds).max() <= 1
+    kinds = [node.op_type for node in qe.to_onnx(path).graph.node]
+    assert kinds.count("QuantizeLinear") == 3
+    assert kinds.count("DequantizeLinear") == 3 + 3 + 1  # values, weights, the bias without tanh
+
+
+class Residual(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.first, self.second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+        self.down, self.skip = nn.Conv2d(16, 32, 3, 2, 1), nn.Conv2d(16, 32, 1, 2)
+        self.third = nn.Conv2d(32, 32, 3, padding=1)
+        self.join, self.tail = nn.Conv2d(80, 24, 1), nn.Conv2d(24, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: Any) -> Any:
+        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1)
+        x = F.relu(x + self.second(F.relu(self.first(x))))
+        y = F.relu(self.skip(x) + self.third(F.relu(self.down(x))))
+        up = F.interpolate(y, scale_factor=2, mode="bilinear")
+        coarse = F.interpolate(F.avg_pool2d(y, 2), scale_factor=4)
+        z = F.relu(self.join(torch.cat([x, up, coarse], 1)))
+        return self.fc(F.adaptive_avg_pool2d(F.relu6(self.tail(z)), 1).flatten(1))
+
+
+def test_network_with_residuals_concat_pools_and_resize(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    *samples, x = images(20, 3, 64, 64)
+    graph = qe.from_onnx(cases.to_onnx(Residual().eval(), torch.from_numpy(x)))
+    assert differences(save(tmp_path / "net.qpp", graph, samples), x).max() <= 1
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_small_networks(name: str, tmp_path: Path) -> None:
+    *samples, x = cases.images(8)
+    module = cases.network(name, tail=name in cases.BLOCKS)
+    graph = qe.from_onnx(cases.to_onnx(module, torch.from_numpy(x)))
+    # ONNX Runtime's int8 average pool miscounts padding in windows cut by ceil_mode.
+    fused = name != "avg_pool_ceil"
+    steps = differences(save(tmp_path / "net.qpp", graph, samples), x, fused=fused)
+    # The engine's bilinear resizing of int8 rounds its weights, and twice.
+    assert np.sqrt((steps**2).mean()) <= (0.7 if name.startswith("bilinear") else 0.2)
+
+
+def test_a_file_without_calibration_is_float(graph: qe.Graph, tmp_path: Path) -> None:
+    path = tmp_path / "small.qpp"
+    qe.save(path, graph)
+    model = qe.to_onnx(path)
+    assert "QuantizeLinear" not in {node.op_type for node in model.graph.node}
+    x = np.random.default_rng(3).random((2, 3, 20, 24)).astype(np.float32)
+    expected = reference.run(qe.load_graph(path), x)[0]
+    np.testing.assert_allclose(run_onnx(model, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_another_rule_of_bounds_is_refused(model: Path) -> None:
+    with pytest.raises(qe.UnsupportedError, match="static_bounds: expected"):
+        qe.to_onnx(model, "median")
+
+
+def test_drawing() -> None:
+    net = qe.GraphBuilder('a "net"')
+    x = net.input("x", (1, 2, None, 8))
+    y = net.conv2d(x, np.ones((4, 2, 3, 3), np.float32), activation="relu", name="conv")
+    net.output(net.add(y, y, name="sum"))
+    assert (
+        qe.to_dot(net.build())
+        == r"""digraph "a \"net\"" {
+  node [shape=box];
+  "input x" [label="x", shape=ellipse];
+  "conv" [label="conv\nconv2d, relu"];
+  "input x" -> "conv" [label="1x2x?x8", color="#1f5fa8", penwidth=2];
+  "sum" [label="sum\nadd"];
+  "conv" -> "sum" [label="1x4x?x6"];
+  "conv" -> "sum" [label="1x4x?x6"];
+  "output sum" [label="sum", shape=ellipse];
+  "sum" -> "output sum" [label="1x4x?x6"];
+}
+"""
+    )
