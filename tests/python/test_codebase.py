@@ -301,7 +301,7 @@ def test_check_license_can_fail(text: str) -> None:
 def test_every_source_names_its_license() -> None:
     kinds = {".cpp", ".h", ".inc", ".py", ".pyi", ".sh", ".cmake"}
     problems = []
-    for folder in ("cpp", "python", "tests", "toolchains", "cmake"):
+    for folder in ("cmake", "cpp", "python", "tests", "toolchains"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in kinds:
                 problems += check_license(path.relative_to(ROOT).as_posix(), path.read_text())
