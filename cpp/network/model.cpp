@@ -16,6 +16,7 @@ using nlohmann::json;
 
 // Far above any real layer, and small enough that products of a few stay inside 64 bits.
 constexpr std::int64_t kLargestAttribute = 1 << 16;
+constexpr std::int64_t kLargestSize = 1 << 24;  // the same, of many pixels
 
 /// A JSON value together with where it stands, so that every complaint names the place.
 class Field {
@@ -155,6 +156,8 @@ class Parser {
     static const std::map<std::string, Operation> kOps = {
         {"activation", {1, &Parser::parse_activation_node}},
         {"add", {2, &Parser::parse_binary}},
+        {"adaptive_avg_pool2d", {1, &Parser::parse_adaptive_pool}},
+        {"adaptive_max_pool2d", {1, &Parser::parse_adaptive_pool}},
         {"avg_pool2d", {1, &Parser::parse_pool}},
         {"concat", {0, &Parser::parse_concat}},
         {"conv2d", {1, &Parser::parse_conv2d}},
@@ -163,8 +166,15 @@ class Parser {
         {"prelu", {1, &Parser::parse_prelu}},
         {"sigmoid", {1, &Parser::parse_function}},
         {"silu", {1, &Parser::parse_function}},
+        {"argmax", {1, &Parser::parse_channel_function}},
         {"flatten", {1, &Parser::parse_flatten}},
-        {"global_avg_pool", {1, &Parser::parse_pool}},
+        {"log_softmax", {1, &Parser::parse_channel_function}},
+        {"pad", {1, &Parser::parse_pad}},
+        {"pixel_unshuffle", {1, &Parser::parse_pixel_shuffle}},
+        {"rearrange", {1, &Parser::parse_rearrange}},
+        {"slice", {1, &Parser::parse_slice}},
+        {"softmax", {1, &Parser::parse_channel_function}},
+        {"global_avg_pool", {1, &Parser::parse_adaptive_pool}},
         {"max_pool2d", {1, &Parser::parse_pool}},
         {"mul", {2, &Parser::parse_binary}},
         {"pixel_shuffle", {1, &Parser::parse_pixel_shuffle}},
@@ -205,7 +215,7 @@ class Parser {
                 " groups to divide the filters, of which there are ", spec.filters);
     }
     spec.stride = parse_size(attributes["stride"], 1);
-    spec.padding = parse_size(attributes["padding"], 0);
+    spec.padding = parse_padding(attributes["padding"]);
     spec.dilation = parse_size(attributes["dilation"], 1);
     spec.activation = parse_activation(attributes);
     spec.weights = floats(weight, where);
@@ -226,9 +236,12 @@ class Parser {
   }
 
   void parse_pixel_shuffle(const Field& field, const std::string& /*where*/, Node& node) const {
-    field["attributes"].only({"upscale_factor"});
+    const bool inverse = node.op == "pixel_unshuffle";
+    const char* factor = inverse ? "downscale_factor" : "upscale_factor";
+    field["attributes"].only({factor});
     field["tensors"].only({});
-    node.spec = PixelShuffleSpec{field["attributes"]["upscale_factor"].integer(1, 64)};
+    node.spec =
+        PixelShuffleSpec{.factor = field["attributes"][factor].integer(1, 64), .inverse = inverse};
   }
 
   void parse_binary(const Field& field, const std::string& where, Node& node) const {
@@ -249,26 +262,44 @@ class Parser {
     field["tensors"].only({});
     PoolSpec spec;
     spec.name = node.name;
-    if (node.op == "global_avg_pool") {
-      attributes.only({});
-      spec.kind = PoolKind::global_average;
-      node.spec = std::move(spec);
-      return;
-    }
     std::set<std::string> known{"kernel", "stride", "padding", "ceil_mode"};
     if (node.op == "avg_pool2d") {
       spec.kind = PoolKind::average;
-      known.insert("count_include_pad");
+      known.merge(std::set<std::string>{"count_include_pad", "divisor"});
       spec.count_include_pad = attributes["count_include_pad"].boolean();
+      if (attributes.has("divisor"))
+        spec.divisor = attributes["divisor"].integer(1, kLargestAttribute);
+    } else {
+      known.insert("dilation");
+      if (attributes.has("dilation")) spec.dilation = parse_size(attributes["dilation"], 1);
     }
     attributes.only(known);
     spec.kernel = parse_size(attributes["kernel"], 1);
     spec.stride = parse_size(attributes["stride"], 1);
-    spec.padding = parse_size(attributes["padding"], 0);
+    spec.padding = parse_padding(attributes["padding"]);
     spec.ceil_mode = attributes["ceil_mode"].boolean();
-    QPP_CHECK(2 * spec.padding.height <= spec.kernel.height &&
-                  2 * spec.padding.width <= spec.kernel.width,
+    const auto fits = [](std::int64_t before, std::int64_t both, std::int64_t kernel) {
+      return 2 * std::max(before, both - before) <= kernel;
+    };
+    QPP_CHECK(fits(spec.padding.height, spec.padding.rows(), spec.kernel.height) &&
+                  fits(spec.padding.width, spec.padding.columns(), spec.kernel.width),
               ModelError, where, ": expected a padding of at most half the kernel");
+    node.spec = std::move(spec);
+  }
+
+  void parse_adaptive_pool(const Field& field, const std::string& /*where*/, Node& node) const {
+    const Field attributes(field["attributes"]);
+    field["tensors"].only({});
+    PoolSpec spec;
+    spec.name = node.name;
+    if (node.op == "global_avg_pool") {
+      attributes.only({});
+      spec.size = Size2d{};
+    } else {
+      attributes.only({"size"});
+      spec.size = parse_size(attributes["size"], 1);
+    }
+    spec.kind = node.op == "adaptive_max_pool2d" ? PoolKind::max : PoolKind::average;
     node.spec = std::move(spec);
   }
 
@@ -300,15 +331,17 @@ class Parser {
   }
 
   void parse_resize(const Field& field, const std::string& where, Node& node) const {
-    static const std::map<std::string, ResizeMode> kModes = {{"nearest", ResizeMode::nearest},
-                                                             {"bilinear", ResizeMode::bilinear}};
+    static const std::map<std::string, ResizeMode> kModes = {
+        {"nearest", ResizeMode::nearest},
+        {"nearest-exact", ResizeMode::nearest_exact},
+        {"bilinear", ResizeMode::bilinear}};
     const Field attributes(field["attributes"]);
     attributes.only({"mode", "align_corners", "size", "scale"});
     field["tensors"].only({});
     const std::string name = attributes["mode"].string();
     const auto mode = kModes.find(name);
     QPP_CHECK(mode != kModes.end(), UnsupportedError, where,
-              ": expected the mode nearest or bilinear, got \"", name, "\"");
+              ": expected the mode nearest, nearest-exact or bilinear, got \"", name, "\"");
     ResizeSpec spec{.name = node.name,
                     .mode = mode->second,
                     .align_corners = attributes["align_corners"].boolean(),
@@ -338,7 +371,76 @@ class Parser {
   void parse_flatten(const Field& field, const std::string& /*where*/, Node& node) const {
     field["attributes"].only({});
     field["tensors"].only({});
-    node.spec = FlattenSpec{};
+    node.spec = RearrangeSpec{.name = node.name, .view = {std::nullopt}, .order = {0}};
+  }
+
+  void parse_rearrange(const Field& field, const std::string& where, Node& node) const {
+    constexpr std::size_t kMostDimensions = 6;
+    const Field attributes(field["attributes"]);
+    attributes.only({"view", "order"});
+    field["tensors"].only({});
+    RearrangeSpec spec{.name = node.name, .view = {}, .order = {}};
+    const std::vector<Field> view = attributes["view"].list();
+    const std::size_t rank = view.size();
+    QPP_CHECK(rank >= 1 && rank <= kMostDimensions, ModelError, where, ": expected 1 to ",
+              kMostDimensions, " dimensions, got ", rank);
+    std::set<std::int64_t> places;
+    for (const Field& index : attributes["order"].list(rank)) {
+      const std::int64_t place = index.integer(0, static_cast<std::int64_t>(rank) - 1);
+      spec.order.push_back(static_cast<int>(place));
+      QPP_CHECK(places.insert(place).second, ModelError, index.where(), ": the dimension ", place,
+                " stands twice");
+    }
+    const bool open = view.back().is_null();
+    for (std::size_t i = 0; i < rank; ++i) {
+      QPP_CHECK(view[i].is_null() == (open && i + 2 >= rank && rank > 2), ModelError,
+                view[i].where(), ": expected sizes, of which the last two may be null");
+      spec.view.emplace_back();
+      if (!open || i + 2 < rank) spec.view.back() = view[i].integer(1, kLargestSize);
+    }
+    node.spec = std::move(spec);
+  }
+
+  void parse_slice(const Field& field, const std::string& /*where*/, Node& node) const {
+    const Field attributes(field["attributes"]);
+    attributes.only({"axis", "start", "stop", "step"});
+    field["tensors"].only({});
+    SliceSpec spec{.name = node.name,
+                   .axis = static_cast<int>(attributes["axis"].integer(1, 3)),
+                   .start = attributes["start"].integer(-kLargestSize, kLargestSize),
+                   .stop = std::nullopt,
+                   .step = attributes["step"].integer(1, kLargestSize)};
+    if (!attributes["stop"].is_null())
+      spec.stop = attributes["stop"].integer(-kLargestSize, kLargestSize);
+    node.spec = std::move(spec);
+  }
+
+  void parse_pad(const Field& field, const std::string& where, Node& node) const {
+    static const std::map<std::string, PadMode> kModes = {{"zeros", PadMode::zeros},
+                                                          {"reflect", PadMode::reflect},
+                                                          {"replicate", PadMode::replicate}};
+    const Field attributes(field["attributes"]);
+    attributes.only({"padding", "mode"});
+    field["tensors"].only({});
+    const std::string name = attributes["mode"].string();
+    const auto mode = kModes.find(name);
+    QPP_CHECK(mode != kModes.end(), UnsupportedError, where,
+              ": expected the mode zeros, reflect or replicate, got \"", name, "\"");
+    const std::int64_t lowest = mode->second == PadMode::zeros ? -kLargestAttribute : 0;
+    std::vector<std::int64_t> sides;
+    for (const Field& side : attributes["padding"].list(4))
+      sides.push_back(side.integer(lowest, kLargestAttribute));
+    node.spec = PadSpec{.name = node.name, .mode = mode->second, .padding = as_padding(sides)};
+  }
+
+  void parse_channel_function(const Field& field, const std::string& /*where*/, Node& node) const {
+    static const std::map<std::string, ChannelFunction> kFunctions = {
+        {"softmax", ChannelFunction::softmax},
+        {"log_softmax", ChannelFunction::log_softmax},
+        {"argmax", ChannelFunction::argmax}};
+    field["attributes"].only({});
+    field["tensors"].only({});
+    node.spec = ChannelFunctionSpec{.name = node.name, .function = kFunctions.at(node.op)};
   }
 
   static ActivationSpec parse_activation(const Field& attributes) {
@@ -363,6 +465,24 @@ class Parser {
     const std::vector<Field> sizes = field.list(2);
     return {.height = sizes[0].integer(lowest, kLargestAttribute),
             .width = sizes[1].integer(lowest, kLargestAttribute)};
+  }
+
+  /// Two numbers, of rows and of columns on either side, or four: top, left, bottom, right.
+  static Padding parse_padding(const Field& field) {
+    std::vector<std::int64_t> sides;
+    for (const Field& side : field.list()) sides.push_back(side.integer(0, kLargestAttribute));
+    QPP_CHECK(sides.size() == 2 || sides.size() == 4, ModelError, field.where(),
+              ": expected 2 or 4 items, got ", sides.size());
+    if (sides.size() == 2) return {.height = sides[0], .width = sides[1]};
+    return as_padding(sides);
+  }
+
+  /// From top, left, bottom and right.
+  static Padding as_padding(std::span<const std::int64_t> sides) {
+    return {.height = sides[0],
+            .width = sides[1],
+            .more_below = sides[2] - sides[0],
+            .more_right = sides[3] - sides[1]};
   }
 
   [[nodiscard]] const Tensor& tensor(const std::string& name, const std::string& where) const {
@@ -503,26 +623,44 @@ int Quantization::row(const std::string& value) const {
   return found == values.end() ? -1 : static_cast<int>(found - values.begin());
 }
 
+namespace {
+
+/// A 1x1 convolution of every channel by itself: a gain and a shift.
+bool scales_channels(const Conv2dSpec& spec) {
+  return spec.channels == 1 && spec.groups == spec.filters && spec.kernel.height == 1 &&
+         spec.kernel.width == 1;
+}
+
+/// Whether the int8 output has the levels of the input.
+bool keeps_levels(const Node& node) {
+  const auto* pool = std::get_if<PoolSpec>(&node.spec);
+  return (pool != nullptr && pool->kind == PoolKind::max) ||
+         std::holds_alternative<ResizeSpec>(node.spec) ||
+         std::holds_alternative<SliceSpec>(node.spec) ||
+         std::holds_alternative<PadSpec>(node.spec) ||
+         std::holds_alternative<RearrangeSpec>(node.spec) ||
+         std::holds_alternative<PixelShuffleSpec>(node.spec);
+}
+
+}  // namespace
+
 Int8Plan plan_int8(const Model& model) {
   Int8Plan plan;
   plan.reads_int8.resize(model.nodes.size());
   std::set<std::string> wanted;
   for (std::size_t i = model.nodes.size(); i-- > 0;) {
     const Node& node = model.nodes[i];
-    const bool follows = std::holds_alternative<BinarySpec>(node.spec) ||
+    const auto* conv = std::get_if<Conv2dSpec>(&node.spec);
+    const bool follows = conv != nullptr || std::holds_alternative<BinarySpec>(node.spec) ||
                          std::holds_alternative<PoolSpec>(node.spec) ||
-                         std::holds_alternative<ConcatSpec>(node.spec) ||
-                         std::holds_alternative<ResizeSpec>(node.spec);
-    plan.reads_int8[i] = !node.fp16 && (std::holds_alternative<Conv2dSpec>(node.spec) ||
+                         std::holds_alternative<ConcatSpec>(node.spec) || keeps_levels(node);
+    plan.reads_int8[i] = !node.fp16 && ((conv != nullptr && !scales_channels(*conv)) ||
                                         (follows && wanted.contains(node.output)));
     if (plan.reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
   }
   for (std::size_t i = 0; i < model.nodes.size(); ++i) {
     const Node& node = model.nodes[i];
-    const auto* pool = std::get_if<PoolSpec>(&node.spec);
-    const bool keeps_levels = (pool != nullptr && pool->kind == PoolKind::max) ||
-                              std::holds_alternative<ResizeSpec>(node.spec);
-    if (!keeps_levels || !plan.reads_int8[i]) continue;
+    if (!keeps_levels(node) || !plan.reads_int8[i]) continue;
     const auto owner = plan.row_owners.find(node.inputs[0]);
     plan.row_owners[node.output] = owner == plan.row_owners.end() ? node.inputs[0] : owner->second;
   }

@@ -11,9 +11,12 @@
 #include <variant>
 #include <vector>
 
+#include "ops/channel_function.h"
 #include "ops/conv2d.h"
 #include "ops/elementwise.h"
+#include "ops/gather.h"
 #include "ops/pool.h"
+#include "ops/rearrange.h"
 #include "ops/resize.h"
 #include "ops/statistics.h"
 #include "tensor/tensor.h"
@@ -21,10 +24,10 @@
 namespace qpp {
 
 struct PixelShuffleSpec {
-  std::int64_t upscale_factor = 1;
+  std::int64_t factor = 1;
+  bool inverse = false;
 };
 
-struct FlattenSpec {};
 struct ConcatSpec {};
 
 /// A node of the graph, in topological order. Values are called by the name of the node output or
@@ -35,8 +38,8 @@ struct Node {
   std::vector<std::string> inputs;
   std::string output;
   bool fp16 = false;  // reads fp16 in quantized runs, too
-  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, FlattenSpec,
-               ConcatSpec, ResizeSpec, FunctionSpec>
+  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, RearrangeSpec,
+               ConcatSpec, ResizeSpec, FunctionSpec, SliceSpec, PadSpec, ChannelFunctionSpec>
       spec;
 };
 
@@ -72,14 +75,14 @@ struct Model {
   std::optional<Quantization> quantization;
 };
 
-/// What a quantized run holds in int8. Convolutions read int8; the operations that
-/// follow (sums, products, pools, concatenations, resizing) do where their output is wanted in
-/// int8, so that a network's last operations keep the digits of fp16. Nodes that keep fp16 read no
-/// int8.
+/// What a quantized run holds in int8. Convolutions read int8; the operations that follow (sums,
+/// products, pools, concatenations, 1x1 convolutions of every channel by itself, and what only
+/// moves elements) do where their output is wanted in int8, so that a network's last operations
+/// keep the digits of fp16. Nodes that keep fp16 read no int8.
 struct Int8Plan {
   std::vector<bool> reads_int8;  // per node
   /// The value whose row of the QP table an int8 value is held with: itself, but for the output of
-  /// an operation that keeps levels as they are, a max pool or resizing.
+  /// an operation that keeps levels as they are, such as a max pool or resizing.
   std::map<std::string, std::string> row_owners;
   std::vector<std::string> values;  // those that need a row, in no order
 };

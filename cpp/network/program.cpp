@@ -8,7 +8,6 @@
 
 #include "ops/concat.h"
 #include "ops/depthwise.h"
-#include "ops/flatten.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/quantize.h"
 #include "ops/winograd.h"
@@ -107,8 +106,8 @@ class Lowering {
                      lower_fp16(node, std::make_unique<Activation>(spec, selection_));
                    },
                    [&](const PixelShuffleSpec& spec) {
-                     lower_fp16(node,
-                                std::make_unique<PixelShuffle>(node.name, spec.upscale_factor));
+                     lower_kept(node, std::make_unique<PixelShuffle>(
+                                          node.name, spec.factor, spec.inverse, kept_type(node)));
                    },
                    [&](const FunctionSpec& spec) {
                      lower_fp16(node, std::make_unique<Activation>(spec, selection_));
@@ -117,10 +116,16 @@ class Lowering {
                    [&](const PoolSpec& spec) { lower_pool(node, spec); },
                    [&](const ConcatSpec&) { lower_concat(node); },
                    [&](const ResizeSpec& spec) {
-                     const DType dtype = reads_int8(node) ? DType::qai8 : DType::f16;
-                     lower_kept(node, std::make_unique<Resize>(spec, dtype, selection_));
+                     lower_kept(node, std::make_unique<Resize>(spec, kept_type(node), selection_));
                    },
-                   [&](const FlattenSpec&) { lower_fp16(node, std::make_unique<Flatten>()); },
+                   [&](const RearrangeSpec& spec) {
+                     lower_kept(node, std::make_unique<Rearrange>(spec, kept_type(node)));
+                   },
+                   [&](const SliceSpec& spec) { lower_gather(node, spec); },
+                   [&](const PadSpec& spec) { lower_gather(node, spec); },
+                   [&](const ChannelFunctionSpec& spec) {
+                     lower_fp16(node, std::make_unique<OverChannels>(spec));
+                   },
                },
                node.spec);
   }
@@ -196,7 +201,7 @@ class Lowering {
 
   void lower_pool(const Node& node, const PoolSpec& spec) {
     if (spec.kind == PoolKind::max) {
-      const DType dtype = reads_int8(node) ? DType::qai8 : DType::f16;
+      const DType dtype = kept_type(node);
       lower_kept(node,
                  std::make_unique<Pool>(spec, PoolTypes{.src = dtype, .dst = dtype}, selection_));
       return;
@@ -222,6 +227,16 @@ class Lowering {
                                                         .src_rows = std::move(rows),
                                                         .dst_row = types.dst_row},
                                             selection_));
+  }
+
+  void lower_gather(const Node& node, const std::variant<SliceSpec, PadSpec>& spec) {
+    const int row = reads_int8(node) ? row_of(node.inputs[0]) : -1;
+    lower_kept(node, std::make_unique<Gather>(spec, kept_type(node), row));
+  }
+
+  /// Both element types of an operation whose int8 output keeps the row of its input.
+  [[nodiscard]] DType kept_type(const Node& node) const {
+    return reads_int8(node) ? DType::qai8 : DType::f16;
   }
 
   /// An operation whose int8 output keeps the row of its input.

@@ -16,6 +16,17 @@ struct Size2d {
   std::int64_t width = 1;
 };
 
+/// Pixels that are added around an image.
+struct Padding {
+  std::int64_t height = 0;      // above
+  std::int64_t width = 0;       // on the left
+  std::int64_t more_below = 0;  // than above
+  std::int64_t more_right = 0;  // than on the left
+
+  [[nodiscard]] std::int64_t rows() const { return 2 * height + more_below; }
+  [[nodiscard]] std::int64_t columns() const { return 2 * width + more_right; }
+};
+
 struct Conv2dSpec {
   std::string name;
   std::int64_t filters = 0;
@@ -23,7 +34,7 @@ struct Conv2dSpec {
   std::int64_t groups = 1;    // of channels; filters are divided among them
   Size2d kernel;
   Size2d stride;
-  Size2d padding{.height = 0, .width = 0};
+  Padding padding;
   Size2d dilation;
   std::vector<float> weights;  // OIHW
   std::vector<float> bias;     // [filters]
@@ -88,7 +99,7 @@ class Conv2d final : public Op {
   Conv2dTypes types_;
   Size2d kernel_size_;
   Size2d stride_;
-  Size2d padding_;
+  Padding padding_;
   Size2d dilation_;
   ActivationSpec activation_;
   std::int64_t channels_;

@@ -12,7 +12,7 @@ namespace {
 std::int64_t output_size(std::int64_t input, std::int64_t kernel, std::int64_t stride,
                          std::int64_t padding, std::int64_t dilation) {
   const std::int64_t reach = dilation * (kernel - 1) + 1;
-  return input + 2 * padding < reach ? 0 : (input + 2 * padding - reach) / stride + 1;
+  return input + padding < reach ? 0 : (input + padding - reach) / stride + 1;
 }
 
 /// Changes the arrays for the shorter way of output_stage.h. False, with arrays changed in part, if
@@ -51,9 +51,9 @@ Shape conv_output_shape(const std::string& node, const Shape& input,
   const Shape output{
       .batch = input.batch,
       .height = output_size(input.height, geometry.kernel.height, geometry.stride.height,
-                            geometry.padding.height, geometry.dilation.height),
+                            geometry.padding.rows(), geometry.dilation.height),
       .width = output_size(input.width, geometry.kernel.width, geometry.stride.width,
-                           geometry.padding.width, geometry.dilation.width),
+                           geometry.padding.columns(), geometry.dilation.width),
       .channels = geometry.filters};
   QPP_CHECK(output.height > 0 && output.width > 0, ShapeError, "node '", node,
             "' (conv2d): the input ", to_string(input), " is smaller than the ",

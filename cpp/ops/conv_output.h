@@ -17,7 +17,7 @@ struct Conv2dGeometry {
   std::int64_t channels = 0;
   Size2d kernel;
   Size2d stride;
-  Size2d padding;
+  Padding padding;
   Size2d dilation;
 };
 

@@ -73,9 +73,34 @@ class DepthwiseConv2d::Rows {
   DepthwiseArgs args_;
 };
 
+namespace {
+
+/// Kernels of at most 3x3 as those of 3x3, [channels][3][3], zeros below and on the right.
+std::vector<float> extend_to_3x3(const Conv2dSpec& spec) {
+  std::vector<float> kernels(static_cast<std::size_t>(spec.groups * 9));
+  const float* weight = spec.weights.data();
+  for (std::int64_t c = 0; c < spec.groups; ++c) {
+    for (std::int64_t ky = 0; ky < spec.kernel.height; ++ky) {
+      for (std::int64_t kx = 0; kx < spec.kernel.width; ++kx)
+        kernels[static_cast<std::size_t>(c * 9 + ky * 3 + kx)] = *weight++;
+    }
+  }
+  return kernels;
+}
+
+/// What such zeros reach beyond the image is padding.
+Padding extend_padding(const Conv2dSpec& spec) {
+  Padding padding = spec.padding;
+  padding.more_below += 3 - spec.kernel.height;
+  padding.more_right += 3 - spec.kernel.width;
+  return padding;
+}
+
+}  // namespace
+
 bool DepthwiseConv2d::supports(const Conv2dSpec& spec) {
   return spec.groups == spec.filters && spec.channels == 1 && spec.groups > 1 &&
-         spec.kernel.height == 3 && spec.kernel.width == 3 && spec.dilation.height == 1 &&
+         spec.kernel.height <= 3 && spec.kernel.width <= 3 && spec.dilation.height == 1 &&
          spec.dilation.width == 1 && spec.stride.height == spec.stride.width &&
          spec.stride.width <= 2;
 }
@@ -85,11 +110,11 @@ DepthwiseConv2d::DepthwiseConv2d(const Conv2dSpec& spec, const Conv2dTypes& type
     : name_(spec.name),
       types_(types),
       stride_(spec.stride.width),
-      padding_(spec.padding),
+      padding_(extend_padding(spec)),
       activation_(spec.activation),
       channels_(spec.groups),
       kernel_(&selection.depthwise3x3(types.dst, types.src)),
-      weights_(pack_depthwise_weights(spec.weights.data(), spec.groups, kernel_->weights)),
+      weights_(pack_depthwise_weights(extend_to_3x3(spec).data(), spec.groups, kernel_->weights)),
       bias_(weights_.scales.size(), 0.0F) {
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
 }
@@ -119,7 +144,7 @@ DepthwiseConv2d::Scratch DepthwiseConv2d::lay_out(std::byte* base) const {
   take(scratch.multiplier, channels * sizeof(float));
   take(scratch.bias, channels * sizeof(float));
   scratch.row_bytes =
-      round_up(static_cast<std::size_t>((input_.width + 2 * padding_.width) * input_.stride()) *
+      round_up(static_cast<std::size_t>((input_.width + padding_.columns()) * input_.stride()) *
                    size_of(types_.src),
                kAlignment);
   take(scratch.rows, static_cast<std::size_t>(threads_) * 4 * scratch.row_bytes);

@@ -10,7 +10,7 @@
 
 namespace qpp {
 
-/// A 3x3 convolution of every channel by itself, stride 1 or 2.
+/// A convolution of every channel by itself, with a kernel of at most 3x3 and stride 1 or 2.
 class DepthwiseConv2d final : public Op {
  public:
   [[nodiscard]] static bool supports(const Conv2dSpec& spec);
@@ -32,7 +32,7 @@ class DepthwiseConv2d final : public Op {
   std::string name_;
   Conv2dTypes types_;
   std::int64_t stride_;
-  Size2d padding_;
+  Padding padding_;
   ActivationSpec activation_;
   std::int64_t channels_;
   const DepthwiseKernel* kernel_;

@@ -6,47 +6,70 @@
 namespace qpp {
 namespace {
 
-/// The number of windows. In ceil mode one may reach beyond the padded image, but starts within it.
-std::int64_t window_count(std::int64_t size, std::int64_t kernel, std::int64_t stride,
-                          std::int64_t padding, bool ceil_mode) {
-  const std::int64_t room = size + 2 * padding - kernel;
-  if (room < 0) return 0;
-  const std::int64_t count = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
-  return (count - 1) * stride >= size + padding ? count - 1 : count;
-}
-
-/// What a window covers along one axis.
-struct Span {
-  std::int64_t first;   // inside the image
-  std::int64_t length;  // the same
-  std::int64_t padded;  // inside the padded image
+/// Windows along one axis of an image.
+struct Axis {
+  std::int64_t size;
+  std::int64_t kernel;
+  std::int64_t stride;
+  std::int64_t before;  // padding
+  std::int64_t after;
+  std::int64_t dilation;
 };
 
-Span span_of(std::int64_t index, std::int64_t size, std::int64_t kernel, std::int64_t stride,
-             std::int64_t padding) {
-  const std::int64_t begin = index * stride - padding;
-  const std::int64_t first = std::max<std::int64_t>(begin, 0);
-  return {.first = first,
-          .length = std::min(begin + kernel, size) - first,
-          .padded = std::min(begin + kernel, size + padding) - begin};
+std::vector<PoolSpan> slide(const Axis& axis, bool ceil_mode) {
+  const std::int64_t reach = axis.dilation * (axis.kernel - 1) + 1;
+  const std::int64_t room = axis.size + axis.before + axis.after - reach;
+  if (room < 0) return {};
+  std::int64_t count = (room + (ceil_mode ? axis.stride - 1 : 0)) / axis.stride + 1;
+  // In ceil mode a window may reach beyond the padded image, but starts before its end.
+  if ((count - 1) * axis.stride >= axis.size + axis.before) --count;
+  std::vector<PoolSpan> spans;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t begin = i * axis.stride - axis.before;
+    const std::int64_t skipped =
+        std::max<std::int64_t>(-begin + axis.dilation - 1, 0) / axis.dilation;
+    const std::int64_t end =
+        std::min(axis.kernel, (axis.size - begin + axis.dilation - 1) / axis.dilation);
+    spans.push_back({.first = begin + skipped * axis.dilation,
+                     .length = end - skipped,
+                     .padded = std::min(begin + axis.kernel, axis.size + axis.after) - begin});
+  }
+  return spans;
+}
+
+/// `count` windows that together cover an axis, as PyTorch's adaptive pools lay them.
+std::vector<PoolSpan> divide(std::int64_t size, std::int64_t count) {
+  std::vector<PoolSpan> spans;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t first = i * size / count;
+    const std::int64_t length = ((i + 1) * size + count - 1) / count - first;
+    spans.push_back({.first = first, .length = length, .padded = length});
+  }
+  return spans;
+}
+
+std::int64_t longest(const std::vector<PoolSpan>& spans) {
+  std::int64_t length = 0;
+  for (const PoolSpan& span : spans) length = std::max(length, span.length);
+  return length;
 }
 
 }  // namespace
 
-/// Walks rows of the output. Windows of one width that lie side by side go to the kernel at once.
+/// Walks rows of the output. Windows of one width at equal distances go to the kernel at once.
 class Pool::Rows {
  public:
   Rows(const Pool& pool, const RunArgs& run, const RunState& state, int thread)
-      : pool_(pool), spec_(pool.spec_) {
-    rows_ = reinterpret_cast<const void**>(run.scratch) + thread * spec_.kernel.height;
+      : pool_(pool), dilation_(pool.spec_.dilation) {
+    sources_ = reinterpret_cast<const void**>(run.scratch) + thread * pool.most_sources_;
     src_ = static_cast<const std::byte*>(run.inputs[0].data);
     dst_ = static_cast<std::byte*>(run.output.data);
     src_pixel_ = bytes(pool.types_.src);
     dst_pixel_ = bytes(pool.types_.dst);
-    args_.rows = rows_;
+    args_.rows = sources_;
     args_.channels = pool.input_.stride();
-    args_.stride = spec_.stride.width;
-    if (spec_.kind == PoolKind::max) return;
+    args_.stride = pool.stride_;
+    if (pool.spec_.kind == PoolKind::max) return;
     if (pool.types_.src == DType::qai8) src_row_ = row(state, pool.types_.src_row);
     if (pool.types_.dst == DType::qai8) {
       const QParams dst = row(state, pool.types_.dst_row);
@@ -62,26 +85,17 @@ class Pool::Rows {
   void run(std::int64_t row) {
     const Shape& input = pool_.input_;
     const std::int64_t n = row / pool_.output_.height;
-    const Span rows = span_of(row % pool_.output_.height, input.height, spec_.kernel.height,
-                              spec_.stride.height, spec_.padding.height);
-    std::int64_t x = 0;
-    while (x < pool_.output_.width) {
-      const Span columns = span_at(x);
+    const PoolSpan& rows = pool_.rows_[static_cast<std::size_t>(row % pool_.output_.height)];
+    for (std::int64_t x = 0; x < pool_.output_.width;) {
+      const PoolSpan& columns = column(x);
       std::int64_t count = 1;
-      while (x + count < pool_.output_.width && alike(columns, span_at(x + count))) ++count;
-      for (std::int64_t r = 0; r < rows.length; ++r) {
-        const std::int64_t pixel =
-            (n * input.height + rows.first + r) * input.width + columns.first;
-        rows_[r] = src_ + pixel * src_pixel_;
-      }
-      args_.row_count = rows.length;
-      args_.width = columns.length;
+      while (x + count < pool_.output_.width && follows(columns, column(x + count), count)) ++count;
+      point_at_sources(n * input.height, rows, columns);
       args_.pixel_count = count;
       args_.dst = dst_ + (row * pool_.output_.width + x) * dst_pixel_;
       const std::int64_t inside = rows.length * columns.length;
-      const std::int64_t counted = spec_.count_include_pad ? rows.padded * columns.padded : inside;
       args_.correction = static_cast<std::int32_t>(-src_row_.zero_point * inside);
-      args_.multiplier = scale_ / static_cast<float>(counted);
+      args_.multiplier = scale_ / static_cast<float>(divisor(rows, columns));
       pool_.kernel_->function(args_);
       x += count;
     }
@@ -94,18 +108,38 @@ class Pool::Rows {
   [[nodiscard]] std::int64_t bytes(DType dtype) const {
     return pool_.input_.stride() * static_cast<std::int64_t>(size_of(dtype));
   }
-  [[nodiscard]] Span span_at(std::int64_t x) const {
-    return span_of(x, pool_.input_.width, spec_.kernel.width, spec_.stride.width,
-                   spec_.padding.width);
+  [[nodiscard]] const PoolSpan& column(std::int64_t x) const {
+    return pool_.columns_[static_cast<std::size_t>(x)];
   }
-  /// Whether a window further right is the first one moved by whole strides: neither is cut.
-  [[nodiscard]] bool alike(const Span& first, const Span& other) const {
-    return first.length == spec_.kernel.width && other.length == spec_.kernel.width;
+  /// Whether a window `count` further right is the first one moved by whole strides.
+  [[nodiscard]] bool follows(const PoolSpan& first, const PoolSpan& other,
+                             std::int64_t count) const {
+    return other.length == first.length && other.first == first.first + count * pool_.stride_;
+  }
+  [[nodiscard]] std::int64_t divisor(const PoolSpan& rows, const PoolSpan& columns) const {
+    if (pool_.spec_.divisor) return *pool_.spec_.divisor;
+    if (pool_.spec_.count_include_pad) return rows.padded * columns.padded;
+    return rows.length * columns.length;
+  }
+  /// The rows of a window; of one with holes, its elements.
+  void point_at_sources(std::int64_t image_row, const PoolSpan& rows, const PoolSpan& columns) {
+    const bool holes = dilation_.width > 1;
+    const std::int64_t steps = holes ? columns.length : 1;
+    args_.row_count = rows.length * steps;
+    args_.width = holes ? 1 : columns.length;
+    const void** source = sources_;
+    for (std::int64_t r = 0; r < rows.length; ++r) {
+      const std::int64_t y = image_row + rows.first + r * dilation_.height;
+      for (std::int64_t k = 0; k < steps; ++k) {
+        const std::int64_t x = columns.first + k * dilation_.width;
+        *source++ = src_ + (y * pool_.input_.width + x) * src_pixel_;
+      }
+    }
   }
 
   const Pool& pool_;
-  const PoolSpec& spec_;
-  const void** rows_;
+  Size2d dilation_;
+  const void** sources_;
   const std::byte* src_;
   std::byte* dst_;
   std::int64_t src_pixel_ = 0;
@@ -122,37 +156,49 @@ Pool::Pool(const PoolSpec& spec, const PoolTypes& types, const KernelSelection& 
                                          : &selection.avgpool(types.dst, types.src)) {}
 
 std::string Pool::kind() const {
-  switch (spec_.kind) {
-    case PoolKind::max:
-      return "max_pool2d";
-    case PoolKind::average:
-      return "avg_pool2d";
-    case PoolKind::global_average:
-      return "global_avg_pool";
-  }
-  return "?";
+  const std::string kind = spec_.kind == PoolKind::max ? "max_pool2d" : "avg_pool2d";
+  if (!spec_.size) return kind;
+  const bool is_mean =
+      spec_.kind == PoolKind::average && spec_.size->height * spec_.size->width == 1;
+  return is_mean ? "global_avg_pool" : "adaptive_" + kind;
 }
 
 Shape Pool::prepare(std::span<const Shape> inputs, int threads) {
   threads_ = threads;
   input_ = output_ = inputs[0];
-  if (spec_.kind == PoolKind::global_average)
-    spec_.kernel = {.height = input_.height, .width = input_.width};
-  output_.height = window_count(input_.height, spec_.kernel.height, spec_.stride.height,
-                                spec_.padding.height, spec_.ceil_mode);
-  output_.width = window_count(input_.width, spec_.kernel.width, spec_.stride.width,
-                               spec_.padding.width, spec_.ceil_mode);
-  QPP_CHECK(output_.height > 0 && output_.width > 0, ShapeError, "node '", spec_.name, "' (",
+  stride_ = spec_.stride.width;
+  if (spec_.size) {
+    rows_ = divide(input_.height, spec_.size->height);
+    columns_ = divide(input_.width, spec_.size->width);
+    if (columns_.size() > 1) stride_ = columns_[1].first - columns_[0].first;
+  } else {
+    const Padding& padding = spec_.padding;
+    rows_ = slide({input_.height, spec_.kernel.height, spec_.stride.height, padding.height,
+                   padding.rows() - padding.height, spec_.dilation.height},
+                  spec_.ceil_mode);
+    columns_ = slide({input_.width, spec_.kernel.width, spec_.stride.width, padding.width,
+                      padding.columns() - padding.width, spec_.dilation.width},
+                     spec_.ceil_mode);
+  }
+  output_.height = static_cast<std::int64_t>(rows_.size());
+  output_.width = static_cast<std::int64_t>(columns_.size());
+  const auto is_empty = [](const std::vector<PoolSpan>& spans) {
+    return spans.empty() || std::any_of(spans.begin(), spans.end(),
+                                        [](const PoolSpan& span) { return span.length <= 0; });
+  };
+  QPP_CHECK(!is_empty(rows_) && !is_empty(columns_), ShapeError, "node '", spec_.name, "' (",
             kind(), "): the input ", to_string(input_), " is smaller than the ",
             spec_.kernel.height, "x", spec_.kernel.width, " window");
-  QPP_CHECK(spec_.kernel.height * spec_.kernel.width < 1 << 23, UnsupportedError, "node '",
-            spec_.name, "' (", kind(), "): a window of ", spec_.kernel.height, "x",
-            spec_.kernel.width, " pixels is too large");
+  const std::int64_t height = longest(rows_);
+  const std::int64_t width = longest(columns_);
+  QPP_CHECK(height * width < 1 << 23, UnsupportedError, "node '", spec_.name, "' (", kind(),
+            "): a window of ", height, "x", width, " pixels is too large");
+  most_sources_ = height * (spec_.dilation.width > 1 ? width : 1);
   return output_;
 }
 
 std::size_t Pool::scratch_bytes() const {
-  return static_cast<std::size_t>(threads_ * spec_.kernel.height) * sizeof(void*);
+  return static_cast<std::size_t>(threads_ * most_sources_) * sizeof(void*);
 }
 
 void Pool::run(const RunArgs& args, RunState& state) const {

@@ -1,23 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/select.h"
 #include "ops/conv2d.h"
 
 namespace qpp {
 
-enum class PoolKind : std::uint8_t { max, average, global_average };
+enum class PoolKind : std::uint8_t { max, average };
 
 struct PoolSpec {
   std::string name;
   PoolKind kind = PoolKind::max;
-  Size2d kernel;  // the last four: not of a global average, whose window is the image
-  Size2d stride;
-  Size2d padding{.height = 0, .width = 0};
+  Size2d kernel{};
+  Size2d stride{};
+  Padding padding{};
+  Size2d dilation{};  // maximum only
   bool ceil_mode = false;
-  bool count_include_pad = true;  // average: padding counts as zeros
+  bool count_include_pad = true;          // average: padding counts as zeros
+  std::optional<std::int64_t> divisor{};  // average: of the sum, instead of what counts
+  std::optional<Size2d> size{};  // of the output, which makes the windows; the rest is not used
+};
+
+/// What a window covers along one axis.
+struct PoolSpan {
+  std::int64_t first;   // element inside the image
+  std::int64_t length;  // number of elements there
+  std::int64_t padded;  // the same inside the padded image
 };
 
 /// How one scheme runs a pool. The maximum keeps element type and row.
@@ -28,7 +40,7 @@ struct PoolTypes {
   int dst_row = -1;
 };
 
-/// Windows over an image, as PyTorch's max_pool2d, avg_pool2d and mean over all pixels.
+/// Windows over an image, as PyTorch's max_pool2d, avg_pool2d and their adaptive kin.
 class Pool final : public Op {
  public:
   Pool(const PoolSpec& spec, const PoolTypes& types, const KernelSelection& selection);
@@ -41,11 +53,15 @@ class Pool final : public Op {
  private:
   class Rows;
 
-  PoolSpec spec_;  // of a global average, with the prepared image as kernel
+  PoolSpec spec_;
   PoolTypes types_;
   const PoolKernel* kernel_;
   Shape input_;
   Shape output_;
+  std::vector<PoolSpan> rows_;     // per row of the output
+  std::vector<PoolSpan> columns_;  // per column
+  std::int64_t stride_ = 1;        // of most windows of a row
+  std::int64_t most_sources_ = 0;  // of a window
   int threads_ = 1;
 };
 

@@ -27,8 +27,10 @@ std::vector<ResizeTap> make_taps(const Axis& axis, ResizeMode mode, bool align_c
   for (std::int64_t i = 0; i < axis.output; ++i) {
     ResizeTap& tap = taps[static_cast<std::size_t>(i)];
     const auto index = static_cast<float>(i);
-    const bool centered = mode == ResizeMode::bilinear && !align_corners;
-    const float place = centered ? std::max(step * (index + 0.5F) - 0.5F, 0.0F) : step * index;
+    float place = step * index;
+    if (mode == ResizeMode::nearest_exact) place = step * (index + 0.5F);
+    if (mode == ResizeMode::bilinear && !align_corners)
+      place = std::max(step * (index + 0.5F) - 0.5F, 0.0F);
     const std::int64_t first = std::min(static_cast<std::int64_t>(place), axis.input - 1);
     const std::int64_t second =
         mode == ResizeMode::bilinear ? std::min(first + 1, axis.input - 1) : first;

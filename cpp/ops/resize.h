@@ -10,7 +10,7 @@
 
 namespace qpp {
 
-enum class ResizeMode : std::uint8_t { nearest, bilinear };
+enum class ResizeMode : std::uint8_t { nearest, nearest_exact, bilinear };
 
 /// Either the output's size or its ratio to the input's.
 struct ResizeSpec {

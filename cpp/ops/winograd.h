@@ -42,7 +42,7 @@ class WinogradConv2d final : public Op {
 
   std::string name_;
   Conv2dTypes types_;
-  Size2d padding_;
+  Padding padding_;
   ActivationSpec activation_;
   std::int64_t channels_;
   PackedWeights weights_;

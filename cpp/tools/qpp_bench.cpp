@@ -419,15 +419,13 @@ void bench_pool(const Options& options, ordered_json& report) {
   const qpp::Shape shape = image(options.sizes("--size", 3));
   const std::int64_t kernel = options.integer("--kernel", 3);
   const std::int64_t stride = options.integer("--stride", 2);
-  static const std::map<std::string, qpp::PoolKind> kKinds = {
-      {"max_pool", qpp::PoolKind::max},
-      {"avg_pool", qpp::PoolKind::average},
-      {"global_avg_pool", qpp::PoolKind::global_average}};
   qpp::PoolSpec spec;
   spec.name = options.positional[0];
-  spec.kind = kKinds.at(spec.name);
-  const bool global = spec.kind == qpp::PoolKind::global_average;
-  if (!global) {
+  spec.kind = spec.name == "max_pool" ? qpp::PoolKind::max : qpp::PoolKind::average;
+  const bool global = spec.name == "global_avg_pool";
+  if (global) {
+    spec.size = qpp::Size2d{};
+  } else {
     spec.kernel = {.height = kernel, .width = kernel};
     spec.stride = {.height = stride, .width = stride};
     spec.padding = {.height = kernel / 2, .width = kernel / 2};

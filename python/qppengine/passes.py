@@ -4,23 +4,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ModelError
-from qppengine.graph import ACTIVATIONS, BINARY_ACTIVATIONS
+from qppengine.graph import ACTIVATIONS, BINARY_ACTIVATIONS, Node, sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qppengine.graph import Array, Graph, Node
+    from qppengine.graph import Array, Graph
 
 
 def optimize(graph: Graph) -> Graph:
     """All passes, each making room for the next. Idempotent."""
-    return fuse_activations(fold_flatten(fold_batch_norm(drop_identities(graph))))
+    plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(graph))))
+    return lower_transposed_convolutions(fuse_activations(plain))
 
 
 def keep_fp16(
@@ -104,18 +105,28 @@ def drop_identities(graph: Graph) -> Graph:
 def fold_batch_norm(graph: Graph) -> Graph:
     """Merges each batch normalization into the convolution before it: free at run time.
 
-    One that does not directly follow a convolution of its own becomes a 1x1 convolution.
+    One that does not directly follow a convolution of its own becomes one of every channel by
+    itself.
     """
 
-    def fold(conv: Node, node: Node) -> Node | None:
+    def fold(producer: Node, node: Node) -> Node | None:
         if node.op != "batch_norm":
             return None
         gain, shift = _affine(node)
-        bias = conv.tensors.get("bias", np.float32(0))
-        weight = conv.tensors["weight"] * gain[:, None, None, None]
-        return replace(conv, tensors=_as_float32(weight=weight, bias=bias * gain + shift))
+        if producer.op == "batch_norm":
+            first_gain, first_shift = _affine(producer)
+            return _as_batch_norm(producer, first_gain * gain, first_shift * gain + shift)
+        bias = producer.tensors.get("bias", np.float32(0))
+        weight = producer.tensors["weight"]
+        if producer.op == "conv2d":
+            scaled = weight * gain[:, None, None, None]
+        else:  # filters of a group on axis 1
+            groups = producer.attributes.get("groups", 1)
+            parts = weight.reshape(groups, -1, *weight.shape[1:])
+            scaled = (parts * gain.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
+        return replace(producer, tensors=_as_float32(weight=scaled, bias=bias * gain + shift))
 
-    folded = _merge(graph, ("conv2d",), fold)
+    folded = _merge(graph, ("conv2d", "conv_transpose2d", "batch_norm"), fold)
     nodes = (_as_convolution(n) if n.op == "batch_norm" else n for n in folded.nodes)
     return replace(folded, nodes=tuple(nodes))
 
@@ -129,10 +140,24 @@ def _affine(node: Node) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64
     return gain, bias - mean * gain
 
 
+def _as_batch_norm(
+    node: Node, gain: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]
+) -> Node:
+    zeros, ones = np.zeros_like(gain), np.ones_like(gain)
+    tensors = _as_float32(weight=gain, bias=shift, mean=zeros, var=ones)
+    return replace(node, attributes={"eps": 0}, tensors=tensors)
+
+
 def _as_convolution(node: Node) -> Node:
     gain, shift = _affine(node)
-    attributes = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "activation": "none"}
-    tensors = _as_float32(weight=np.diag(gain)[:, :, None, None], bias=shift)
+    attributes = {
+        "stride": (1, 1),
+        "padding": (0, 0),
+        "dilation": (1, 1),
+        **({} if len(gain) == 1 else {"groups": len(gain)}),
+        "activation": "none",
+    }
+    tensors = _as_float32(weight=gain[:, None, None, None], bias=shift)
     return replace(node, op="conv2d", attributes=attributes, tensors=tensors)
 
 
@@ -146,12 +171,98 @@ def fuse_activations(graph: Graph) -> Graph:
     def fuse(producer: Node, node: Node) -> Node | None:
         if node.op != "activation":
             return None
-        known = ACTIVATIONS if producer.op == "conv2d" else BINARY_ACTIVATIONS
+        known = ACTIVATIONS if producer.op.startswith("conv") else BINARY_ACTIVATIONS
         if node.attributes["activation"] not in known:
             return None
         return replace(producer, attributes={**producer.attributes, **node.attributes})
 
-    return _merge(graph, ("conv2d", "add", "sub", "mul"), fuse)
+    return _merge(graph, ("conv2d", "conv_transpose2d", "add", "sub", "mul"), fuse)
+
+
+def lower_transposed_convolutions(graph: Graph) -> Graph:
+    """Writes transposed convolutions as convolutions whose channels become pixels.
+
+    Output pixels that lie a stride apart see the same taps of the kernel: a convolution makes all
+    such sets at once, as channels, and a pixel shuffle interleaves them. What it makes too much at
+    the bottom and on the right is cut.
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes += _lowered(node) if node.op == "conv_transpose2d" else [node]
+    return replace(graph, nodes=tuple(nodes))
+
+
+class _Phases(NamedTuple):
+    """One axis of a transposed convolution: taps[p][j] of its kernel, if any, is tap j of phase p.
+
+    Output i * stride + p is the sum over j of tap j times input i + j - before.
+    """
+
+    taps: list[list[int | None]]
+    before: int  # padding
+    after: int
+    cut: int  # outputs too many
+
+
+def _phases(taps: int, stride: int, padding: int, more: int, dilation: int) -> _Phases:
+    places = {
+        (p, (p + padding - k * dilation) // stride): k
+        for p in range(stride)
+        for k in range(taps)
+        if (p + padding - k * dilation) % stride == 0
+    }
+    first = min(0, *(offset for _, offset in places))
+    last = max(0, *(offset for _, offset in places))
+    # The output has n * stride + rest elements.
+    rest = dilation * (taps - 1) + 1 + more - 2 * padding - stride
+    after = max(0, -(-rest // stride) + last)
+    return _Phases(
+        [[places.get((p, offset)) for offset in range(first, last + 1)] for p in range(stride)],
+        -first,
+        after,
+        (after - last) * stride - rest,
+    )
+
+
+def _lowered(node: Node) -> list[Node]:
+    """The nodes that compute what a transposed convolution does; the last bears its name."""
+    weight = node.tensors["weight"]
+    channels, filters, *kernel = weight.shape
+    groups = node.attributes.get("groups", 1)
+    stride = node.attributes["stride"][0]
+    keys = ("stride", "padding", "output_padding", "dilation")
+    rows, columns = (
+        _phases(kernel[axis], *(node.attributes[key][axis] for key in keys)) for axis in (0, 1)
+    )
+    shape = (groups, filters, stride, stride, channels // groups)
+    phases = np.zeros((*shape, len(rows.taps[0]), len(columns.taps[0])), np.float32)
+    by_group = weight.reshape(groups, channels // groups, filters, *kernel)
+    for p, i in np.ndindex(stride, len(rows.taps[0])):
+        for q, j in np.ndindex(stride, len(columns.taps[0])):
+            ky, kx = rows.taps[p][i], columns.taps[q][j]
+            if ky is not None and kx is not None:
+                phases[:, :, p, q, :, i, j] = by_group[..., ky, kx].swapaxes(1, 2)
+    tensors = {"weight": phases.reshape(-1, channels // groups, *phases.shape[5:])}
+    if "bias" in node.tensors:
+        tensors["bias"] = np.repeat(node.tensors["bias"], stride**2)
+    attributes = {
+        **{key: value for key, value in node.attributes.items() if key != "output_padding"},
+        "stride": (1, 1),
+        "padding": (rows.before, columns.before, rows.after, columns.after),
+        "dilation": (1, 1),
+    }
+    parts = [Node("conv2d", "", node.inputs, "", attributes, tensors)]
+    if stride > 1:
+        parts.append(Node("pixel_shuffle", "", (), "", {"upscale_factor": stride}))
+    if rows.cut or columns.cut:
+        padding = (0, 0, -rows.cut, -columns.cut)
+        parts.append(Node("pad", "", (), "", {"padding": padding, "mode": "zeros"}))
+    names = [f"{node.name}.{part.op}" for part in parts[:-1]] + [node.output]
+    sources = [node.inputs, *((name,) for name in names[:-1])]
+    return [
+        replace(part, name=name, inputs=source, output=name)
+        for part, name, source in zip(parts, names, sources, strict=True)
+    ]
 
 
 def fold_flatten(graph: Graph) -> Graph:
@@ -168,9 +279,34 @@ def fold_flatten(graph: Graph) -> Graph:
         shaped = weight.reshape(len(weight), *(graph.shapes[source][1:]))
         tensors = {**node.tensors, "weight": np.ascontiguousarray(shaped)}
         nodes.append(replace(node, inputs=(source,), tensors=tensors))
+    return replace(graph, nodes=_without_unread(graph, nodes, "flatten"))
+
+
+def fold_padding(graph: Graph) -> Graph:
+    """Lets convolutions pad by themselves what is padded with zeros in front of them."""
+    pads = {
+        node.output: node
+        for node in graph.nodes
+        if node.op == "pad"
+        and node.attributes["mode"] == "zeros"
+        and min(node.attributes["padding"]) >= 0
+    }
+    nodes = []
+    for node in graph.nodes:
+        pad = pads.get(node.inputs[0])
+        if node.op == "conv2d" and pad is not None:
+            both = zip(pad.attributes["padding"], sides(node.attributes["padding"]), strict=True)
+            attributes = {**node.attributes, "padding": tuple(a + b for a, b in both)}
+            nodes.append(replace(node, inputs=pad.inputs, attributes=attributes))
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=_without_unread(graph, nodes, "pad"))
+
+
+def _without_unread(graph: Graph, nodes: Sequence[Node], op: str) -> tuple[Node, ...]:
+    """`nodes` less those of `op` that nobody reads."""
     needed = {name for node in nodes for name in node.inputs} | set(graph.outputs)
-    kept = (node for node in nodes if node.op != "flatten" or node.output in needed)
-    return replace(graph, nodes=tuple(kept))
+    return tuple(node for node in nodes if node.op != op or node.output in needed)
 
 
 def _merge(graph: Graph, ops: Sequence[str], merge: Callable[[Node, Node], Node | None]) -> Graph:

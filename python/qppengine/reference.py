@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ShapeError
-from qppengine.graph import KEEPS_LEVELS
+from qppengine.graph import KEEPS_LEVELS, sides
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from qppengine.graph import Array, Graph, Node
 
@@ -132,9 +132,9 @@ def convolve(
         parts = zip(np.split(x, groups, 1), np.split(weight, groups), strict=True)
         whole = {**attributes, "groups": 1}
         return np.concatenate([convolve(part, kernels, whole) for part, kernels in parts], 1)
-    (pad_h, pad_w), (stride_h, stride_w) = attributes["padding"], attributes["stride"]
-    dilation_h, dilation_w = attributes["dilation"]
-    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    (stride_h, stride_w), (dilation_h, dilation_w) = attributes["stride"], attributes["dilation"]
+    top, left, bottom, right = sides(attributes["padding"])
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     batch, channels, padded_h, padded_w = padded.shape
     filters, _, kernel_h, kernel_w = weight.shape
     # The last position of the window's corner, plus one.
@@ -143,8 +143,8 @@ def convolve(
     height, width = len(range(0, end_h, stride_h)), len(range(0, end_w, stride_w))
     sums = np.zeros((batch, filters, height * width), x.dtype)
     for i, j in np.ndindex(kernel_h, kernel_w):
-        top, left = i * dilation_h, j * dilation_w
-        tap = padded[:, :, top : top + end_h : stride_h, left : left + end_w : stride_w]
+        y, x0 = i * dilation_h, j * dilation_w
+        tap = padded[:, :, y : y + end_h : stride_h, x0 : x0 + end_w : stride_w]
         sums += weight[:, :, i, j] @ tap.reshape(batch, channels, height * width)
     return sums.reshape(batch, filters, height, width)
 
@@ -178,18 +178,21 @@ def _apply(node: Node, x: Array, *others: Array) -> Array:
         gate = np.clip(x / 6 + 0.5, 0, 1) if hard else np.tanh(x / 2) / 2 + 0.5
         gates = node.op in ("sigmoid", "hardsigmoid")
         return np.asarray(gate if gates else x * gate, np.float32)
-    if node.op in ("max_pool2d", "avg_pool2d"):
+    if node.op in _ARRANGEMENTS:
+        return np.ascontiguousarray(_ARRANGEMENTS[node.op](node, x, *others))
+    if node.op.endswith("pool2d"):
         return _pool(node, x)
     if node.op == "global_avg_pool":
         return np.asarray(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64), np.float32)
-    if node.op == "concat":
-        return np.concatenate([x, *others], axis=1)
-    if node.op == "resize":
-        return _resize(node, x)
-    if node.op == "flatten":
-        return x.reshape(len(x), -1, 1, 1)
-    if node.op == "pixel_shuffle":
-        return _pixel_shuffle(x, node.attributes["upscale_factor"])
+    if node.op.endswith("softmax"):
+        shifted = x - x.max(axis=1, keepdims=True)
+        logarithm = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        y = logarithm if node.op == "log_softmax" else np.exp(logarithm)
+        return np.asarray(y, np.float32)
+    if node.op == "argmax":
+        return np.asarray(x.argmax(axis=1)[:, None], np.float32)
+    if node.op == "conv_transpose2d":
+        return _activate(_convolve_transposed(node, x), node.attributes)
     if node.op == "batch_norm":
         mean, var, weight, bias = (
             node.tensors[key].reshape(1, -1, 1, 1) for key in ("mean", "var", "weight", "bias")
@@ -202,31 +205,88 @@ def _apply(node: Node, x: Array, *others: Array) -> Array:
 def _pool(node: Node, x: Array) -> Array:
     """Maxima or means of windows, one window after another."""
     _, _, rows, columns = x.shape
-    tops = _windows(node, rows, 0)
-    lefts = _windows(node, columns, 1)
+    tops, lefts = _windows(node, rows, 0), _windows(node, columns, 1)
     y = np.empty((*x.shape[:2], len(tops), len(lefts)), np.float32)
-    for i, (top, bottom) in enumerate(tops):
-        for j, (left, right) in enumerate(lefts):
-            window = x[:, :, max(top, 0) : bottom, max(left, 0) : right]
-            if node.op == "max_pool2d":
+    for i, window_rows in enumerate(tops):
+        for j, window_columns in enumerate(lefts):
+            inside = [n for n in window_rows if 0 <= n < rows]
+            window = x[:, :, inside][..., [n for n in window_columns if 0 <= n < columns]]
+            if "max" in node.op:
                 y[:, :, i, j] = window.max(axis=(2, 3))
                 continue
-            (pad_h, pad_w) = node.attributes["padding"]
-            count = (min(bottom, rows + pad_h) - top) * (min(right, columns + pad_w) - left)
-            if not node.attributes["count_include_pad"]:
-                count = window.shape[2] * window.shape[3]
+            counts = node.attributes.get("count_include_pad")
+            count = len(window_rows) * len(window_columns)
+            count = count if counts else window.shape[2] * window.shape[3]
+            count = node.attributes.get("divisor", count)
             y[:, :, i, j] = window.sum(axis=(2, 3)) / np.float32(count)
     return y
 
 
-def _windows(node: Node, size: int, axis: int) -> list[tuple[int, int]]:
-    """First and last + 1 of the windows along an axis, both possibly outside of the image."""
-    kernel, stride, padding = (
-        node.attributes[key][axis] for key in ("kernel", "stride", "padding")
-    )
-    firsts = range(-padding, size if node.attributes["ceil_mode"] else size + padding, stride)
-    last = size + padding if not node.attributes["ceil_mode"] else size + padding + stride - 1
-    return [(first, first + kernel) for first in firsts if first + kernel <= last]
+def _windows(node: Node, size: int, axis: int) -> list[range]:
+    """The rows or columns in each window, some possibly in the padding."""
+    if "size" in node.attributes:
+        count = node.attributes["size"][axis]
+        return [range(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    kernel, stride = (node.attributes[key][axis] for key in ("kernel", "stride"))
+    step = node.attributes.get("dilation", (1, 1))[axis]
+    padding = sides(node.attributes["padding"])
+    before, end = padding[axis], size + padding[axis + 2]
+    reach = step * (kernel - 1) + 1
+    ceil_mode = node.attributes["ceil_mode"]
+    firsts = range(-before, size if ceil_mode else end, stride)
+    last = end + stride - 1 if ceil_mode else end
+    return [
+        range(first, min(first + reach, end), step) for first in firsts if first + reach <= last
+    ]
+
+
+def _convolve_transposed(node: Node, x: Array) -> Array:
+    """Every input pixel adds its multiple of the kernel to the output, which then is cut."""
+    weight, bias = node.tensors["weight"], node.tensors.get("bias", np.float32(0))
+    keys = ("stride", "padding", "output_padding", "dilation")
+    stride, padding, more, dilation = (node.attributes[key] for key in keys)
+    groups = node.attributes.get("groups", 1)
+    batch, _, *size = x.shape
+    _, filters, *kernel = weight.shape
+    reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, kernel, strict=True)]
+    whole = [(n - 1) * s + r for n, s, r in zip(size, stride, reach, strict=True)]
+    y = np.zeros((batch, groups * filters, whole[0] + more[0], whole[1] + more[1]), np.float32)
+    parts = zip(np.split(x, groups, 1), np.split(weight, groups), strict=True)
+    for group, (part, kernels) in enumerate(parts):
+        into = y[:, group * filters : (group + 1) * filters]
+        for i, j in np.ndindex(*kernel):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + (size[0] - 1) * stride[0] + 1, stride[0])
+            columns = slice(left, left + (size[1] - 1) * stride[1] + 1, stride[1])
+            into[:, :, rows, columns] += np.einsum("nihw,io->nohw", part, kernels[:, :, i, j])
+    bottom, right = y.shape[2] - padding[0], y.shape[3] - padding[1]
+    return y[:, :, padding[0] : bottom, padding[1] : right] + np.reshape(bias, (1, -1, 1, 1))
+
+
+def _slice(node: Node, x: Array) -> Array:
+    part = slice(*(node.attributes[key] for key in ("start", "stop", "step")))
+    return x[tuple(part if axis == node.attributes["axis"] else slice(None) for axis in range(4))]
+
+
+def _pad(node: Node, x: Array) -> Array:
+    top, left, bottom, right = node.attributes["padding"]
+    rows = slice(max(-top, 0), x.shape[2] - max(-bottom, 0))
+    columns = slice(max(-left, 0), x.shape[3] - max(-right, 0))
+    widths = ((0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
+    part = x[:, :, rows, columns]
+    if node.attributes["mode"] == "zeros":
+        return np.pad(part, widths)
+    return np.pad(part, widths, "reflect" if node.attributes["mode"] == "reflect" else "edge")
+
+
+def _rearrange(node: Node, x: Array) -> Array:
+    view, order = node.attributes["view"], node.attributes["order"]
+    sizes = [*view[:-2], *x.shape[2:]] if None in view else view
+    y = x.reshape(len(x), *sizes).transpose(0, *(index + 1 for index in order))
+    _, *sizes = y.shape
+    while len(sizes) > 3:
+        sizes = [sizes[0] * sizes[1], *sizes[2:]]
+    return np.asarray(y.reshape(len(x), *sizes, *[1] * (3 - len(sizes))))
 
 
 def _resize(node: Node, x: Array) -> Array:
@@ -242,12 +302,15 @@ def _resize(node: Node, x: Array) -> Array:
         if node.attributes["align_corners"]:
             step = np.float32(size - 1) / np.float32(max(target - 1, 1))
         half = np.float32(0.5)
-        if node.attributes["mode"] == "bilinear" and not node.attributes["align_corners"]:
+        mode = node.attributes["mode"]
+        if mode == "nearest-exact":
+            place = step * (index + half)
+        elif mode == "bilinear" and not node.attributes["align_corners"]:
             place = np.maximum(step * (index + half) - half, np.float32(0))
         else:
             place = step * index
         first = np.minimum(place.astype(np.int64), size - 1)
-        if node.attributes["mode"] == "nearest":
+        if mode != "bilinear":
             x = np.take(x, first, axis)
             continue
         second = np.minimum(first + 1, size - 1)
@@ -269,11 +332,33 @@ def _activate(x: Array, attributes: Mapping[str, Any]) -> Array:
     return x
 
 
-def _pixel_shuffle(x: Array, factor: int) -> Array:
+def _pixel_shuffle(node: Node, x: Array) -> Array:
+    factor = node.attributes["upscale_factor"]
     batch, channels, height, width = x.shape
     blocks = x.reshape(batch, channels // factor**2, factor, factor, height, width)
     pixels = blocks.transpose(0, 1, 4, 2, 5, 3)
     return np.asarray(pixels.reshape(batch, -1, height * factor, width * factor))
+
+
+def _pixel_unshuffle(node: Node, x: Array) -> Array:
+    factor = node.attributes["downscale_factor"]
+    batch, depth, height, width = x.shape
+    blocks = x.reshape(batch, depth, height // factor, factor, width // factor, factor)
+    channels = blocks.transpose(0, 1, 3, 5, 2, 4)
+    return np.asarray(channels.reshape(batch, -1, height // factor, width // factor))
+
+
+# Operations that only move elements.
+_ARRANGEMENTS: Mapping[str, Callable[..., Array]] = {
+    "concat": lambda node, *inputs: np.concatenate(inputs, axis=1),
+    "slice": _slice,
+    "pad": _pad,
+    "resize": _resize,
+    "flatten": lambda node, x: x.reshape(len(x), -1, 1, 1),
+    "rearrange": _rearrange,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+}
 
 
 def _fake_quantize(x: Array, bounds: tuple[float, float] | None, bits: int) -> Array:

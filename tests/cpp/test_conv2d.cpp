@@ -18,7 +18,7 @@ struct Case {
   std::int64_t filters;
   Size2d kernel;
   Size2d stride;
-  Size2d padding;
+  Padding padding;
   Size2d dilation;
 };
 
@@ -44,6 +44,9 @@ const std::vector<Case> kCases = {
     {{5, 2, 3, 18}, 18, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
     {{5, 3, 2, 3}, 8, {3, 3}, {2, 1}, {1, 1}, {1, 1}},
     {{2, 7, 5, 9}, 8, {1, 2}, {3, 1}, {0, 1}, {1, 1}},
+    {{2, 7, 10, 12}, 8, {2, 2}, {1, 1}, {0, 0, 1, 1}, {1, 1}},
+    {{1, 8, 17, 8}, 8, {3, 3}, {1, 1}, {2, 0, -1, 1}, {1, 1}},
+    {{2, 9, 20, 3}, 8, {5, 5}, {2, 2}, {1, 2, 1, -1}, {1, 1}},
 };
 
 Conv2dSpec make_spec(const Case& test, test::Random& random) {

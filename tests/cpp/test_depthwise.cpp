@@ -19,7 +19,7 @@ struct Case {
   std::int64_t groups;
   Size2d kernel;
   Size2d stride;
-  Size2d padding;
+  Padding padding;
   const char* kernel_begins;
 };
 
@@ -28,6 +28,9 @@ const std::vector<Case> kCases = {
     {{2, 8, 11, 8}, 8, 8, {3, 3}, {2, 2}, {1, 1}, "depthwise3x3"},
     {{3, 5, 4, 24}, 24, 24, {3, 3}, {1, 1}, {0, 0}, "depthwise3x3"},
     {{1, 6, 3, 40}, 40, 40, {3, 3}, {2, 2}, {2, 2}, "depthwise3x3"},
+    {{1, 6, 7, 24}, 24, 24, {3, 3}, {1, 1}, {1, 0, -1, 2}, "depthwise3x3"},
+    {{2, 5, 6, 12}, 12, 12, {1, 1}, {1, 1}, {0, 0}, "depthwise3x3"},
+    {{1, 5, 6, 8}, 8, 8, {2, 3}, {2, 2}, {0, 1, 1, 0}, "depthwise3x3"},
     {{2, 6, 7, 12}, 8, 4, {3, 3}, {1, 1}, {1, 1}, "conv"},
     {{1, 9, 8, 6}, 6, 6, {5, 5}, {2, 2}, {2, 2}, "conv"},
     {{1, 5, 5, 6}, 12, 6, {3, 3}, {1, 1}, {1, 1}, "conv"},

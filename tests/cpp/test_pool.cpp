@@ -17,7 +17,7 @@ struct Case {
   Shape input;
   Size2d kernel;
   Size2d stride;
-  Size2d padding;
+  Padding padding;
   bool ceil_mode;
   Size2d output;
 };
@@ -29,6 +29,7 @@ const std::vector<Case> kCases = {
     {{1, 5, 4, 8}, {5, 3}, {2, 3}, {2, 1}, true, {3, 2}},
     {{3, 2, 2, 16}, {4, 4}, {1, 1}, {2, 2}, false, {3, 3}},
     {{1, 4, 4, 8}, {2, 2}, {3, 3}, {1, 1}, true, {2, 2}},
+    {{2, 6, 7, 8}, {3, 3}, {2, 2}, {0, 1, 1, -1}, false, {3, 3}},
 };
 
 /// Visits the elements of a window inside of the image and returns its size inside of the padding.
@@ -44,8 +45,8 @@ std::int64_t for_window(const Case& test, std::int64_t index, const Visit& visit
   std::int64_t counted = 0;
   for (std::int64_t ky = y; ky < y + test.kernel.height; ++ky) {
     for (std::int64_t kx = x; kx < x + test.kernel.width; ++kx) {
-      if (ky >= test.input.height + test.padding.height) continue;
-      if (kx >= test.input.width + test.padding.width) continue;
+      if (ky >= test.input.height + test.padding.rows() - test.padding.height) continue;
+      if (kx >= test.input.width + test.padding.columns() - test.padding.width) continue;
       ++counted;
       if (ky < 0 || kx < 0 || ky >= test.input.height || kx >= test.input.width) continue;
       visit(((n * test.input.height + ky) * test.input.width + kx) * stride + c);
@@ -144,7 +145,7 @@ TEST_CASE("average pool of int8, with padding counted and not") {
 TEST_CASE("global average pool") {
   const Case test{{2, 30, 41, 12}, {30, 41}, {1, 1}, {0, 0}, false, {1, 1}};
   auto data = draw(test.input);
-  Pool pool({.name = "pool", .kind = PoolKind::global_average, .kernel = {}, .stride = {}}, kInt8,
+  Pool pool({.name = "pool", .kind = PoolKind::average, .size = Size2d{}}, kInt8,
             KernelSelection::from_environment());
   Pool window(spec_of(test, PoolKind::average), kInt8, KernelSelection::from_environment());
   CHECK(run(pool, data, test, 2) == run(window, data, test, 1));

@@ -21,7 +21,7 @@ constexpr double kErrorBound = 5e-3;  // relative rms, before an output is quant
 struct Case {
   Shape input;
   std::int64_t filters;
-  Size2d padding;
+  Padding padding;
 };
 
 const std::vector<Case> kRaggedCases = {
@@ -120,8 +120,8 @@ std::vector<Dst> run(Problem& problem, std::vector<Src>& data, Conv2dTypes types
 
 Shape output_shape(const Case& test) {
   return {.batch = test.input.batch,
-          .height = test.input.height + 2 * test.padding.height - 2,
-          .width = test.input.width + 2 * test.padding.width - 2,
+          .height = test.input.height + test.padding.rows() - 2,
+          .width = test.input.width + test.padding.columns() - 2,
           .channels = test.filters};
 }
 

@@ -38,7 +38,7 @@ class Net(nn.Module):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], *, tail: bool) -> None:
         super().__init__()
         self.function = function
-        self.depthwise, self.grouped, self.slopes = DEPTHWISE, GROUPED, SLOPES
+        self.constants = nn.ParameterList([DEPTHWISE, GROUPED, SLOPES, SCALES, MEANS])
         self.left = nn.Conv2d(3, CHANNELS, 3, padding=1)
         self.right = nn.Conv2d(3, CHANNELS, 3, padding=1)
         self.tail = nn.Identity()
@@ -64,10 +64,10 @@ def images(count: int, height: int = HEIGHT, width: int = WIDTH) -> list[Array]:
 
 
 def expected(module: Any, x: Array) -> Array:
-    """What PyTorch computes, as the four dimensions that values have in a `Graph`."""
+    """What PyTorch computes; a matrix as the image that it is in a `Graph`."""
     with torch.no_grad():
         y = module(torch.from_numpy(x)).numpy()
-    return np.asarray(y.reshape(*y.shape, *[1] * (4 - y.ndim)))
+    return np.asarray(y.reshape(*y.shape, 1, 1) if y.ndim == 2 else y, np.float32)
 
 
 def to_onnx(module: Any, *inputs: Any, opset: int = 17, **options: Any) -> bytes:
@@ -82,6 +82,8 @@ def to_onnx(module: Any, *inputs: Any, opset: int = 17, **options: Any) -> bytes
 _GENERATOR = torch.Generator().manual_seed(2)
 DEPTHWISE = nn.Parameter(torch.rand(CHANNELS, 1, 3, 3, generator=_GENERATOR) - 0.4)
 GROUPED = nn.Parameter(torch.rand(CHANNELS, 4, 3, 3, generator=_GENERATOR) - 0.4)
+SCALES = nn.Parameter(torch.rand(1, CHANNELS, 1, 1, generator=_GENERATOR) + 0.3)
+MEANS = nn.Parameter(torch.rand(1, CHANNELS, 1, 1, generator=_GENERATOR) - 0.5)
 SLOPES = nn.Parameter(torch.rand(CHANNELS, generator=_GENERATOR) - 0.4)
 
 BLOCKS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -127,12 +129,59 @@ BLOCKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "leaky_relu": lambda a, b: F.leaky_relu(b, 0.2),
     "prelu": lambda a, b: F.prelu(b, SLOPES),
     "pixel_shuffle": lambda a, b: F.pixel_shuffle(b, 2),
+    "add_number": lambda a, b: b + 0.75,
+    "affine": lambda a, b: (1.5 - b * 2) / 3 - SLOPES[:, None, None],
+    "scale_channels": lambda a, b: F.max_pool2d(b, 2) * SCALES,
+    "negative": lambda a, b: -F.max_pool2d(b, 2),
+    "weighted_sum": lambda a, b: torch.add(a, b, alpha=0.5),
+    "weighted_difference": lambda a, b: torch.rsub(a, b, alpha=2),
+    "standardize": lambda a, b: (a - MEANS) / SCALES,
+    "max_pool_dilated": lambda a, b: F.max_pool2d(b, (3, 2), 1, 1, dilation=(2, 3)),
+    "avg_pool_divisor": lambda a, b: F.avg_pool2d(b, 2, divisor_override=3),
+    "adaptive_uneven": lambda a, b: F.adaptive_avg_pool2d(b, (5, 7)),
+    "adaptive_larger": lambda a, b: F.adaptive_avg_pool2d(b, (20, 18)),
+    "adaptive_max": lambda a, b: F.adaptive_max_pool2d(b, (4, 5)),
+    "global_max": lambda a, b: a * torch.sigmoid(b.amax((2, 3), keepdim=True)),
+    "mean_of_channels": lambda a, b: torch.cat([a, b.mean(1, keepdim=True)], 1),
+    "conv_transpose": Second(nn.ConvTranspose2d(CHANNELS, 9, 2, 2), nn.BatchNorm2d(9), nn.ReLU()),
+    "conv_transpose_odd": Second(nn.ConvTranspose2d(CHANNELS, 6, 3, 2, 1, output_padding=1)),
+    "conv_transpose_cut": Second(nn.ConvTranspose2d(CHANNELS, 6, 3, 2, 1, bias=False)),
+    "conv_transpose_s3": Second(nn.ConvTranspose2d(CHANNELS, 5, (5, 4), 3, (2, 0), dilation=2)),
+    "conv_transpose_s1": Second(nn.ConvTranspose2d(CHANNELS, 5, 3, 1, 1)),
+    "conv_transpose_grouped": Second(nn.ConvTranspose2d(CHANNELS, 8, 4, 2, 1, groups=2)),
+    "even_same": Second(nn.Conv2d(CHANNELS, 7, (2, 4), padding="same")),
+    "zero_padded": Second(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(CHANNELS, 7, 3, 2)),
+    "cropped": lambda a, b: F.pad(b, (-1, 2, 1, -3)),
+    "reflected": Second(nn.Conv2d(CHANNELS, 7, 3, padding=1, padding_mode="reflect")),
+    "replicated": Second(nn.ReplicationPad2d((2, 1, 0, 3))),
+    "slice_channels": lambda a, b: b[:, 2:-1],
+    "slice_pixels": lambda a, b: b[:, :, 1:, 2:-3:2],
+    "focus": lambda a, b: torch.cat([b[..., 1::2, ::2], b[..., 1::2, 1::2]], 1),
+    "chunk": lambda a, b: torch.cat(b.chunk(2, 1)[::-1], 1),
+    "split": lambda a, b: torch.cat(torch.split(b, [3, 4, 5], 1)[1:], 1),
+    "narrow": lambda a, b: b.narrow(2, 3, 6),
+    "channel_shuffle": lambda a, b: b.view(1, 3, 4, 13, 18).transpose(1, 2).reshape(1, 12, 13, 18),
+    "pixel_unshuffle": lambda a, b: F.pixel_unshuffle(b[:, :, 1:], 2),
+    "nearest_exact": lambda a, b: F.interpolate(b, size=(9, 31), mode="nearest-exact"),
+    "transposed": lambda a, b: b.transpose(2, 3),
     "dropped": lambda a, b: F.dropout(b.contiguous(), training=False).clone().detach(),
 }
 
 HEADS: Mapping[str, Callable[[Any, Any], Any]] = {
     "flatten": lambda a, b: torch.flatten(b, 1),
     "view": lambda a, b: b.view(1, -1),
+    "softmax": lambda a, b: torch.softmax(b, 1),
+    "log_softmax": lambda a, b: F.log_softmax(b, dim=1),
+    "softmax_of_scores": lambda a, b: torch.softmax(b.mean((2, 3)), -1),
+    "softmax_of_columns": lambda a, b: torch.softmax(b, 3),
+    "argmax": lambda a, b: b.argmax(1, keepdim=True),
+    "argmax_of_map": lambda a, b: b.argmax(1),
+    "channels_last": lambda a, b: b.permute(0, 2, 3, 1),
+    "anchors": lambda a, b: b.view(1, 3, 4, 13, 18).permute(0, 1, 3, 4, 2).contiguous(),
+    "predictions": lambda a, b: b.flatten(2).permute(0, 2, 1),
+    "cat_of_predictions": lambda a, b: torch.cat([a.flatten(2), b.flatten(2)], 2).transpose(1, 2),
+    "box_and_scores": lambda a, b: torch.cat([b[:, :4] * 2 - 0.5, torch.sigmoid(b[:, 4:])], 1),
+    "squeezed": lambda a, b: b.amax((2, 3), keepdim=True).squeeze(-1).squeeze(-1).unsqueeze(2),
 }
 
 CASES = {**BLOCKS, **HEADS}

@@ -74,7 +74,7 @@ def test_values_read_by_convolutions_are_quantized_in_order_of_definition(graph:
         (conv(tensors={"weight": np.ones((4, 3, 3, 3))}), "must be float32, got float64"),
         (conv(tensors={"weight": ones(4, 3, 3, 3) * np.nan}), "holds NaN or infinity"),
         (conv(tensors={"weight": ones(4, 2, 3, 3)}), "takes 2 channels, 'x' has 3"),
-        (conv(tensors={"weight": ones(4, 3, 3, 13)}), "smaller than the kernel's span 13"),
+        (conv(tensors={"weight": ones(4, 3, 3, 13)}), "smaller than the window of 13"),
         (
             conv(tensors={"weight": ones(4, 3, 3, 3), "bias": ones(5)}),
             "expected bias of length 4, got 5",
@@ -84,7 +84,7 @@ def test_values_read_by_convolutions_are_quantized_in_order_of_definition(graph:
         (conv(attributes=CONV | {"groups": 3}), "3 groups must divide the 4 filters"),
         (conv(attributes=CONV | {"groups": 2}), "takes 6 channels, 'x' has 3"),
         (conv(attributes=CONV | {"stride": (0, 1)}), "'stride' must be two integers of at least 1"),
-        (conv(attributes=CONV | {"padding": (1.0, 1)}), "'padding' must be two integers"),
+        (conv(attributes=CONV | {"padding": (1.0, 1)}), "'padding' must be two or four integers"),
         (conv(attributes={}), "attribute 'dilation' is missing"),
         (conv(attributes=CONV | {"activation": "gelu"}), "one of none, relu, tanh, clamp"),
         (conv(attributes=CONV | {"activation": "clamp"}), "'clamp' belongs to activation 'clamp'"),

@@ -233,24 +233,25 @@ def test_all_unsupported_operations_are_listed_with_module_paths() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.stem = nn.Sequential(nn.Conv2d(4, 4, 3), nn.CELU())
-            self.pool = nn.MaxPool2d(2, dilation=2)
-            self.even = nn.Conv2d(4, 4, 2, padding="same")
-            self.border = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+            self.up = nn.ConvTranspose2d(4, 4, 3, stride=(2, 1))
+            self.border = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
 
         def forward(self, x: Any) -> Any:
-            y = self.even(self.pool(self.stem(x)))
-            return torch.erf(self.border(y) + F.dropout(y, training=True))
+            y = self.up(self.stem(x))
+            y = self.border(y) + F.dropout(y, training=True)
+            return torch.erf(y / y), y.flatten(0, 1)
 
     with pytest.raises(UnsupportedModelError) as caught:
         from_torch(Wild(), torch.rand(1, 4, 16, 16), dynamic_shapes={})
     message = str(caught.value)
-    assert len(caught.value.problems) == 6
+    assert len(caught.value.problems) == 7
     for line in (
         r"stem\.1: aten\.celu\.default: not supported; nearest is relu",
-        r"pool: aten\.max_pool2d\.default: dilation; nearest is dilation=1",
-        r"even: aten\.conv2d\.padding: padding='same' of an even kernel",
-        r"border: aten\.pad\.default: not supported; nearest is the zero padding of conv2d",
+        r"up: aten\.conv_transpose2d\.input: stride=\[2, 1\]; nearest is one stride",
+        r"border: aten\.pad\.default: mode='circular', value=None; nearest is zeros, 'reflect'",
         r"top level: aten\.dropout\.default: dropout that trains",
+        r"top level: aten\.div\.Tensor: division by a tensor; nearest is division by constants",
+        r"top level: aten\.flatten\.using_ints: sizes .* to .*; nearest is a batch",
         r"top level: aten\.erf\.default: not supported; nearest is none",
     ):
         assert re.search(line, message), line

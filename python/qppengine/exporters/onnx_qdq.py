@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from qppengine.errors import UnsupportedError
-from qppengine.graph import KEEPS_LEVELS
+from qppengine.graph import KEEPS_LEVELS, sides
 from qppengine.reference import QParams, quantize_weight
 from qppengine.serialize import load_graph
 from qppengine.session import read_model
@@ -197,13 +197,12 @@ def _conv2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
                 axis=0,
                 key="bias/dequantized",
             )
-    height, width = node.attributes["padding"]
     result = writer.add(
         "Conv",
         *inputs,
         *tensors,
         strides=node.attributes["stride"],
-        pads=(height, width, height, width),
+        pads=sides(node.attributes["padding"]),
         dilations=node.attributes["dilation"],
         group=node.attributes.get("groups", 1),
     )
@@ -259,11 +258,14 @@ def _prelu(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 
 @_exporter("max_pool2d")
 def _max_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
-    writer.add("MaxPool", *inputs, **_window(node))
+    dilation = node.attributes.get("dilation", (1, 1))
+    writer.add("MaxPool", *inputs, dilations=dilation, **_window(node))
 
 
 @_exporter("avg_pool2d")
 def _avg_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    if "divisor" in node.attributes:
+        raise UnsupportedError(f"{node.name}: a divisor of its own has no form in ONNX")
     counts = int(node.attributes["count_include_pad"])
     writer.add("AveragePool", *inputs, count_include_pad=counts, **_window(node))
 
@@ -284,8 +286,8 @@ def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
         target = ["", writer.constant("sizes", np.array(node.attributes["size"], np.int64))]
     else:
         target = [writer.constant("scales", np.array(node.attributes["scale"], np.float32))]
-    bilinear = node.attributes["mode"] == "bilinear"
-    coordinates = "half_pixel" if bilinear else "asymmetric"
+    bilinear, exact = (node.attributes["mode"] == m for m in ("bilinear", "nearest-exact"))
+    coordinates = "half_pixel" if bilinear or exact else "asymmetric"
     if node.attributes["align_corners"]:
         coordinates = "align_corners"
     writer.add(
@@ -296,7 +298,7 @@ def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
         axes=(2, 3),
         mode="linear" if bilinear else "nearest",
         coordinate_transformation_mode=coordinates,
-        nearest_mode="floor",
+        nearest_mode="round_prefer_ceil" if exact else "floor",
     )
 
 
@@ -312,10 +314,9 @@ def _pixel_shuffle(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 
 
 def _window(node: Node) -> dict[str, Any]:
-    height, width = node.attributes["padding"]
     return {
         "kernel_shape": node.attributes["kernel"],
         "strides": node.attributes["stride"],
-        "pads": (height, width, height, width),
+        "pads": sides(node.attributes["padding"]),
         "ceil_mode": int(node.attributes["ceil_mode"]),
     }

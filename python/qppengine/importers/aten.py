@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qppengine.errors import UnsupportedError
-from qppengine.importers.program import Ref
-from qppengine.importers.registry import Operation, importer
+from qppengine.importers.program import Other, Ref, axes_of
+from qppengine.importers.registry import Operation, Placed, importer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qppengine.graph import GraphBuilder
+    from qppengine.graph import Array, GraphBuilder
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_OPEN_END = 2**31  # what stands for the end of a slice, and any more
+_MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them
 
 
 @importer("aten.conv2d.default", "aten.conv2d.padding")
@@ -30,9 +32,9 @@ def conv2d(operation: Operation, graph: GraphBuilder) -> str:
     padding = operation.get("padding", 0)
     if padding == "same":
         spans = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
-        if any(span % 2 for span in spans):
-            raise UnsupportedError("padding='same' of an even kernel; nearest is an odd kernel")
         pads: Sequence[int] = [span // 2 for span in spans]
+        if any(span % 2 for span in spans):
+            pads = [*pads, *((span + 1) // 2 for span in spans)]
     elif padding == "valid":
         pads = [0, 0]
     else:
@@ -44,6 +46,28 @@ def conv2d(operation: Operation, graph: GraphBuilder) -> str:
         stride=_pair(operation, "stride", 1),
         padding=pads,
         dilation=dilation,
+        groups=operation.get("groups", 1),
+        name=operation.name,
+    )
+
+
+@importer("aten.conv_transpose2d.input")
+def conv_transpose2d(operation: Operation, graph: GraphBuilder) -> str:
+    """A transposed convolution with the same stride for rows and columns."""
+    weight = operation.tensor("weight")
+    if weight is None or weight.ndim != 4:
+        raise UnsupportedError("weight must have 4 dimensions")
+    stride = _pair(operation, "stride", 1)
+    if stride[0] != stride[1]:
+        raise UnsupportedError(f"stride={list(stride)}; nearest is one stride for both axes")
+    return graph.conv_transpose2d(
+        operation.value("input"),
+        weight,
+        operation.tensor("bias"),
+        stride=stride,
+        padding=_pair(operation, "padding", 0),
+        output_padding=_pair(operation, "output_padding", 0),
+        dilation=_pair(operation, "dilation", 1),
         groups=operation.get("groups", 1),
         name=operation.name,
     )
@@ -148,39 +172,67 @@ def pixel_shuffle(operation: Operation, graph: GraphBuilder) -> str:
     return graph.pixel_shuffle(operation.value("self"), factor, name=operation.name)
 
 
+@importer("aten.pixel_unshuffle.default")
+def pixel_unshuffle(operation: Operation, graph: GraphBuilder) -> str:
+    """Space to channels."""
+    factor = operation.get("downscale_factor")
+    return graph.pixel_unshuffle(operation.value("self"), factor, name=operation.name)
+
+
 @importer("aten.add.Tensor", "aten.add_.Tensor")
 def add(operation: Operation, graph: GraphBuilder) -> str:
-    """A sum of two tensors."""
-    _expect(operation, "alpha", 1)
-    x, y = _two_tensors(operation, graph, commutes=True)
-    return graph.add(x, y, name=operation.name)
+    """A sum, of two tensors or with constants."""
+    return _sum(operation, graph, 1, operation.get("alpha", 1))
 
 
 @importer("aten.sub.Tensor", "aten.sub_.Tensor")
 def sub(operation: Operation, graph: GraphBuilder) -> str:
-    """A difference of two tensors."""
-    _expect(operation, "alpha", 1)
-    x, y = _two_tensors(operation, graph, commutes=False)
-    return graph.sub(x, y, name=operation.name)
+    """A difference, of two tensors or with constants."""
+    return _sum(operation, graph, 1, -operation.get("alpha", 1))
+
+
+@importer("aten.rsub.Scalar", "aten.rsub.Tensor")
+def rsub(operation: Operation, graph: GraphBuilder) -> str:
+    """A difference in the other order."""
+    return _sum(operation, graph, -operation.get("alpha", 1), 1)
+
+
+@importer("aten.neg.default", "aten.neg_.default")
+def neg(operation: Operation, graph: GraphBuilder) -> str:
+    """``-self``."""
+    return graph.affine(_value(operation, graph), -1, 0, name=operation.name)
 
 
 @importer("aten.mul.Tensor", "aten.mul_.Tensor")
 def mul(operation: Operation, graph: GraphBuilder) -> str:
-    """A product of two tensors."""
-    x, y = _two_tensors(operation, graph, commutes=True)
-    return graph.mul(x, y, name=operation.name)
+    """A product, of two tensors or with constants."""
+    for value, factor in (("self", "other"), ("other", "self")):
+        constant = _constant(operation, factor, value)
+        if constant is not None:
+            return graph.affine(_value(operation, graph, value), constant, 0, name=operation.name)
+    return graph.mul(*_gate_last(operation, graph), name=operation.name)
+
+
+@importer("aten.div.Tensor", "aten.div_.Tensor")
+def div(operation: Operation, graph: GraphBuilder) -> str:
+    """A division by constants."""
+    constant = _constant(operation, "other", "self")
+    if constant is None:
+        raise UnsupportedError("division by a tensor; nearest is division by constants")
+    if not constant.all():
+        raise UnsupportedError("division by zero")
+    return graph.affine(_value(operation, graph), 1 / constant, 0, name=operation.name)
 
 
 @importer("aten.max_pool2d.default")
 def max_pool2d(operation: Operation, graph: GraphBuilder) -> str:
     """Maxima of windows."""
-    if any(step != 1 for step in _pair(operation, "dilation", 1)):
-        raise UnsupportedError("dilation; nearest is dilation=1")
     return graph.max_pool2d(
         operation.value("self"),
         _pair(operation, "kernel_size", 1),
         stride=_pair(operation, "stride", 1) if operation.get("stride") else None,
         padding=_pair(operation, "padding", 0),
+        dilation=_pair(operation, "dilation", 1),
         ceil_mode=operation.get("ceil_mode", False),
         name=operation.name,
     )
@@ -189,8 +241,6 @@ def max_pool2d(operation: Operation, graph: GraphBuilder) -> str:
 @importer("aten.avg_pool2d.default")
 def avg_pool2d(operation: Operation, graph: GraphBuilder) -> str:
     """Means of windows."""
-    if operation.get("divisor_override") is not None:
-        raise UnsupportedError("divisor_override; nearest is none")
     return graph.avg_pool2d(
         operation.value("self"),
         _pair(operation, "kernel_size", 1),
@@ -198,47 +248,156 @@ def avg_pool2d(operation: Operation, graph: GraphBuilder) -> str:
         padding=_pair(operation, "padding", 0),
         ceil_mode=operation.get("ceil_mode", False),
         count_include_pad=operation.get("count_include_pad", True),
+        divisor=operation.get("divisor_override"),
         name=operation.name,
     )
 
 
 @importer("aten.adaptive_avg_pool2d.default")
 def adaptive_avg_pool2d(operation: Operation, graph: GraphBuilder) -> str:
-    """Means of equal windows: of the image, or where its size is known and divides evenly."""
-    value = operation.value("self")
-    target = _pair(operation, "output_size", 1)
-    if list(target) == [1, 1]:
-        return graph.global_avg_pool(value, name=operation.name)
-    size = [n for n in operation.shape("self", graph)[2:] if n is not None]
-    if len(size) != 2 or any(n % m for n, m in zip(size, target, strict=True)):
-        raise UnsupportedError(
-            f"output_size={list(target)} of an image of {size or 'any size'}; "
-            "nearest is output_size=1"
-        )
-    kernel = [n // m for n, m in zip(size, target, strict=True)]
-    return graph.avg_pool2d(value, kernel, name=operation.name)
+    """Means of as many windows as there shall be outputs."""
+    size = _pair(operation, "output_size", 1)
+    return graph.adaptive_avg_pool2d(operation.value("self"), size, name=operation.name)
+
+
+@importer("aten.adaptive_max_pool2d.default")
+def adaptive_max_pool2d(operation: Operation, graph: GraphBuilder) -> str:
+    """Maxima of as many windows as there shall be outputs; their indices are none of ours."""
+    size = _pair(operation, "output_size", 1)
+    return graph.adaptive_max_pool2d(operation.value("self"), size, name=operation.name)
 
 
 @importer("aten.mean.dim")
-def mean(operation: Operation, graph: GraphBuilder) -> str:
-    """The mean over height and width."""
-    axes = operation.get("dim")
-    if not isinstance(axes, list) or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise UnsupportedError(f"dim={axes}; nearest is dim=[2, 3]")
-    return graph.global_avg_pool(operation.value("self"), name=operation.name)
+def mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
+    """The mean over height and width, or over the channels, which is a convolution."""
+    axes = _axes(operation, "dim")
+    if axes == [2, 3]:
+        return _reduced(
+            operation, graph.global_avg_pool(operation.value("self"), name=operation.name), axes
+        )
+    if axes != [1]:
+        raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=[2, 3] or dim=1")
+    channels = operation.shape("self", graph)[1] or 1
+    weight = np.full((1, channels, 1, 1), 1 / channels, np.float32)
+    return _reduced(
+        operation, graph.conv2d(operation.value("self"), weight, name=operation.name), axes
+    )
+
+
+@importer("aten.amax.default")
+def amax(operation: Operation, graph: GraphBuilder) -> str | Placed:
+    """The maximum over height and width."""
+    axes = _axes(operation, "dim")
+    if axes != [2, 3]:
+        raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=[2, 3]")
+    return _reduced(
+        operation, graph.adaptive_max_pool2d(operation.value("self"), 1, name=operation.name), axes
+    )
+
+
+@importer("aten.argmax.default")
+def argmax(operation: Operation, graph: GraphBuilder) -> str | Placed:
+    """The index of the largest channel, as a float."""
+    axes = _axes(operation, "dim")
+    if axes != [1]:
+        raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=1")
+    return _reduced(operation, graph.argmax(operation.value("self"), name=operation.name), axes)
+
+
+@importer("aten.softmax.int", "aten.log_softmax.int")
+def softmax(operation: Operation, graph: GraphBuilder) -> str:
+    """The softmax over the channels; over another axis, which takes their place meanwhile."""
+    value, axis = operation.value("self"), operation.axis("self", operation.get("dim"))
+    log = "log" in operation.call.target
+    if axis == 1:
+        return graph.softmax(value, log=log, name=operation.name)
+    front = _swap_with_channels(operation, graph, value, axis)
+    return _swap_with_channels(operation, graph, graph.softmax(front, log=log), axis)
 
 
 @importer("aten.cat.default")
 def cat(operation: Operation, graph: GraphBuilder) -> str:
-    """Channels of several tensors."""
-    if operation.get("dim", 0) not in (1, -3):
-        raise UnsupportedError(f"dim={operation.get('dim', 0)}; nearest is dim=1")
-    return graph.concat(*operation.value_list("tensors"), name=operation.name)
+    """Tensors one behind the other; another axis than the channels takes their place."""
+    values = operation.value_list("tensors")
+    axis = operation.axis("tensors", operation.get("dim", 0))
+    if axis == 0:
+        raise UnsupportedError("dim=0; nearest is dim=1")
+    if axis == 1:
+        return graph.concat(*values, name=operation.name)
+    fronts = [_swap_with_channels(operation, graph, value, axis) for value in values]
+    return _swap_with_channels(operation, graph, graph.concat(*fronts), axis)
+
+
+@importer("aten.slice.Tensor")
+def slice_(operation: Operation, graph: GraphBuilder) -> str:
+    """A part of one axis."""
+    axis = operation.axis("self", operation.get("dim", 0))
+    bounds = {
+        key: operation.get(argument)
+        for key, argument in (("start", "start"), ("stop", "end"), ("step", "step"))
+    }
+    if any(isinstance(bound, Other) for bound in bounds.values()):
+        raise UnsupportedError("bounds known at run time only; nearest is constant bounds")
+    start, step = bounds["start"] or 0, bounds["step"] or 1
+    stop = None if bounds["stop"] is None or bounds["stop"] >= _OPEN_END else bounds["stop"]
+    if (start, stop, step) == (0, None, 1):
+        return operation.value("self")
+    return _sliced(operation, graph, axis, start, stop, step)
+
+
+@importer("aten.narrow.default")
+def narrow(operation: Operation, graph: GraphBuilder) -> str:
+    """A part of one axis by its start and length."""
+    start, length = operation.get("start"), operation.get("length")
+    if not isinstance(start, int) or not isinstance(length, int) or start < 0:
+        raise UnsupportedError("bounds known at run time only; nearest is constant bounds")
+    axis = operation.axis("self", operation.get("dim"))
+    return _sliced(operation, graph, axis, start, start + length)
+
+
+@importer("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default")
+def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
+    """All parts of one axis."""
+    axis = operation.axis("self", operation.get("dim", 0))
+    size = operation.shape("self", graph)[axis]
+    if size is None:
+        raise UnsupportedError("parts of a size known at run time only; nearest is dim=1")
+    lengths = operation.get("split_sizes", operation.get("split_size"))
+    if lengths is None:
+        lengths = -(-size // operation.get("chunks"))
+    if isinstance(lengths, int):
+        lengths = [min(lengths, size - start) for start in range(0, size, lengths)]
+    ends = np.cumsum(lengths).tolist()
+    return [
+        _sliced(operation, graph, axis, end - length, end)
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+
+
+@importer("aten.pad.default")
+def pad(operation: Operation, graph: GraphBuilder) -> str:
+    """Pixels around images: zeros, or what the border reflects or repeats."""
+    modes = {"constant": "zeros", "reflect": "reflect", "replicate": "replicate"}
+    mode, value = operation.get("mode", "constant"), operation.get("value")
+    sides = operation.get("pad")
+    if mode not in modes or value not in (None, 0):
+        raise UnsupportedError(
+            f"mode={mode!r}, value={value}; nearest is zeros, 'reflect' or 'replicate'"
+        )
+    rank = len(operation.axes("self"))
+    if not isinstance(sides, list) or len(sides) > 4 or rank != 4:
+        raise UnsupportedError(f"pad={sides} of {rank} dimensions; nearest is the pad of an image")
+    left, right, top, bottom = [*sides, 0, 0][:4]
+    return graph.pad(
+        operation.value("self"), (top, left, bottom, right), mode=modes[mode], name=operation.name
+    )
 
 
 @importer(
     "aten.upsample_nearest2d.vec",
     "aten.upsample_nearest2d.default",
+    "aten._upsample_nearest_exact2d.vec",
+    "aten._upsample_nearest_exact2d.default",
     "aten.upsample_bilinear2d.vec",
     "aten.upsample_bilinear2d.default",
 )
@@ -253,35 +412,47 @@ def upsample(operation: Operation, graph: GraphBuilder) -> str:
     if size is None and not isinstance(scales, list):
         raise UnsupportedError("neither size nor scale_factor")
     bilinear = "bilinear" in operation.call.target
+    nearest = "nearest-exact" if "exact" in operation.call.target else "nearest"
     return graph.resize(
         operation.value("input" if "input" in operation.call.arguments else "self"),
         size=size,
         scale=None if size is not None else scales,
-        mode="bilinear" if bilinear else "nearest",
+        mode="bilinear" if bilinear else nearest,
         align_corners=bilinear and operation.get("align_corners", False),
         name=operation.name,
     )
 
 
-@importer("aten.flatten.using_ints")
-def flatten(operation: Operation, graph: GraphBuilder) -> str:
-    """All but the batch in one dimension."""
-    if operation.get("start_dim", 0) != 1 or operation.get("end_dim", -1) not in (-1, 3):
-        raise UnsupportedError("flattening of other than all of an image; nearest is start_dim=1")
-    return graph.flatten(operation.value("self"), name=operation.name)
+@importer(
+    "aten.flatten.using_ints",
+    "aten.view.default",
+    "aten.reshape.default",
+    "aten.unflatten.int",
+    "aten.squeeze.default",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.unsqueeze.default",
+)
+def view(operation: Operation, graph: GraphBuilder) -> Placed | Array:
+    """The same elements with other dimensions."""
+    ref = operation.get("self")
+    if isinstance(ref, Ref) and not operation.is_computed(ref):
+        tensor = operation.tensor("self")
+        assert tensor is not None
+        return tensor.reshape([n or 0 for n in operation.output_shape()])
+    return _rearranged(operation, graph, operation.output_shape())
 
 
-@importer("aten.view.default", "aten.reshape.default")
-def view(operation: Operation, graph: GraphBuilder) -> str:
-    """The same, written as a change of shape."""
-    sizes = operation.get("size", operation.get("shape"))
-    batch, *size = operation.shape("self", graph)
-    flat = math.prod(n or 0 for n in size)
-    if not isinstance(sizes, list) or len(sizes) != 2 or sizes[0] != batch:
-        raise UnsupportedError(f"sizes {sizes}; nearest is flatten(1)")
-    if sizes[1] not in (-1, flat):
-        raise UnsupportedError(f"sizes {sizes}; nearest is flatten(1)")
-    return graph.flatten(operation.value("self"), name=operation.name)
+@importer("aten.permute.default", "aten.transpose.int")
+def permute(operation: Operation, graph: GraphBuilder) -> Placed:
+    """The dimensions in another order."""
+    sizes = operation.tensor_shape("self")
+    order = operation.get("dims")
+    if order is None:
+        order = list(range(len(sizes)))
+        one, other = operation.get("dim0"), operation.get("dim1")
+        order[one], order[other] = order[other], order[one]
+    return _rearranged(operation, graph, sizes, [index % len(sizes) for index in order])
 
 
 @importer("aten.linear.default")
@@ -333,20 +504,142 @@ def _clamp(operation: Operation, graph: GraphBuilder, lo: float | None, hi: floa
     )
 
 
-def _two_tensors(operation: Operation, graph: GraphBuilder, *, commutes: bool) -> tuple[str, str]:
+def _sum(operation: Operation, graph: GraphBuilder, first: float, second: float) -> str:
+    """``first * self + second * other``."""
+    for value, gain, term, factor in (
+        ("self", first, "other", second),
+        ("other", second, "self", first),
+    ):
+        constant = _constant(operation, term, value)
+        if constant is not None:
+            shift = factor * constant
+            return graph.affine(_value(operation, graph, value), gain, shift, name=operation.name)
+    if (first, second) == (1, 1):
+        return graph.add(*_gate_last(operation, graph), name=operation.name)
+    x, y = _value(operation, graph), _value(operation, graph, "other")
+    if first == -1:
+        x, y, first, second = y, x, second, first
+    if first != 1:
+        x = graph.affine(x, first, 0)
+    if second != -1:
+        y = graph.affine(y, -second, 0)
+    return graph.sub(x, y, name=operation.name)
+
+
+def _constant(operation: Operation, argument: str, beside: str) -> Array | None:
+    """A number, or one for every channel of the operand beside it; None where it is computed."""
+    content = operation.get(argument)
+    if isinstance(content, (int, float)):
+        return np.full(1, content, np.float32)
+    if not isinstance(content, Ref) or operation.is_computed(content):
+        return None
+    tensor = operation.tensor(argument)
+    assert tensor is not None
+    rank = len(operation.axes(beside))
+    sizes = [1] * (rank - tensor.ndim) + list(tensor.shape)
+    if len(sizes) != rank or any(n != 1 for axis, n in enumerate(sizes) if axis != 1):
+        raise UnsupportedError(
+            f"a constant of shape {list(tensor.shape)}; nearest is a number, or one per channel"
+        )
+    return np.ravel(tensor)
+
+
+def _value(operation: Operation, graph: GraphBuilder, argument: str = "self") -> str:
+    """A value whose shape is known, as arithmetic with constants needs it."""
+    operation.shape(argument, graph)
+    return operation.value(argument)
+
+
+def _gate_last(operation: Operation, graph: GraphBuilder) -> tuple[str, str]:
     """Both operands; one per channel comes second."""
-    if not isinstance(operation.get("other"), Ref):
-        raise UnsupportedError("a number as operand; nearest is an operation on two tensors")
     x, y = operation.value("self"), operation.value("other")
     sizes = [operation.shape(argument, graph)[2:] for argument in ("self", "other")]
-    if commutes and sizes[0] == (1, 1) != sizes[1]:
-        return y, x
-    return x, y
+    return (y, x) if sizes[0] == (1, 1) != sizes[1] else (x, y)
 
 
-def _expect(operation: Operation, argument: str, value: float) -> None:
-    if (got := operation.get(argument, value)) != value:
-        raise UnsupportedError(f"{argument}={got}; nearest is {argument}={value}")
+def _axes(operation: Operation, argument: str) -> list[int]:
+    """The axes that an argument lists, or the one it is."""
+    dimensions = operation.get(argument)
+    if dimensions is None:
+        return []
+    dimensions = dimensions if isinstance(dimensions, list) else [dimensions]
+    return sorted(operation.axis("self", dimension) for dimension in dimensions)
+
+
+def _reduced(operation: Operation, value: str, axes: Sequence[int]) -> str | Placed:
+    """A value whose `axes` have become 1, and are dimensions of the tensor only if so asked."""
+    if operation.get("keepdim"):
+        return value
+    return Placed(value, tuple(axis for axis in operation.axes("self") if axis not in axes))
+
+
+def _sliced(
+    operation: Operation,
+    graph: GraphBuilder,
+    axis: int,
+    start: int,
+    stop: int | None,
+    step: int = 1,
+) -> str:
+    if axis == 0 or operation.axes("self").count(axis) > 1:
+        raise UnsupportedError(
+            "a part of the batch; nearest is a part of channels, rows or columns"
+        )
+    return graph.slice(
+        operation.value("self"), axis, start, stop, step, name=graph.unique(operation.name)
+    )
+
+
+def _rearranged(
+    operation: Operation,
+    graph: GraphBuilder,
+    sizes: Sequence[int | None],
+    order: Sequence[int] | None = None,
+) -> Placed:
+    """The input seen with dimensions `sizes`, which are then put in another order."""
+    order = list(range(len(sizes))) if order is None else order
+    own = operation.tensor_shape("self")
+    if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MOST_DIMENSIONS:
+        result = _text([sizes[index] for index in order])
+        raise UnsupportedError(
+            f"sizes {_text(own)} to {result}; nearest is a batch that stays the first dimension"
+        )
+    view, places = list(sizes[1:]), [index - 1 for index in order[1:]]
+    if len(view) == 2:  # the second lies on the last axis
+        view, places = [view[0], 1, view[1]], [2 * places[0], 1, 2 * places[1]]
+    if None in view and (None in view[:-2] or len(view) < 3 or list(own[-2:]) != view[-2:]):
+        raise UnsupportedError(
+            f"sizes {_text(own)} to {_text(sizes)}, known at run time only; nearest is an export "
+            "with fixed sizes: from_torch(..., dynamic_shapes={})"
+        )
+    shape = operation.shape("self", graph)
+    if any(n is None for n in view):
+        view[-2:] = [None, None]
+    target = [math.prod(n or 1 for n in view[:-2]), *view[-2:]] if len(view) > 2 else [*view, 1, 1]
+    axes = axes_of(len(sizes))
+    if places == sorted(places) and list(shape[1:]) == target:
+        return Placed(operation.value("self"), axes)
+    if len(view) == 1:
+        return Placed(graph.flatten(operation.value("self"), name=operation.name), axes)
+    value = graph.rearrange(operation.value("self"), view, places, name=operation.name)
+    return Placed(value, axes)
+
+
+def _swap_with_channels(operation: Operation, graph: GraphBuilder, value: str, axis: int) -> str:
+    """An image whose channels and rows, or columns, are exchanged."""
+    _, *sizes = graph.shape(value)
+    if None in sizes or axis == 0:
+        raise UnsupportedError(
+            f"dimension {axis} of an image of open size; nearest is an export with fixed sizes: "
+            "from_torch(..., dynamic_shapes={})"
+        )
+    order = [0, 1, 2]
+    order[0], order[axis - 1] = order[axis - 1], order[0]
+    return graph.rearrange(value, sizes, order)
+
+
+def _text(sizes: Sequence[int | None]) -> list[int | str]:
+    return ["any" if size is None else size for size in sizes]
 
 
 def _pair(operation: Operation, argument: str, default: int) -> Sequence[int]:

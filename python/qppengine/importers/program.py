@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
 
 
+def axes_of(rank: int) -> tuple[int, ...]:
+    """`AXES`; of more than four dimensions, all that are too many share the axis of channels."""
+    return AXES[rank] if rank in AXES else (0, *[1] * (rank - 3), 2, 3)
+
+
 @dataclass(frozen=True)
 class Ref:
     """An argument that is a tensor of the program, by name."""

@@ -14,18 +14,17 @@ these axes, and the other axes have size 1: a matrix is ``[N, C, 1, 1]``, a sequ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.graph import Array, Graph, GraphBuilder, Shape
-from qppengine.importers.program import AXES, Call, Program, Ref
+from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
 
 _NEAREST = {
-    "adaptive_max_pool2d": "max_pool2d",
-    "conv_transpose2d": "conv2d, then pixel_shuffle",
     "upsample_bicubic2d": "upsample_bilinear2d",
-    "pad": "the zero padding of conv2d",
     "group_norm": "batch_norm",
     "instance_norm": "batch_norm",
     "layer_norm": "batch_norm",
@@ -114,6 +113,10 @@ class Operation:
             raise UnsupportedError(f"{name!r} is of unknown rank; nearest is a known shape")
         return self._program.shapes[name]
 
+    def is_computed(self, ref: Ref) -> bool:
+        """Whether a tensor depends on an input of the network."""
+        return ref.name in self._values
+
     def value_list(self, argument: str) -> list[str]:
         """The graph values an argument lists."""
         refs = self.get(argument)
@@ -144,7 +147,8 @@ class Operation:
         return self.call.arguments.get(argument, default)
 
 
-Result: TypeAlias = "str | Placed | list[str | Placed]"
+# Constants are arrays.
+Result: TypeAlias = "str | Placed | Array | list[str | Placed]"
 Importer: TypeAlias = Callable[[Operation, GraphBuilder], Result]
 
 _IMPORTERS: dict[str, Importer] = {}
@@ -166,14 +170,18 @@ def importer(*targets: str) -> Callable[[Importer], Importer]:
 def to_graph(program: Program, name: str | None = None) -> Graph:
     """The program as a graph. Raises `UnsupportedModelError` listing all it cannot express."""
     builder = GraphBuilder(name or program.name)
+    tensors = dict(program.tensors)
+    program = replace(program, tensors=tensors)
     values: dict[str, Placed] = {}
     for value in program.inputs:
         axes = AXES.get(len(program.shapes.get(value.name, value.shape)), AXES[4])
         values[value.name] = Placed(builder.input(value.name, value.shape), axes)
     problems: list[str] = []
-    for call, node_name in zip(program.calls, _node_names(program.calls), strict=True):
+    # A call without a tensor as result computes or checks sizes.
+    calls = [call for call in program.calls if call.outputs]
+    for call, node_name in zip(calls, _node_names(calls), strict=True):
         operation = Operation(call, builder.unique(node_name), values, program)
-        results: list[str | Placed] = [node_name] * len(call.outputs)
+        results: list[Any] = [node_name] * len(call.outputs)
         try:
             result = _import(operation, builder)
             results = result if isinstance(result, list) else [result]
@@ -181,6 +189,10 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
             pass
         except UnsupportedError as error:
             problems.append(f"{_place(call)}: {call.target}: {error}")
+        constants = [item for item in results if isinstance(item, np.ndarray)]
+        if constants:
+            tensors.update(zip(call.outputs, constants, strict=True))
+            continue
         placed = [
             item if isinstance(item, Placed) else Placed(item, _axes(call, output, values, program))
             for item, output in zip(results, call.outputs, strict=False)
@@ -219,7 +231,7 @@ def _axes(
             axes = values[first.name].axes
             if rank in (None, len(axes)):
                 return axes
-    return AXES.get(4 if rank is None else rank, AXES[4])
+    return AXES[4] if rank is None else axes_of(rank)
 
 
 def _shape_problems(program: Program, graph: Graph, values: Mapping[str, Placed]) -> list[str]:
@@ -232,6 +244,8 @@ def _shape_problems(program: Program, graph: Graph, values: Mapping[str, Placed]
             axes = values[output].axes
             expected, shape = program.shapes[output], graph.shapes[values[output].value]
             got = tuple(shape[axis] for axis in axes)
+            if len(set(axes)) < len(axes):  # several dimensions on one axis
+                continue
             rest = [size for axis, size in enumerate(shape) if axis not in axes]
             same = len(expected) == len(got) and all(
                 None in pair or pair[0] == pair[1] for pair in zip(expected, got, strict=True)
