@@ -22,6 +22,8 @@ from cases import expected, images  # noqa: E402
 from torch import nn  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from qppengine.graph import Array
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -97,6 +99,39 @@ def test_operation_in_front_of_int8_can_keep_fp16(module: Any) -> None:
         bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
         z = reference.run_quantized(graph, bounds, samples[0])[graph.outputs[0]]
         assert sqnr(y, z) > 33, scheme
+
+
+ARRANGEMENTS: Mapping[str, Callable[[qe.GraphBuilder, str], str]] = {
+    "slice_channels": lambda net, x: net.slice(x, 1, -9, 11, 2),
+    "slice_rows": lambda net, x: net.slice(x, 2, 1, -1),
+    "slice_columns": lambda net, x: net.slice(x, 3, 0, None, 3),
+    "zeros": lambda net, x: net.pad(x, (1, 0, 2, 3)),
+    "crop": lambda net, x: net.pad(x, (-1, 2, 0, -3)),
+    "reflect": lambda net, x: net.pad(x, (5, 0, 1, 4), mode="reflect"),
+    "replicate": lambda net, x: net.pad(x, (0, 7, 9, 1), mode="replicate"),
+    "flatten": lambda net, x: net.flatten(x),
+    "transpose": lambda net, x: net.rearrange(x, (12, 6, 8), (2, 0, 1)),
+    "shuffle": lambda net, x: net.rearrange(x, (3, 4, None, None), (1, 0, 2, 3)),
+    "merge": lambda net, x: net.rearrange(x, (2, 6, 3, 2, 8), (1, 4, 0, 3, 2)),
+    "matrix": lambda net, x: net.rearrange(x, (12, 48), (1, 0)),
+    "pixel_shuffle": lambda net, x: net.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda net, x: net.pixel_unshuffle(x, 2),
+    "max_pool": lambda net, x: net.max_pool2d(x, (2, 3), stride=1, dilation=(3, 2)),
+    "adaptive_max_pool": lambda net, x: net.adaptive_max_pool2d(x, (4, 11)),
+    "argmax": lambda net, x: net.argmax(x),
+    "nearest-exact": lambda net, x: net.resize(x, size=(13, 5), mode="nearest-exact"),
+}
+
+
+@pytest.mark.parametrize("name", ARRANGEMENTS)
+def test_batches_are_arranged_exactly_by_several_threads(name: str) -> None:
+    net = qe.GraphBuilder(name)
+    net.output(ARRANGEMENTS[name](net, net.input("x", (2, 12, 6, 8))))
+    graph = net.build()
+    x = np.random.default_rng(1).normal(0, 1, (2, 12, 6, 8))
+    x = x.astype(np.float16).astype(np.float32)
+    y = Session(serialize(graph), "fp16", threads=3).run(x)
+    np.testing.assert_array_equal(y, reference.run(graph, x)[0])
 
 
 @pytest.mark.parametrize("height", [1, 7])

@@ -17,6 +17,7 @@ from qppengine import (
     Graph,
     GraphBuilder,
     ModelError,
+    ShapeError,
     reference,
 )
 from qppengine.passes import optimize
@@ -24,6 +25,7 @@ from qppengine.serialize import load_graph, save, serialize
 from qppengine.session import SCHEMES, Session, read_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from qppengine.graph import Array
@@ -209,6 +211,11 @@ def edit(data: bytes, change: Any) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
+def last_becomes(op: str, **attributes: Any) -> Callable[[Any], None]:
+    """Makes the last node of a document another operation."""
+    return lambda document: document["nodes"][-1].update(op=op, attributes=attributes)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -224,11 +231,46 @@ def edit(data: bytes, change: Any) -> bytes:
         (lambda d: d["quantization"]["predictors"][0].update(alphas=[0.9]), "alphas"),
         (lambda d: d.update(outputs=["nothing"]), "nothing"),
         (lambda d: d.pop("inputs"), "inputs"),
+        (lambda d: d["nodes"][0]["attributes"].update(padding=[1, 2, 3]), "padding"),
+        (last_becomes("rearrange", view=[2**40], order=[0]), "view"),
+        (last_becomes("rearrange", view=[8, None], order=[0, 1]), "view"),
+        (last_becomes("rearrange", view=[8, None, 3], order=[0, 1, 2]), "view"),
+        (last_becomes("rearrange", view=[8, None, None], order=[0, 1]), "order"),
+        (last_becomes("rearrange", view=[8, None, None], order=[0, 1, 1]), "stands twice"),
+        (last_becomes("rearrange", view=[], order=[]), "1 to 6 dimensions"),
+        (last_becomes("slice", axis=0, start=0, stop=None, step=1), "axis"),
+        (last_becomes("slice", axis=1, start=0, stop=None, step=0), "step"),
+        (last_becomes("slice", axis=1, start=2**50, stop=None, step=1), "start"),
+        (last_becomes("pad", padding=[1, 1], mode="zeros"), "padding"),
+        (last_becomes("pad", padding=[1, 1, -1, 0], mode="reflect"), "padding"),
+        (last_becomes("pad", padding=[1, 1, 1, 1], mode="circular"), "mode"),
+        (last_becomes("adaptive_avg_pool2d", size=[0, 1]), "size"),
+        (last_becomes("softmax", dim=1), "dim"),
+        (last_becomes("pixel_unshuffle", downscale_factor=0), "downscale_factor"),
     ],
 )
 def test_altered_graphs_are_refused_by_name(change: Any, problem: str, model: Path) -> None:
     with pytest.raises((ModelError, qe.UnsupportedError), match=re.escape(problem)):
         Session(edit(model.read_bytes(), change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        last_becomes("rearrange", view=[2, 3, None, None], order=[1, 0, 2, 3]),
+        last_becomes("rearrange", view=[2**24] * 6, order=[0, 1, 2, 3, 4, 5]),
+        last_becomes("rearrange", view=[97, 83, 1], order=[0, 1, 2]),
+        last_becomes("slice", axis=2, start=5, stop=5, step=1),
+        last_becomes("slice", axis=1, start=8, stop=None, step=1),
+        last_becomes("pad", padding=[0, -30, 0, -30], mode="zeros"),
+        last_becomes("pad", padding=[0, 0, 90, 0], mode="reflect"),
+        last_becomes("pixel_unshuffle", downscale_factor=7),
+    ],
+)
+def test_operations_that_do_not_fit_are_refused_by_name(change: Any, model: Path) -> None:
+    session = Session(edit(model.read_bytes(), change), "fp16")
+    with pytest.raises(ShapeError, match="node 'shuffle'"):
+        session.run(np.zeros((1, 3, 20, 24), np.float32))
 
 
 def test_other_format_versions_are_refused(model: Path) -> None:

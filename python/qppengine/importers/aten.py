@@ -473,7 +473,7 @@ def dropout(operation: Operation, graph: GraphBuilder) -> str:
     """The input itself, as long as it does not train."""
     if operation.get("train"):
         raise UnsupportedError("dropout that trains; nearest is eval()")
-    return operation.value("input")
+    return operation.value("input" if "input" in operation.call.arguments else "self")
 
 
 @importer("aten.alias.default", "aten.contiguous.default", "aten.detach.default")
