@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qppengine.errors import UnsupportedError
-from qppengine.importers.program import Other, Ref, axes_of
+from qppengine.importers.dimensions import (
+    clamped,
+    concatenated,
+    rearranged,
+    sliced,
+    softmax_over,
+    split_into,
+)
+from qppengine.importers.program import Other, Ref
 from qppengine.importers.registry import Operation, Placed, importer
 
 if TYPE_CHECKING:
@@ -17,9 +25,7 @@ if TYPE_CHECKING:
 
     from qppengine.graph import Array, GraphBuilder
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _OPEN_END = 2**31  # what stands for the end of a slice, and any more
-_MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them
 
 
 @importer("aten.conv2d.default", "aten.conv2d.padding")
@@ -272,16 +278,14 @@ def mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
     """The mean over height and width, or over the channels, which is a convolution."""
     axes = _axes(operation, "dim")
     if axes == [2, 3]:
-        return _reduced(
-            operation, graph.global_avg_pool(operation.value("self"), name=operation.name), axes
-        )
+        value = graph.global_avg_pool(operation.value("self"), name=operation.name)
+        return _reduced(operation, value, axes)
     if axes != [1]:
         raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=[2, 3] or dim=1")
     channels = operation.shape("self", graph)[1] or 1
     weight = np.full((1, channels, 1, 1), 1 / channels, np.float32)
-    return _reduced(
-        operation, graph.conv2d(operation.value("self"), weight, name=operation.name), axes
-    )
+    value = graph.conv2d(operation.value("self"), weight, name=operation.name)
+    return _reduced(operation, value, axes)
 
 
 @importer("aten.amax.default")
@@ -307,12 +311,9 @@ def argmax(operation: Operation, graph: GraphBuilder) -> str | Placed:
 @importer("aten.softmax.int", "aten.log_softmax.int")
 def softmax(operation: Operation, graph: GraphBuilder) -> str:
     """The softmax over the channels; over another axis, which takes their place meanwhile."""
-    value, axis = operation.value("self"), operation.axis("self", operation.get("dim"))
+    axis = operation.axis("self", operation.get("dim"))
     log = "log" in operation.call.target
-    if axis == 1:
-        return graph.softmax(value, log=log, name=operation.name)
-    front = _swap_with_channels(operation, graph, value, axis)
-    return _swap_with_channels(operation, graph, graph.softmax(front, log=log), axis)
+    return softmax_over(graph, operation.value("self"), axis, log=log, name=operation.name)
 
 
 @importer("aten.cat.default")
@@ -320,12 +321,7 @@ def cat(operation: Operation, graph: GraphBuilder) -> str:
     """Tensors one behind the other; another axis than the channels takes their place."""
     values = operation.value_list("tensors")
     axis = operation.axis("tensors", operation.get("dim", 0))
-    if axis == 0:
-        raise UnsupportedError("dim=0; nearest is dim=1")
-    if axis == 1:
-        return graph.concat(*values, name=operation.name)
-    fronts = [_swap_with_channels(operation, graph, value, axis) for value in values]
-    return _swap_with_channels(operation, graph, graph.concat(*fronts), axis)
+    return concatenated(graph, values, axis, operation.name)
 
 
 @importer("aten.slice.Tensor")
@@ -342,7 +338,7 @@ def slice_(operation: Operation, graph: GraphBuilder) -> str:
     stop = None if bounds["stop"] is None or bounds["stop"] >= _OPEN_END else bounds["stop"]
     if (start, stop, step) == (0, None, 1):
         return operation.value("self")
-    return _sliced(operation, graph, axis, start, stop, step)
+    return sliced(operation, graph, "self", axis, (start, stop, step))
 
 
 @importer("aten.narrow.default")
@@ -352,7 +348,7 @@ def narrow(operation: Operation, graph: GraphBuilder) -> str:
     if not isinstance(start, int) or not isinstance(length, int) or start < 0:
         raise UnsupportedError("bounds known at run time only; nearest is constant bounds")
     axis = operation.axis("self", operation.get("dim"))
-    return _sliced(operation, graph, axis, start, start + length)
+    return sliced(operation, graph, "self", axis, (start, start + length, 1))
 
 
 @importer("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default")
@@ -367,11 +363,7 @@ def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
         lengths = -(-size // operation.get("chunks"))
     if isinstance(lengths, int):
         lengths = [min(lengths, size - start) for start in range(0, size, lengths)]
-    ends = np.cumsum(lengths).tolist()
-    return [
-        _sliced(operation, graph, axis, end - length, end)
-        for end, length in zip(ends, lengths, strict=True)
-    ]
+    return split_into(operation, graph, "self", axis, lengths)
 
 
 @importer("aten.pad.default")
@@ -440,7 +432,7 @@ def view(operation: Operation, graph: GraphBuilder) -> Placed | Array:
         tensor = operation.tensor("self")
         assert tensor is not None
         return tensor.reshape([n or 0 for n in operation.output_shape()])
-    return _rearranged(operation, graph, operation.output_shape())
+    return rearranged(operation, graph, "self", operation.output_shape())
 
 
 @importer("aten.permute.default", "aten.transpose.int")
@@ -452,7 +444,7 @@ def permute(operation: Operation, graph: GraphBuilder) -> Placed:
         order = list(range(len(sizes)))
         one, other = operation.get("dim0"), operation.get("dim1")
         order[one], order[other] = order[other], order[one]
-    return _rearranged(operation, graph, sizes, [index % len(sizes) for index in order])
+    return rearranged(operation, graph, "self", sizes, [i % len(sizes) for i in order])
 
 
 @importer("aten.linear.default")
@@ -489,19 +481,12 @@ def clone(operation: Operation, graph: GraphBuilder) -> str:
 
 
 def _clamp(operation: Operation, graph: GraphBuilder, lo: float | None, hi: float | None) -> str:
-    """A clamp whose missing bounds are the largest finite numbers; relu where it is one."""
+    """A clamp whose missing bounds are infinite."""
     if not all(bound is None or isinstance(bound, (int, float)) for bound in (lo, hi)):
         raise UnsupportedError(f"bounds must be numbers, got {lo!r} and {hi!r}")
     low = -math.inf if lo is None else lo
     high = math.inf if hi is None else hi
-    if low == 0 and high == math.inf:
-        return graph.relu(operation.value("self"), name=operation.name)
-    return graph.clamp(
-        operation.value("self"),
-        max(low, -_FLOAT32_MAX),
-        min(high, _FLOAT32_MAX),
-        name=operation.name,
-    )
+    return clamped(graph, operation.value("self"), low, high, operation.name)
 
 
 def _sum(operation: Operation, graph: GraphBuilder, first: float, second: float) -> str:
@@ -571,75 +556,6 @@ def _reduced(operation: Operation, value: str, axes: Sequence[int]) -> str | Pla
     if operation.get("keepdim"):
         return value
     return Placed(value, tuple(axis for axis in operation.axes("self") if axis not in axes))
-
-
-def _sliced(
-    operation: Operation,
-    graph: GraphBuilder,
-    axis: int,
-    start: int,
-    stop: int | None,
-    step: int = 1,
-) -> str:
-    if axis == 0 or operation.axes("self").count(axis) > 1:
-        raise UnsupportedError(
-            "a part of the batch; nearest is a part of channels, rows or columns"
-        )
-    return graph.slice(
-        operation.value("self"), axis, start, stop, step, name=graph.unique(operation.name)
-    )
-
-
-def _rearranged(
-    operation: Operation,
-    graph: GraphBuilder,
-    sizes: Sequence[int | None],
-    order: Sequence[int] | None = None,
-) -> Placed:
-    """The input seen with dimensions `sizes`, which are then put in another order."""
-    order = list(range(len(sizes))) if order is None else order
-    own = operation.tensor_shape("self")
-    if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MOST_DIMENSIONS:
-        result = _text([sizes[index] for index in order])
-        raise UnsupportedError(
-            f"sizes {_text(own)} to {result}; nearest is a batch that stays the first dimension"
-        )
-    view, places = list(sizes[1:]), [index - 1 for index in order[1:]]
-    if len(view) == 2:  # the second lies on the last axis
-        view, places = [view[0], 1, view[1]], [2 * places[0], 1, 2 * places[1]]
-    if None in view and (None in view[:-2] or len(view) < 3 or list(own[-2:]) != view[-2:]):
-        raise UnsupportedError(
-            f"sizes {_text(own)} to {_text(sizes)}, known at run time only; nearest is an export "
-            "with fixed sizes: from_torch(..., dynamic_shapes={})"
-        )
-    shape = operation.shape("self", graph)
-    if any(n is None for n in view):
-        view[-2:] = [None, None]
-    target = [math.prod(n or 1 for n in view[:-2]), *view[-2:]] if len(view) > 2 else [*view, 1, 1]
-    axes = axes_of(len(sizes))
-    if places == sorted(places) and list(shape[1:]) == target:
-        return Placed(operation.value("self"), axes)
-    if len(view) == 1:
-        return Placed(graph.flatten(operation.value("self"), name=operation.name), axes)
-    value = graph.rearrange(operation.value("self"), view, places, name=operation.name)
-    return Placed(value, axes)
-
-
-def _swap_with_channels(operation: Operation, graph: GraphBuilder, value: str, axis: int) -> str:
-    """An image whose channels and rows, or columns, are exchanged."""
-    _, *sizes = graph.shape(value)
-    if None in sizes or axis == 0:
-        raise UnsupportedError(
-            f"dimension {axis} of an image of open size; nearest is an export with fixed sizes: "
-            "from_torch(..., dynamic_shapes={})"
-        )
-    order = [0, 1, 2]
-    order[0], order[axis - 1] = order[axis - 1], order[0]
-    return graph.rearrange(value, sizes, order)
-
-
-def _text(sizes: Sequence[int | None]) -> list[int | str]:
-    return ["any" if size is None else size for size in sizes]
 
 
 def _pair(operation: Operation, argument: str, default: int) -> Sequence[int]:

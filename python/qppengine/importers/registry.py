@@ -68,7 +68,7 @@ class Operation:
 
     call: Call
     name: str  # for the node
-    _values: Mapping[str, Placed]
+    _values: dict[str, Placed]
     _program: Program
 
     def value(self, argument: str) -> str:
@@ -98,6 +98,21 @@ class Operation:
         if not -len(axes) <= dimension < len(axes):
             raise ModelError(f"{self.name}: dimension {dimension} of a tensor that has {len(axes)}")
         return axes[dimension]
+
+    def image(self, argument: str, graph: GraphBuilder) -> str:
+        """The graph value an argument names, its dimensions where those of an image are.
+
+        Where they were renamed only, this is where pixels move, for all that read them behind it.
+        """
+        placed = Placed(self.value(argument), self.axes(argument))
+        targets = axes_of(len(placed.axes))
+        moved = Placed(_moved(graph, placed, targets), targets)
+        self._values[self.get(argument).name] = moved
+        return moved.value
+
+    def in_order(self, argument: str, graph: GraphBuilder) -> str:
+        """The graph value an argument names, its dimensions one behind the other."""
+        return _in_order(graph, Placed(self.value(argument), self.axes(argument)))
 
     def tensor_shape(self, argument: str) -> Shape:
         """The shape of the tensor an argument names, as the program tells it."""
@@ -207,10 +222,10 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
     for output in program.outputs:
         if output not in values:
             raise ModelError(f"the output {output!r} is not computed by the program")
-        builder.output(values[output].value)
-        axes = values[output].axes
-        if axes != tuple(sorted(axes)):
-            problems.append(f"output {output!r} is transposed; nearest is the order N, C, H, W")
+        try:
+            builder.output(_in_order(builder, values[output]))
+        except UnsupportedError as error:
+            problems.append(f"output {output!r}: {error}")
     if problems:
         raise UnsupportedModelError(problems)
     graph = builder.build()
@@ -256,6 +271,28 @@ def _shape_problems(program: Program, graph: Graph, values: Mapping[str, Placed]
                     f"{list(expected)}"
                 )
     return problems
+
+
+def _in_order(graph: GraphBuilder, placed: Placed) -> str:
+    """A value whose dimensions lie one behind the other, with any of size 1 in between."""
+    if placed.axes == tuple(sorted(placed.axes)):
+        return placed.value
+    return _moved(graph, placed, axes_of(len(placed.axes)))
+
+
+def _moved(graph: GraphBuilder, placed: Placed, targets: tuple[int, ...]) -> str:
+    """A value whose dimensions lie on the axes `targets`."""
+    if placed.axes == targets:
+        return placed.value
+    # Of each axis the one it was; those of size 1 fill the gaps.
+    spare = [axis for axis in range(4) if axis not in placed.axes]
+    sources = [
+        placed.axes[targets.index(axis)] if axis in targets else spare.pop(0) for axis in range(4)
+    ]
+    sizes = graph.shape(placed.value)[1:]
+    if sources[0] != 0 or None in sizes:
+        raise UnsupportedError("a transposed image of open size, or batch; nearest is N, C, H, W")
+    return graph.rearrange(placed.value, sizes, [axis - 1 for axis in sources[1:]])
 
 
 def _place(call: Call) -> str:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importers of all formats do alike: mostly to bring dimensions where the graph wants them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qppengine.errors import UnsupportedError
+from qppengine.importers.program import axes_of
+from qppengine.importers.registry import Operation, Placed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qppengine.graph import GraphBuilder
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them
+
+
+def clamped(graph: GraphBuilder, value: str, low: float, high: float, name: str) -> str:
+    """A clamp in whose place infinite bounds become the largest numbers; relu where it is one."""
+    if low == 0 and high >= _FLOAT32_MAX:
+        return graph.relu(value, name=name)
+    return graph.clamp(value, max(low, -_FLOAT32_MAX), min(high, _FLOAT32_MAX), name=name)
+
+
+def softmax_over(graph: GraphBuilder, value: str, axis: int, *, log: bool, name: str) -> str:
+    """The softmax over an axis, which takes the place of the channels meanwhile."""
+    if axis == 1:
+        return graph.softmax(value, log=log, name=name)
+    front = _swap_with_channels(graph, value, axis)
+    return _swap_with_channels(graph, graph.softmax(front, log=log, name=name), axis)
+
+
+def concatenated(graph: GraphBuilder, values: Sequence[str], axis: int, name: str) -> str:
+    """Values one behind the other; another axis than the channels takes their place."""
+    if axis == 1:
+        return graph.concat(*values, name=name)
+    fronts = [_swap_with_channels(graph, value, axis) for value in values]
+    return _swap_with_channels(graph, graph.concat(*fronts, name=name), axis)
+
+
+def sliced(
+    operation: Operation,
+    graph: GraphBuilder,
+    argument: str,
+    axis: int,
+    part: tuple[int, int | None, int],
+) -> str:
+    """A part of one axis: start, stop and step."""
+    if axis == 0 or operation.axes(argument).count(axis) > 1:
+        raise UnsupportedError(
+            "a part of the batch; nearest is a part of channels, rows or columns"
+        )
+    value = operation.value(argument)
+    return graph.slice(value, axis, *part, name=graph.unique(operation.name))
+
+
+def split_into(
+    operation: Operation, graph: GraphBuilder, argument: str, axis: int, lengths: Sequence[int]
+) -> list[str | Placed]:
+    """Parts of one axis, one behind the other."""
+    ends = np.cumsum(lengths).tolist()
+    parts = zip(ends, lengths, strict=True)
+    return [
+        sliced(operation, graph, argument, axis, (end - length, end, 1)) for end, length in parts
+    ]
+
+
+def rearranged(
+    operation: Operation,
+    graph: GraphBuilder,
+    argument: str,
+    sizes: Sequence[int | None],
+    order: Sequence[int] | None = None,
+) -> Placed:
+    """A tensor seen with dimensions `sizes`, which are then put in another order."""
+    order = list(range(len(sizes))) if order is None else order
+    own = operation.tensor_shape(argument)
+    if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MOST_DIMENSIONS:
+        result = _text([sizes[index] for index in order])
+        raise UnsupportedError(
+            f"sizes {_text(own)} to {result}; nearest is a batch that stays the first dimension"
+        )
+    view, places = list(sizes[1:]), [index - 1 for index in order[1:]]
+    if len(view) == 2:  # the second lies on the last axis
+        view, places = [view[0], 1, view[1]], [2 * places[0], 1, 2 * places[1]]
+    if None in view and (None in view[:-2] or len(view) < 3 or list(own[-2:]) != view[-2:]):
+        raise UnsupportedError(
+            f"sizes {_text(own)} to {_text(sizes)}, known at run time only; nearest is an export "
+            "with fixed sizes"
+        )
+    value = operation.in_order(argument, graph)
+    shape = operation.shape(argument, graph)
+    if any(n is None for n in view):
+        view[-2:] = [None, None]
+    target = [math.prod(n or 1 for n in view[:-2]), *view[-2:]] if len(view) > 2 else [*view, 1, 1]
+    axes = axes_of(len(sizes))
+    if places == sorted(places) and list(shape[1:]) == target:
+        return Placed(value, axes)
+    if len(view) == 1:
+        return Placed(graph.flatten(value, name=operation.name), axes)
+    return Placed(graph.rearrange(value, view, places, name=operation.name), axes)
+
+
+def _swap_with_channels(graph: GraphBuilder, value: str, axis: int) -> str:
+    """An image whose channels and rows, or columns, are exchanged."""
+    if axis == 0:
+        raise UnsupportedError("dimension 0, the batch; nearest is dimension 1")
+    _, *sizes = graph.shape(value)
+    if None in sizes:
+        raise UnsupportedError(
+            f"axis {axis} of an image of open size; nearest is an export with fixed sizes"
+        )
+    order = [0, 1, 2]
+    order[0], order[axis - 1] = order[axis - 1], order[0]
+    return graph.rearrange(value, sizes, order)
+
+
+def _text(sizes: Sequence[int | None]) -> list[int | str]:
+    return ["any" if size is None else size for size in sizes]
