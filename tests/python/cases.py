@@ -185,3 +185,12 @@ HEADS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 CASES = {**BLOCKS, **HEADS}
+
+# What PyTorch's exporter does not write, or without an argument that changes the result.
+NOT_IN_ONNX = {
+    "adaptive_larger",
+    "adaptive_max",
+    "adaptive_uneven",
+    "avg_pool_divisor",
+    "nearest_exact",
+}

@@ -189,8 +189,26 @@ class _Reader:
                 elif name:
                     arguments[formal.name] = self._argument(name)
         arguments |= {attribute.name: _value(attribute) for attribute in node.attribute}
+        if _target(node) == "onnx.Resize":
+            arguments |= self._common_scales(node)
         label = node.name or f"the node of {node.output[0]!r}"
         return Call(_target(node), _module(node), arguments, tuple(node.output), label)
+
+    def _common_scales(self, node: onnx.NodeProto) -> dict[str, Any]:
+        """Scales in place of open sizes, such as another image's, where the trials agree."""
+        name = node.output[0]
+        if None not in (self._shape(name) or (None,))[2:]:
+            return {}
+        ratios = []
+        for trial in self._trials:
+            before, after = trial.shape(node.input[0]), trial.shape(name)
+            if before is None or after is None or len(before) != len(after):
+                return {}
+            ratios.append([b / a for a, b in zip(before, after, strict=True)])
+        if ratios[0] != ratios[1]:
+            return {}
+        self._tensors[f"{name}/scales"] = np.array(ratios[0], np.float32)
+        return {"scales": Ref(f"{name}/scales"), "sizes": None, "axes": None}
 
     def _argument(self, name: str) -> Any:
         """An image or weights by name; sizes and the like as numbers, None where they are open."""

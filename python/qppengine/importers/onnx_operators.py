@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from qppengine.errors import UnsupportedError
+from qppengine.importers.dimensions import (
+    clamped,
+    concatenated,
+    rearranged,
+    softmax_over,
+    split_into,
+)
 from qppengine.importers.program import AXES, Ref
 from qppengine.importers.registry import Operation, Placed, importer
 
@@ -20,7 +27,8 @@ if TYPE_CHECKING:
 
     from qppengine.graph import Array, GraphBuilder
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+_OPEN_END = 2**31 - 1  # what stands for the end of a slice, and any more
 
 
 # ------------------------------------------------------------------- convolutions, linear layers
@@ -32,15 +40,43 @@ def conv(operation: Operation, graph: GraphBuilder) -> str:
     weight = _tensor(operation, "W")
     window = _Window.of(operation, "X", weight.shape[2:])
     return graph.conv2d(
-        _image(operation, "X"),
+        operation.image("X", graph),
         weight.reshape(*weight.shape[:2], *window.kernel),
         operation.tensor("B"),
         stride=window.stride,
-        padding=window.padding(),
+        padding=window.padding,
         dilation=window.dilation,
         groups=operation.get("group"),
         name=operation.name,
     )
+
+
+@importer("onnx.ConvTranspose")
+def conv_transpose(operation: Operation, graph: GraphBuilder) -> str:
+    """A transposed convolution with the same stride for rows and columns."""
+    weight = _tensor(operation, "W")
+    more = operation.get("output_padding", [0] * (weight.ndim - 2))
+    window = _Window.of(operation, "X", weight.shape[2:], more)
+    if operation.get("output_shape") or len(set(window.stride)) != 1:
+        raise UnsupportedError(
+            f"strides={window.stride}, or output_shape; nearest is pads and one stride for images"
+        )
+    padding = tuple(map(min, window.begins, window.ends))
+    value = graph.conv_transpose2d(
+        operation.image("X", graph),
+        weight.reshape(*weight.shape[:2], *window.kernel),
+        operation.tensor("B"),
+        stride=window.stride,
+        padding=padding,
+        output_padding=[0, *more][-2:],
+        dilation=window.dilation,
+        groups=operation.get("group"),
+        name=operation.name,
+    )
+    if window.begins == window.ends:
+        return value
+    cut = [p - n for ns in (window.begins, window.ends) for p, n in zip(padding, ns, strict=True)]
+    return graph.pad(value, cut, name=operation.name)
 
 
 @importer("onnx.Gemm")
@@ -75,7 +111,7 @@ def batch_normalization(operation: Operation, graph: GraphBuilder) -> str:
     if operation.get("training_mode"):
         raise UnsupportedError("statistics of the batch; nearest is training_mode=0")
     return graph.batch_norm(
-        _image(operation, "X"),
+        operation.image("X", graph),
         _tensor(operation, "scale"),
         _tensor(operation, "B"),
         _tensor(operation, "input_mean"),
@@ -109,11 +145,12 @@ def function(operation: Operation, graph: GraphBuilder) -> str:
 
 @importer("onnx.HardSigmoid")
 def hard_sigmoid(operation: Operation, graph: GraphBuilder) -> str:
-    """``min(max(alpha * X + beta, 0), 1)``, with the slope that mobile networks use."""
+    """``min(max(alpha * X + beta, 0), 1)``; a function of its own with the usual numbers."""
     alpha, beta = operation.get("alpha"), operation.get("beta")
-    if not (math.isclose(alpha, 1 / 6, rel_tol=1e-5) and beta == 0.5):
-        raise UnsupportedError(f"alpha={alpha:g}, beta={beta:g}; nearest is alpha=1/6, beta=0.5")
-    return graph.function(operation.value("X"), "hardsigmoid", name=operation.name)
+    if math.isclose(alpha, 1 / 6, rel_tol=1e-5) and beta == 0.5:
+        return graph.function(operation.value("X"), "hardsigmoid", name=operation.name)
+    line = graph.affine(operation.image("X", graph), alpha, beta)
+    return graph.clamp(line, 0, 1, name=operation.name)
 
 
 @importer("onnx.LeakyRelu")
@@ -139,10 +176,15 @@ def clip(operation: Operation, graph: GraphBuilder) -> str:
         default if bound is None else float(bound.item())
         for bound, default in zip(bounds, (-math.inf, math.inf), strict=True)
     )
-    if low == 0 and high >= _FLOAT32_MAX:
-        return graph.relu(operation.value("input"), name=operation.name)
-    low, high = min(max(low, -_FLOAT32_MAX), high), min(high, _FLOAT32_MAX)
-    return graph.clamp(operation.value("input"), low, high, name=operation.name)
+    return clamped(graph, operation.value("input"), min(low, high), high, operation.name)
+
+
+@importer("onnx.Softmax", "onnx.LogSoftmax")
+def softmax(operation: Operation, graph: GraphBuilder) -> str:
+    """The softmax over one axis, or its logarithm."""
+    axis = operation.axis("input", operation.get("axis"))
+    log = "Log" in operation.call.target
+    return softmax_over(graph, operation.value("input"), axis, log=log, name=operation.name)
 
 
 # ------------------------------------------------------------------------------------- arithmetic
@@ -150,32 +192,53 @@ def clip(operation: Operation, graph: GraphBuilder) -> str:
 
 @importer("onnx.Add")
 def add(operation: Operation, graph: GraphBuilder) -> str:
-    """A sum of two tensors."""
-    x, y = _two_tensors(operation, commutes=True)
-    return graph.add(x, y, name=operation.name)
+    """A sum, of two tensors or with a constant."""
+    for value, constant in (("A", "B"), ("B", "A")):
+        if (shift := _constant(operation, constant, value)) is not None:
+            return graph.affine(operation.value(value), 1, shift, name=operation.name)
+    return graph.add(*_two_tensors(operation, commutes=True), name=operation.name)
 
 
 @importer("onnx.Sub")
 def sub(operation: Operation, graph: GraphBuilder) -> str:
-    """A difference of two tensors."""
-    x, y = _two_tensors(operation, commutes=False)
-    return graph.sub(x, y, name=operation.name)
+    """A difference, of two tensors or with a constant."""
+    if (shift := _constant(operation, "B", "A")) is not None:
+        return graph.affine(operation.value("A"), 1, -shift, name=operation.name)
+    if (shift := _constant(operation, "A", "B")) is not None:
+        return graph.affine(operation.value("B"), -1, shift, name=operation.name)
+    return graph.sub(*_two_tensors(operation, commutes=False), name=operation.name)
 
 
 @importer("onnx.Mul")
 def mul(operation: Operation, graph: GraphBuilder) -> str:
-    """A product of two tensors."""
-    x, y = _two_tensors(operation, commutes=True)
-    return graph.mul(x, y, name=operation.name)
+    """A product, of two tensors or with a constant."""
+    for value, constant in (("A", "B"), ("B", "A")):
+        if (gain := _constant(operation, constant, value)) is not None:
+            return graph.affine(operation.value(value), gain, 0, name=operation.name)
+    return graph.mul(*_two_tensors(operation, commutes=True), name=operation.name)
+
+
+@importer("onnx.Div")
+def div(operation: Operation, graph: GraphBuilder) -> str:
+    """A division by a constant."""
+    divisor = _constant(operation, "B", "A")
+    if divisor is None or not divisor.all():
+        raise UnsupportedError("a divisor that is computed, or zero; nearest is a constant")
+    return graph.affine(operation.value("A"), 1 / divisor, 0, name=operation.name)
+
+
+@importer("onnx.Neg")
+def neg(operation: Operation, graph: GraphBuilder) -> str:
+    """``-X``."""
+    return graph.affine(operation.value("X"), -1, 0, name=operation.name)
 
 
 @importer("onnx.Concat")
 def concat(operation: Operation, graph: GraphBuilder) -> str:
-    """Channels of several tensors."""
+    """Tensors one behind the other."""
     values = operation.value_list("inputs")
-    if operation.axis("inputs", operation.get("axis")) != 1:
-        raise UnsupportedError(f"axis={operation.get('axis')}; nearest is axis=1, the channels")
-    return graph.concat(*values, name=operation.name)
+    axis = operation.axis("inputs", operation.get("axis"))
+    return concatenated(graph, values, axis, operation.name)
 
 
 # ---------------------------------------------------------------------------------------- windows
@@ -185,13 +248,12 @@ def concat(operation: Operation, graph: GraphBuilder) -> str:
 def max_pool(operation: Operation, graph: GraphBuilder) -> str:
     """Maxima of windows."""
     window = _Window.of(operation, "X", operation.get("kernel_shape"))
-    if window.dilation != (1, 1):
-        raise UnsupportedError("dilations; nearest is dilations=1")
     return graph.max_pool2d(
-        _image(operation, "X"),
+        operation.image("X", graph),
         window.kernel,
         stride=window.stride,
-        padding=window.padding(),
+        padding=_pool_padding(window),
+        dilation=window.dilation,
         ceil_mode=bool(operation.get("ceil_mode")),
         name=operation.name,
     )
@@ -204,30 +266,65 @@ def average_pool(operation: Operation, graph: GraphBuilder) -> str:
     if window.dilation != (1, 1):
         raise UnsupportedError("dilations; nearest is dilations=1")
     return graph.avg_pool2d(
-        _image(operation, "X"),
+        operation.image("X", graph),
         window.kernel,
         stride=window.stride,
-        padding=window.padding(),
+        padding=_pool_padding(window),
         ceil_mode=bool(operation.get("ceil_mode")),
         count_include_pad=bool(operation.get("count_include_pad")),
         name=operation.name,
     )
 
 
+def _pool_padding(window: _Window) -> tuple[int, ...]:
+    widest = (2 * max(pair) for pair in zip(window.begins, window.ends, strict=True))
+    if any(n > kernel for n, kernel in zip(widest, window.kernel, strict=True)):
+        raise UnsupportedError(f"pads={window.padding}; nearest is at most half the kernel")
+    return window.padding
+
+
 @importer("onnx.GlobalAveragePool")
 def global_average_pool(operation: Operation, graph: GraphBuilder) -> str:
     """The mean of every channel."""
-    return graph.global_avg_pool(_image(operation, "X"), name=operation.name)
+    return graph.global_avg_pool(operation.image("X", graph), name=operation.name)
+
+
+@importer("onnx.GlobalMaxPool")
+def global_max_pool(operation: Operation, graph: GraphBuilder) -> str:
+    """The maximum of every channel."""
+    return graph.adaptive_max_pool2d(operation.image("X", graph), 1, name=operation.name)
 
 
 @importer("onnx.ReduceMean")
 def reduce_mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
-    """The mean over height and width."""
-    reduced = _axes(operation, "data")
-    if sorted(reduced) != [2, 3]:
+    """The mean over height and width, or over the channels, which is a convolution."""
+    axes, value = _axes(operation, "data"), operation.value("data")
+    sizes = dict(zip(operation.axes("data"), operation.tensor_shape("data"), strict=True))
+    if sorted(axes) == [1] and (channels := sizes[1]) is not None:
+        weight = np.full((1, channels, 1, 1), 1 / channels, np.float32)
+        return _reduced(operation, graph.conv2d(value, weight, name=operation.name), axes)
+    # Axes that carry no dimension have size 1.
+    if not set(axes) or {2, 3} & set(sizes) != set(axes):
+        raise UnsupportedError(f"axes={operation.get('axes')}; nearest is axes=[2, 3] or axes=[1]")
+    return _reduced(operation, graph.global_avg_pool(value, name=operation.name), axes)
+
+
+@importer("onnx.ReduceMax")
+def reduce_max(operation: Operation, graph: GraphBuilder) -> str | Placed:
+    """The maximum over height and width."""
+    axes, value = _axes(operation, "data"), operation.value("data")
+    if not set(axes) or {2, 3} & set(operation.axes("data")) != set(axes):
         raise UnsupportedError(f"axes={operation.get('axes')}; nearest is axes=[2, 3]")
-    value = graph.global_avg_pool(operation.value("data"), name=operation.name)
-    return Placed(value, _kept(operation, "data", reduced))
+    return _reduced(operation, graph.adaptive_max_pool2d(value, 1, name=operation.name), axes)
+
+
+@importer("onnx.ArgMax")
+def arg_max(operation: Operation, graph: GraphBuilder) -> str | Placed:
+    """The index of the first largest channel, as a float."""
+    axis = operation.axis("data", operation.get("axis"))
+    if axis != 1 or operation.get("select_last_index"):
+        raise UnsupportedError("the last maximum, or not of channels; nearest is axis=1")
+    return _reduced(operation, graph.argmax(operation.value("data"), name=operation.name), [1])
 
 
 @importer("onnx.Resize")
@@ -250,7 +347,7 @@ def resize(operation: Operation, graph: GraphBuilder) -> str:
         for size, target, factor in zip(sizes[2:], targets[2:], scale, strict=True)
     ]
     return graph.resize(
-        _image(operation, "X"),
+        operation.image("X", graph),
         size=None if factors else [target or 0 for target in targets[2:]],
         scale=scale if factors else None,
         name=operation.name,
@@ -303,14 +400,16 @@ def _resize_mode(operation: Operation, axes: Sequence[_ResizedAxis]) -> dict[str
     coordinates = operation.get("coordinate_transformation_mode")
     if mode == "nearest":
         rounding = operation.get("nearest_mode")
-        if all(
-            np.array_equal(
-                _ROUNDINGS[rounding](axis.places(coordinates)),
-                np.floor(axis.places("asymmetric")),
-            )
-            for axis in axes
+        round_ = _ROUNDINGS[rounding]
+        for own, own_round, name in (
+            ("asymmetric", np.floor, "nearest"),
+            ("half_pixel", _ROUNDINGS["round_prefer_ceil"], "nearest-exact"),
         ):
-            return {"mode": "nearest"}
+            if all(
+                np.array_equal(round_(axis.places(coordinates)), own_round(axis.places(own)))
+                for axis in axes
+            ):
+                return {"mode": name}
         raise UnsupportedError(
             f"nearest with {coordinates} and {rounding}; nearest is asymmetric and floor"
         )
@@ -324,41 +423,105 @@ def _resize_mode(operation: Operation, axes: Sequence[_ResizedAxis]) -> dict[str
 
 @importer("onnx.DepthToSpace")
 def depth_to_space(operation: Operation, graph: GraphBuilder) -> str:
-    """Channels to space."""
-    if operation.get("mode") != "CRD":
-        raise UnsupportedError("mode=DCR; nearest is mode=CRD")
+    """Channels to space; in mode DCR the channels of the result come last."""
     factor = operation.get("blocksize")
-    return graph.pixel_shuffle(_image(operation, "input"), factor, name=operation.name)
+    value = operation.image("input", graph)
+    channels = operation.tensor_shape("input")[1]
+    if operation.get("mode") == "DCR" and channels is not None:
+        view = (factor, factor, channels // factor**2, None, None)
+        value = graph.rearrange(value, view, (2, 0, 1, 3, 4))
+    return graph.pixel_shuffle(value, factor, name=operation.name)
+
+
+@importer("onnx.SpaceToDepth")
+def space_to_depth(operation: Operation, graph: GraphBuilder) -> str:
+    """Space to channels; in mode DCR, the only one there was, the input's channels come last."""
+    factor = operation.get("blocksize")
+    value = graph.pixel_unshuffle(operation.image("input", graph), factor, name=operation.name)
+    channels = operation.tensor_shape("input")[1]
+    if operation.get("mode", "DCR") == "DCR" and channels is not None:
+        view = (channels, factor, factor, None, None)
+        return graph.rearrange(value, view, (1, 2, 0, 3, 4), name=operation.name)
+    return value
+
+
+@importer("onnx.Slice")
+def slice_(operation: Operation, graph: GraphBuilder) -> str:
+    """Parts of some axes, one after the other."""
+    starts, ends = operation.get("starts"), operation.get("ends")
+    dimensions = operation.get("axes") or list(range(len(starts)))
+    steps = operation.get("steps") or [1] * len(starts)
+    value = operation.value("data")
+    axes = operation.axes("data")
+    for start, end, dimension, step in zip(starts, ends, dimensions, steps, strict=True):
+        axis = operation.axis("data", dimension)
+        if None in (start, end) or step < 1 or axis == 0 or axes.count(axis) > 1:
+            raise UnsupportedError(
+                "a part of the batch, backwards, or known at run time only; nearest is constants"
+            )
+        stop = None if end >= _OPEN_END else end
+        value = graph.slice(value, axis, start, stop, step, name=graph.unique(operation.name))
+    return value
+
+
+@importer("onnx.Split")
+def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
+    """All parts of one axis."""
+    axis = operation.axis("input", operation.get("axis"))
+    size = operation.tensor_shape("input")[operation.get("axis")]
+    lengths = operation.get("split")
+    if lengths is None and size is not None:
+        count = operation.get("num_outputs") or len(operation.call.outputs)
+        length = -(-size // count)
+        lengths = [min(length, size - start) for start in range(0, size, length)]
+    if not isinstance(lengths, list) or not all(lengths):
+        raise UnsupportedError(f"split={lengths}; nearest is parts of constant, positive size")
+    return split_into(operation, graph, "input", axis, lengths)
+
+
+@importer("onnx.Pad")
+def pad(operation: Operation, graph: GraphBuilder) -> str:
+    """Pixels around images: zeros, or what the border reflects or repeats."""
+    modes = {"constant": "zeros", "reflect": "reflect", "edge": "replicate"}
+    mode, pads = operation.get("mode"), operation.get("pads")
+    fill = operation.get("constant_value")
+    value = 0 if fill is None else float(_tensor(operation, "constant_value").item())
+    rank = len(operation.axes("data"))
+    axes = [operation.axis("data", dimension) for dimension in operation.get("axes") or range(rank)]
+    if mode not in modes or value != 0 or not isinstance(pads, list) or None in pads:
+        raise UnsupportedError(f"mode={mode}, value {value:g}; nearest is constant zeros")
+    begins = dict(zip(axes, pads[: len(axes)], strict=True))
+    ends = dict(zip(axes, pads[len(axes) :], strict=True))
+    if any(begins.get(axis) or ends.get(axis) for axis in (0, 1)):
+        raise UnsupportedError(f"pads={pads} of batch or channels; nearest is height and width")
+    around = [side.get(axis, 0) for side in (begins, ends) for axis in (2, 3)]
+    return graph.pad(operation.value("data"), around, mode=modes[mode], name=operation.name)
 
 
 # ---------------------------------------------------------------------------------------- shapes
 
 
 @importer("onnx.Flatten")
-def flatten(operation: Operation, graph: GraphBuilder) -> str:
+def flatten(operation: Operation, graph: GraphBuilder) -> Placed:
     """All but the batch in one dimension."""
     rank = len(operation.axes("input"))
     if rank < 2 or operation.get("axis") % rank != 1:
         raise UnsupportedError(f"axis={operation.get('axis')}; nearest is axis=1")
-    return _flattened(operation, graph, "input")
+    return rearranged(operation, graph, "input", operation.output_shape())
 
 
 @importer("onnx.Reshape")
-def reshape(operation: Operation, graph: GraphBuilder) -> str:
-    """Flattening, written as a change of shape, or one that changes nothing."""
-    before, after = operation.tensor_shape("data"), operation.output_shape()
-    if before == after and before.count(None) <= 1:
-        return operation.value("data")
-    flat = None if None in before[1:] else math.prod(n or 0 for n in before[1:])
-    if len(after) == 2 and after[1] == flat is not None and after[0] in (before[0], None):
-        return _flattened(operation, graph, "data")
-    raise UnsupportedError(f"{list(before)} to {list(after)}; nearest is Flatten with axis=1")
+def reshape(operation: Operation, graph: GraphBuilder) -> Placed:
+    """The same elements with other dimensions."""
+    return rearranged(operation, graph, "data", operation.output_shape())
 
 
 @importer("onnx.Squeeze")
 def squeeze(operation: Operation, graph: GraphBuilder) -> Placed:
     """Forgets dimensions of size 1."""
     axes = operation.axes("data")
+    if len(axes) not in AXES:
+        return rearranged(operation, graph, "data", operation.output_shape())
     if operation.get("axes") is None:
         sizes = zip(axes, operation.tensor_shape("data"), strict=True)
         removed = [axis for axis, size in sizes if size == 1]
@@ -369,22 +532,24 @@ def squeeze(operation: Operation, graph: GraphBuilder) -> Placed:
 
 @importer("onnx.Unsqueeze")
 def unsqueeze(operation: Operation, graph: GraphBuilder) -> Placed:
-    """Gives back dimensions of size 1, on axes that no other dimension lies on."""
+    """Gives back dimensions of size 1, on axes that no other dimension lies on if there are any."""
     axes, added = operation.axes("data"), operation.get("axes")
     rank = len(axes) + len(added)
     places = {place % rank for place in added}
     for candidate in (AXES.get(rank, ()), *itertools.combinations(AXES[4], rank)):
         if tuple(a for place, a in enumerate(candidate) if place not in places) == axes:
             return Placed(operation.value("data"), candidate)
-    raise UnsupportedError(f"axes={added}; nearest is Flatten")
+    return rearranged(operation, graph, "data", operation.output_shape())
 
 
 @importer("onnx.Transpose")
 def transpose(operation: Operation, graph: GraphBuilder) -> Placed:
-    """Another order of the dimensions: only their names change, not the image."""
+    """Another order of the dimensions: up to four change their names only, not the image."""
     axes = operation.axes("data")
     order = operation.get("perm", list(range(len(axes)))[::-1])
-    return Placed(operation.value("data"), tuple(axes[dimension] for dimension in order))
+    if len(axes) in AXES:
+        return Placed(operation.value("data"), tuple(axes[dimension] for dimension in order))
+    return rearranged(operation, graph, "data", operation.tensor_shape("data"), order)
 
 
 @importer("onnx.Identity", "onnx.Dropout", "onnx.Cast")
@@ -411,8 +576,17 @@ class _Window(NamedTuple):
     ends: tuple[int, ...]
 
     @classmethod
-    def of(cls, operation: Operation, argument: str, kernel: Sequence[int]) -> _Window:
-        """What the attributes say; one dimension is the width of an image of height 1."""
+    def of(
+        cls,
+        operation: Operation,
+        argument: str,
+        kernel: Sequence[int],
+        more: Sequence[int] | None = None,
+    ) -> _Window:
+        """What the attributes say; one dimension is the width of an image of height 1.
+
+        With `more`, what a transposed convolution adds to its output, it is the window of such.
+        """
         rank = len(kernel)
         size = operation.tensor_shape(argument)[2:]
         if rank not in (1, 2) or len(size) != rank:
@@ -426,20 +600,22 @@ class _Window(NamedTuple):
             begins = ends = [0] * rank
         elif mode != "NOTSET":
             spans = [step * (n - 1) + 1 for step, n in zip(dilation, kernel, strict=True)]
-            total = [_same(*sizes) for sizes in zip(size, spans, stride, strict=True)]
+            if more is None:
+                total = [_same(*sizes) for sizes in zip(size, spans, stride, strict=True)]
+            else:
+                total = [
+                    max(sum(n), 0) for n in zip(spans, more, [-n for n in stride], strict=True)
+                ]
             small, large = [n // 2 for n in total], [n - n // 2 for n in total]
             begins, ends = (small, large) if mode == "SAME_UPPER" else (large, small)
         flat = [(1, 1, 1, 0, 0)] * (2 - rank)
         rows = [*flat, *zip(kernel, stride, dilation, begins, ends, strict=True)]
         return cls(*zip(*rows, strict=True))
 
+    @property
     def padding(self) -> tuple[int, ...]:
-        """The padding of both sides."""
-        if self.begins != self.ends:
-            raise UnsupportedError(
-                f"padding {self.begins} before and {self.ends} behind; nearest is one for both"
-            )
-        return self.begins
+        """Height and width, or all four sides where they differ."""
+        return self.begins if self.begins == self.ends else (*self.begins, *self.ends)
 
 
 def _same(size: int | None, span: int, stride: int) -> int:
@@ -449,14 +625,6 @@ def _same(size: int | None, span: int, stride: int) -> int:
     if size is None:
         raise UnsupportedError("auto_pad of any size; nearest is pads")
     return max((math.ceil(size / stride) - 1) * stride + span - size, 0)
-
-
-def _image(operation: Operation, argument: str) -> str:
-    """A value whose dimensions lie in the order of an image's, batch and channels first."""
-    axes = operation.axes(argument)
-    if axes[:2] != (0, 1) or axes != tuple(sorted(axes)):
-        raise UnsupportedError(f"{argument} is transposed; nearest is the order N, C, H, W")
-    return operation.value(argument)
 
 
 def _rows(operation: Operation, argument: str) -> str:
@@ -484,6 +652,14 @@ def _by_channel(operation: Operation, argument: str, image: str) -> Array:
     return tensor.ravel()
 
 
+def _constant(operation: Operation, argument: str, image: str) -> Array | None:
+    """A number, or one for every channel of the operand beside it; None where it is computed."""
+    ref = operation.get(argument)
+    if not isinstance(ref, Ref):
+        raise UnsupportedError(f"{argument} must be computed from an input, or a constant")
+    return None if operation.is_computed(ref) else _by_channel(operation, argument, image)
+
+
 def _two_tensors(operation: Operation, *, commutes: bool) -> tuple[str, str]:
     """Both operands; one per channel comes second."""
     axes = [operation.axes(argument) for argument in ("A", "B")]
@@ -506,15 +682,8 @@ def _axes(operation: Operation, argument: str) -> list[int]:
     return [operation.axis(argument, dimension) for dimension in dimensions]
 
 
-def _kept(operation: Operation, argument: str, reduced: Sequence[int]) -> tuple[int, ...]:
-    """The axes of an argument of which some are reduced."""
+def _reduced(operation: Operation, value: str, reduced: Sequence[int]) -> Placed:
+    """A value of which some axes have become 1, and dimensions only if so asked."""
     keeps = operation.get("keepdims")
-    return tuple(axis for axis in operation.axes(argument) if keeps or axis not in reduced)
-
-
-def _flattened(operation: Operation, graph: GraphBuilder, argument: str) -> str:
-    axes = operation.axes(argument)
-    if axes[0] != 0 or axes != tuple(sorted(axes)):
-        raise UnsupportedError(f"{argument} is transposed; nearest is the order N, C, H, W")
-    value = operation.value(argument)
-    return value if axes == AXES[2] else graph.flatten(value, name=operation.name)
+    axes = operation.axes("data")
+    return Placed(value, tuple(axis for axis in axes if keeps or axis not in reduced))
