@@ -71,7 +71,8 @@ def differences(
 
 
 def test_every_operation_of_a_file_has_an_exporter() -> None:
-    assert set(_EXPORTERS) == set(operations._OPERATIONS) - {"batch_norm"}
+    folded = {"batch_norm", "conv_transpose2d"}
+    assert set(_EXPORTERS) == set(operations._OPERATIONS) - folded
 
 
 @pytest.mark.parametrize("static_bounds", ["mean", "range"])
@@ -111,7 +112,8 @@ def test_network_with_residuals_concat_pools_and_resize(tmp_path: Path) -> None:
     assert differences(save(tmp_path / "net.qpp", graph, samples), x).max() <= 1
 
 
-@pytest.mark.parametrize("name", cases.CASES)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("name", [name for name in cases.CASES if name not in cases.NOT_IN_ONNX])
 def test_small_networks(name: str, tmp_path: Path) -> None:
     *samples, x = cases.images(8)
     module = cases.network(name, tail=name in cases.BLOCKS)

@@ -9,6 +9,7 @@ output channel, their biases int32. Everything else is float32.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -130,6 +131,9 @@ class _Writer:
     def scale(self, value: str) -> np.float32:
         return self._qparams[value].scale
 
+    def shape(self, value: str) -> Shape:
+        return self._graph.shapes[value]
+
     def add(self, op: str, *inputs: str, key: str = "", **attributes: Any) -> str:
         """Adds a node and returns the name of its output: `key`, or the operator's."""
         from onnx import helper
@@ -143,6 +147,10 @@ class _Writer:
         name = f"{self._prefix}/{key}"
         self._constants[name] = np.asarray(array)
         return name
+
+    def integers(self, key: str, numbers: Sequence[int]) -> str:
+        """Adds a constant vector of int64 and returns its name."""
+        return self.constant(key, np.array(numbers, np.int64))
 
 
 def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
@@ -264,15 +272,98 @@ def _max_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 
 @_exporter("avg_pool2d")
 def _avg_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
-    if "divisor" in node.attributes:
-        raise UnsupportedError(f"{node.name}: a divisor of its own has no form in ONNX")
-    counts = int(node.attributes["count_include_pad"])
-    writer.add("AveragePool", *inputs, count_include_pad=counts, **_window(node))
+    divisor = node.attributes.get("divisor")
+    counts = int(divisor is not None or node.attributes["count_include_pad"])
+    mean = writer.add("AveragePool", *inputs, count_include_pad=counts, **_window(node))
+    if divisor is not None:
+        if node.attributes["ceil_mode"]:
+            raise UnsupportedError(f"{node.name}: ONNX has no divisor in ceil_mode")
+        gain = np.float32(math.prod(node.attributes["kernel"]) / divisor)
+        writer.add("Mul", mean, writer.constant("gain", gain))
 
 
 @_exporter("global_avg_pool")
 def _global_avg_pool(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
     writer.add("GlobalAveragePool", *inputs)
+
+
+@_exporter("adaptive_avg_pool2d", "adaptive_max_pool2d")
+def _adaptive_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    maximum, target = "max" in node.op, node.attributes["size"]
+    if tuple(target) == (1, 1):
+        writer.add("GlobalMaxPool" if maximum else "GlobalAveragePool", *inputs)
+        return
+    size = writer.shape(node.inputs[0])[2:]
+    if any(n is None or n % m for n, m in zip(size, target, strict=True)):
+        raise UnsupportedError(
+            f"{node.name}: ONNX has no windows of several sizes, or of open ones"
+        )
+    kernel = [(n or 0) // m for n, m in zip(size, target, strict=True)]
+    pool = "MaxPool" if maximum else "AveragePool"
+    writer.add(pool, *inputs, kernel_shape=kernel, strides=kernel)
+
+
+@_exporter("softmax")
+def _softmax(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("Softmax", *inputs, axis=1)
+
+
+@_exporter("log_softmax")
+def _log_softmax(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("LogSoftmax", *inputs, axis=1)
+
+
+@_exporter("argmax")
+def _argmax(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    writer.add("Cast", writer.add("ArgMax", *inputs, axis=1, keepdims=1), to=1)  # FLOAT
+
+
+@_exporter("slice")
+def _slice(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    stop = node.attributes["stop"]
+    part = (
+        node.attributes["start"],
+        2**31 if stop is None else stop,
+        node.attributes["axis"],
+        node.attributes["step"],
+    )
+    names = ("starts", "ends", "axes", "steps")
+    writer.add("Slice", *inputs, *map(writer.integers, names, ([n] for n in part)))
+
+
+@_exporter("pad")
+def _pad(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    top, left, bottom, right = node.attributes["padding"]
+    pads = writer.integers("pads", [0, 0, top, left, 0, 0, bottom, right])
+    modes = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
+    writer.add("Pad", *inputs, pads, mode=modes[node.attributes["mode"]])
+
+
+@_exporter("rearrange")
+def _rearrange(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    _reorder(writer, inputs[0], node.attributes["view"], node.attributes["order"])
+
+
+def _reorder(
+    writer: _Writer, tensor: str, view: Sequence[int | None], order: Sequence[int]
+) -> None:
+    """Sees images with the dimensions `view`, puts these in an order, and merges them to three."""
+    seen = _reshape(writer, tensor, view, "seen")
+    moved = writer.add("Transpose", seen, perm=[0, *(index + 1 for index in order)])
+    sizes = [view[index] for index in order]
+    if len(sizes) > 3:
+        sizes = [math.prod(n or 1 for n in sizes[:-2]), *sizes[-2:]]
+    _reshape(writer, moved, [*sizes, *[1] * (3 - len(sizes))], "merged")
+
+
+def _reshape(writer: _Writer, tensor: str, sizes: Sequence[int | None], key: str) -> str:
+    """The tensor with other dimensions behind the batch; two that are None are its last."""
+    known = writer.integers(f"{key}/sizes", [n for n in sizes if n is not None])
+    parts = [writer.add("Shape", tensor, start=0, end=1, key=f"{key}/batch"), known]
+    if None in sizes:
+        parts.append(writer.add("Shape", tensor, start=-2, key=f"{key}/last"))
+    shape = writer.add("Concat", *parts, axis=0, key=f"{key}/shape")
+    return writer.add("Reshape", tensor, shape, key=key)
 
 
 @_exporter("concat")
@@ -283,7 +374,7 @@ def _concat(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 @_exporter("resize")
 def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
     if "size" in node.attributes:
-        target = ["", writer.constant("sizes", np.array(node.attributes["size"], np.int64))]
+        target = ["", writer.integers("sizes", node.attributes["size"])]
     else:
         target = [writer.constant("scales", np.array(node.attributes["scale"], np.float32))]
     bilinear, exact = (node.attributes["mode"] == m for m in ("bilinear", "nearest-exact"))
@@ -304,13 +395,21 @@ def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 
 @_exporter("flatten")
 def _flatten(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
-    writer.add("Reshape", *inputs, writer.constant("shape", np.array([0, -1, 1, 1], np.int64)))
+    writer.add("Reshape", *inputs, writer.integers("shape", [0, -1, 1, 1]))
 
 
 @_exporter("pixel_shuffle")
 def _pixel_shuffle(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
     factor = node.attributes["upscale_factor"]
     writer.add("DepthToSpace", *inputs, blocksize=factor, mode="CRD")
+
+
+@_exporter("pixel_unshuffle")
+def _pixel_unshuffle(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    factor = node.attributes["downscale_factor"]
+    channels = writer.shape(node.inputs[0])[1]
+    blocks = writer.add("SpaceToDepth", *inputs, blocksize=factor)  # of which channels come last
+    _reorder(writer, blocks, (factor**2, channels, None, None), (1, 0, 2, 3))
 
 
 def _window(node: Node) -> dict[str, Any]:
