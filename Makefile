@@ -11,7 +11,7 @@ export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
 export CMAKE_PREFIX_PATH := $(CURDIR)/.venv/site-packages
 
 INSTALL := toolchains/install_packages.sh
-SOURCES := $(shell find cpp tests -name '*.h' -o -name '*.cpp' -o -name '*.inc')
+SOURCES := $(shell find cpp examples include tests -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.inc')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

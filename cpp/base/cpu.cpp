@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/cpu.h"
 
+#include <fstream>
+#include <string>
+
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -20,6 +23,16 @@ CpuFeatures detect_cpu_features() {
 #else
   return {};
 #endif
+}
+
+bool is_emulated() {
+  // The emulator answers for /proc/self itself, but not for this name of the same file.
+  std::ifstream maps("/proc/thread-self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const std::size_t slash = line.rfind('/');
+    if (slash != std::string::npos && line.compare(slash + 1, 4, "qemu") == 0) return true;
+  }
+  return false;
 }
 
 }  // namespace qpp

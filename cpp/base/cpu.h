@@ -20,4 +20,7 @@ struct CpuFeatures {
 /// What the running CPU offers.
 CpuFeatures detect_cpu_features();
 
+/// True under QEMU user-mode emulation, where elapsed time says nothing.
+bool is_emulated();
+
 }  // namespace qpp

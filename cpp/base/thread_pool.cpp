@@ -7,7 +7,7 @@
 
 namespace qpp {
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads, const CoreSet& cores) : cores_(cores) {
   QPP_CHECK(threads >= 1 && threads <= 256, Error, "threads: expected 1 to 256, got ", threads);
   for (int thread = 1; thread < threads; ++thread)
     workers_.emplace_back([this, thread] { work(thread); });
@@ -43,6 +43,7 @@ void ThreadPool::parallel_for(std::int64_t count, Task task) {
 }
 
 void ThreadPool::work(int thread) {
+  const CoreGuard guard(cores_);
   std::uint64_t seen = 0;
   std::unique_lock lock(mutex_);
   while (true) {

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/cores.h"
+
 namespace qpp {
 
 /// Runs one range at a time on a fixed set of threads, the caller's among them.
@@ -33,11 +35,13 @@ class ThreadPool {
     void (*call_)(const void*, std::int64_t, std::int64_t, int);
   };
 
-  explicit ThreadPool(int threads);
+  /// Its own threads stay on `cores`, if any are given; the caller is kept there by a CoreGuard.
+  explicit ThreadPool(int threads, const CoreSet& cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  [[nodiscard]] const CoreSet& cores() const { return cores_; }
   [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Splits [0, count) into one contiguous part per thread and waits for all of them. The split
@@ -49,6 +53,7 @@ class ThreadPool {
   void work(int thread);
   void run_part(int thread);
 
+  CoreSet cores_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable start_;

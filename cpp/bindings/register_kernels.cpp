@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/cores.h"
 #include "bindings/register.h"
 #include "kernels/select.h"
 
@@ -16,6 +17,14 @@ void register_kernels(py::module_& module) {
     result["avx2"] = cpu.avx2;
     return result;
   });
+  module.def("cores", [] {
+    const CoreSet all = allowed_cores();
+    py::dict result;
+    result["all"] = all.count();
+    result["big"] = fastest_cores(all).count();
+    return result;
+  });
+  module.def("is_emulated", &is_emulated);
   module.def("kernels", [] {
     const CpuFeatures cpu = detect_cpu_features();
     py::list rows;

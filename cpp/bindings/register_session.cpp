@@ -2,7 +2,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+#include <map>
 #include <memory>
+#include <set>
 
 #include "bindings/register.h"
 #include "network/session.h"
@@ -16,9 +19,9 @@ namespace {
 // through by mistake.
 using FloatArray = py::array_t<float, py::array::c_style>;
 
-Shape shape_of(const FloatArray& array, const std::string& name) {
-  QPP_CHECK(array.ndim() == 4, ShapeError, "input '", name, "': expected 4 dimensions (NCHW), got ",
-            array.ndim());
+Shape shape_of(const FloatArray& array, const char* kind, const std::string& name) {
+  QPP_CHECK(array.ndim() == 4, ShapeError, kind, " '", name,
+            "': expected 4 dimensions (NCHW), got ", array.ndim());
   return {.batch = array.shape(0),
           .height = array.shape(2),
           .width = array.shape(3),
@@ -31,27 +34,34 @@ std::vector<Session::Input> sources_of(const Session& session,
   for (std::size_t i = 0; i < arrays.size(); ++i) {
     const std::string name =
         i < session.inputs().size() ? session.inputs()[i].name : std::to_string(i);
-    inputs.push_back({.data = arrays[i].data(), .shape = shape_of(arrays[i], name)});
+    inputs.push_back({.data = arrays[i].data(), .shape = shape_of(arrays[i], "input", name)});
   }
   return inputs;
 }
 
-void prepare(Session& session, const std::vector<std::array<std::int64_t, 4>>& shapes) {
+using Sizes = std::array<std::int64_t, 4>;  // NCHW
+
+std::vector<Sizes> prepare(Session& session, const std::vector<Sizes>& shapes) {
   std::vector<Shape> converted;
   for (const auto& [batch, channels, height, width] : shapes)
     converted.push_back({.batch = batch, .height = height, .width = width, .channels = channels});
   const py::gil_scoped_release release;
-  session.prepare(converted);
+  std::vector<Sizes> outputs;
+  for (const Shape& shape : session.prepare(converted))
+    outputs.push_back({shape.batch, shape.channels, shape.height, shape.width});
+  return outputs;
 }
 
 /// Runs without the GIL. The session's lock is only ever waited for without the GIL, so that the
-/// output arrays can be made while it is held.
-std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arrays) {
+/// output arrays can be made while it is held. Gives the wanted outputs, in the session's order.
+std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arrays,
+                            const std::set<std::string>& wanted) {
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
   std::vector<FloatArray> outputs;
   {
     const py::gil_scoped_release release;
-    session.run(inputs, [&outputs](std::size_t /*index*/, const Shape& shape) {
+    session.run(inputs, [&](std::size_t index, const Shape& shape) -> float* {
+      if (!wanted.contains(session.outputs()[index])) return nullptr;
       const py::gil_scoped_acquire acquire;
       return outputs
           .emplace_back(std::vector{shape.batch, shape.channels, shape.height, shape.width})
@@ -61,23 +71,42 @@ std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arr
   return outputs;
 }
 
+/// Writes outputs to arrays, by name.
 void run_into(Session& session, const std::vector<FloatArray>& arrays,
-              std::vector<FloatArray> outputs) {
+              std::map<std::string, FloatArray> outputs) {
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
-  std::vector<Session::Input> targets;
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    targets.push_back({.data = outputs[i].mutable_data(),
-                       .shape = shape_of(outputs[i], session.outputs().at(i))});
-  }
-  QPP_CHECK(targets.size() == session.outputs().size(), ShapeError, "out: expected ",
-            session.outputs().size(), " arrays, got ", targets.size());
+  std::map<std::string, std::pair<float*, Shape>> targets;
+  for (auto& [name, array] : outputs)
+    targets[name] = {array.mutable_data(), shape_of(array, "output", name)};
   const py::gil_scoped_release release;
-  session.run(inputs, [&](std::size_t index, const Shape& shape) {
-    QPP_CHECK(targets[index].shape == shape, ShapeError, "out: expected shape ", to_string(shape),
-              " for output '", session.outputs()[index], "', got ",
-              to_string(targets[index].shape));
-    return const_cast<float*>(targets[index].data);
+  session.run(inputs, [&](std::size_t index, const Shape& shape) -> float* {
+    const std::string& name = session.outputs()[index];
+    const auto target = targets.find(name);
+    if (target == targets.end()) return nullptr;
+    QPP_CHECK(target->second.second == shape, ShapeError, "out: expected shape ", to_string(shape),
+              " for output '", name, "', got ", to_string(target->second.second));
+    return target->second.first;
   });
+}
+
+/// Nanoseconds of the steady clock, [runs, steps, 2]: begin and end of every step. Outputs are not
+/// wanted.
+py::array_t<std::int64_t> profile(Session& session, const std::vector<FloatArray>& arrays,
+                                  std::size_t runs) {
+  const std::vector<Session::Input> inputs = sources_of(session, arrays);
+  const auto nowhere = [](std::size_t, const Shape&) -> float* { return nullptr; };
+  std::vector<std::vector<StepTime>> times(runs);
+  {
+    const py::gil_scoped_release release;
+    session.run(inputs, nowhere);  // to warm up
+    for (auto& run_times : times) session.run(inputs, nowhere, &run_times);
+  }
+  const std::size_t steps = times.empty() ? 0 : times[0].size();
+  py::array_t<std::int64_t> result({runs, steps, std::size_t{2}});
+  static_assert(sizeof(StepTime) == 2 * sizeof(std::int64_t));
+  for (std::size_t i = 0; i < times.size(); ++i)
+    std::memcpy(result.mutable_data() + i * steps * 2, times[i].data(), steps * sizeof(StepTime));
+  return result;
 }
 
 py::list shape_list(const std::array<std::optional<std::int64_t>, 4>& shape) {
@@ -118,19 +147,20 @@ py::array_t<float> to_matrix(const float* data, std::size_t rows, std::size_t co
 void register_session(py::module_& module) {
   py::class_<Session>(module, "Session")
       .def(py::init([](const py::object& source, std::string scheme, int activation_bits,
-                       int threads, std::optional<std::string> static_bounds,
+                       int threads, std::string cores, std::optional<std::string> static_bounds,
                        std::string algorithm) {
              const Model model = model_from(source);
              const SessionOptions options{.scheme = std::move(scheme),
                                           .activation_bits = activation_bits,
                                           .threads = threads,
+                                          .cores = std::move(cores),
                                           .static_bounds = std::move(static_bounds),
                                           .algorithm = std::move(algorithm)};
              const py::gil_scoped_release release;
              return std::make_unique<Session>(model, options);
            }),
            py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,
-           py::arg("threads") = 1, py::arg("static_bounds") = py::none(),
+           py::arg("threads") = 1, py::arg("cores") = "all", py::arg("static_bounds") = py::none(),
            py::arg("algorithm") = "auto")
       .def_property_readonly("inputs",
                              [](const Session& session) {
@@ -142,8 +172,9 @@ void register_session(py::module_& module) {
                              })
       .def_property_readonly("outputs", &Session::outputs)
       .def("prepare", &prepare, py::arg("shapes"))
-      .def("run", &run, py::arg("inputs"))
+      .def("run", &run, py::arg("inputs"), py::arg("wanted"))
       .def("run_into", &run_into, py::arg("inputs"), py::arg("outputs"))
+      .def("profile", &profile, py::arg("inputs"), py::arg("runs"))
       .def("qparams",
            [](const Session& session) {
              const auto bounds = without_gil([&] { return session.bounds(); });

@@ -37,24 +37,35 @@ void mean_f32_f16_ref(const MeanArgs& args) {
   const StatisticsSource& src = args.src;
   std::array<double, kLanes> total{};
   std::array<float, kLanes> block{};
+  std::array<half, kLanes> first{};  // half of the vector that waits for its partner
   std::int64_t vectors = 0;
   const auto flush = [&] {
     for (int lane = 0; lane < kLanes; ++lane) total[lane] += static_cast<double>(block[lane]);
     block.fill(0);
     vectors = 0;
   };
+  const auto add_vector = [&](const half* values, std::int64_t count) {
+    const bool starts_pair = vectors % 2 == 0;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float value = lane < count ? to_float(values[lane]) / 2 : 0;
+      if (starts_pair) {
+        first[lane] = to_half(value);
+      } else {
+        block[lane] += to_float(to_half(to_float(first[lane]) + value));
+      }
+    }
+    if (++vectors == 2 * kMeanBlock) flush();
+  };
   for (std::int64_t p = 0; p < src.pixels; ++p) {
     for (std::int64_t c = 0; c < src.channels; c += kLanes) {
-      for (std::int64_t lane = 0; lane < kLanes && c + lane < src.channels; ++lane) {
-        block[lane] += to_float(src.data[p * src.stride + c + lane]);
-      }
-      if (++vectors == kMeanBlock) flush();
+      add_vector(src.data + p * src.stride + c, src.channels - c);
     }
   }
+  if (vectors % 2 != 0) add_vector(nullptr, 0);
   flush();
   double sum = 0;
   for (const double lane : total) sum += lane;
-  *args.mean = static_cast<float>(sum / static_cast<double>(src.pixels * src.channels));
+  *args.mean = static_cast<float>(2 * sum / static_cast<double>(src.pixels * src.channels));
 }
 
 void quantile_f32_f16_ref(const QuantileArgs& args) {

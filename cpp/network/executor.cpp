@@ -2,14 +2,24 @@
 #include "network/executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "network/planner.h"
 #include "ops/layout.h"
 
 namespace qpp {
+namespace {
 
-Executor::Executor(Program program, int threads) : program_(std::move(program)), pool_(threads) {}
+std::int64_t now() {
+  const auto time = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+}
+
+}  // namespace
+
+Executor::Executor(Program program, int threads, const CoreSet& cores)
+    : program_(std::move(program)), pool_(threads, cores) {}
 
 void Executor::prepare(const std::vector<Shape>& inputs) {
   if (inputs == prepared_) return;
@@ -128,7 +138,8 @@ const Shape& Executor::output_shape(std::size_t index) const {
 }
 
 void Executor::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-                   QpTable& table, bool check_finite) {
+                   QpTable& table, bool check_finite, std::vector<StepTime>* times) {
+  const CoreGuard guard(pool_.cores());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool finite = import_nchw(inputs[i], view(program_.inputs[i]), pool_);
     QPP_CHECK(finite || !check_finite, NonFiniteError, "input '",
@@ -137,9 +148,15 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
               "or larger");
   }
   RunState state = table.state(pool_);
-  for (std::size_t s = 0; s < args_.size(); ++s) program_.steps[s].op->run(args_[s], state);
-  for (std::size_t i = 0; i < outputs.size(); ++i)
-    export_nchw(view(program_.outputs[i]), outputs[i], pool_);
+  if (times != nullptr) times->resize(args_.size());
+  for (std::size_t s = 0; s < args_.size(); ++s) {
+    if (times != nullptr) (*times)[s].begin = now();
+    program_.steps[s].op->run(args_[s], state);
+    if (times != nullptr) (*times)[s].end = now();
+  }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i] != nullptr) export_nchw(view(program_.outputs[i]), outputs[i], pool_);
+  }
 }
 
 std::vector<StepInfo> Executor::explain() const {

@@ -21,11 +21,18 @@ struct StepInfo {
   std::size_t bytes = 0;  // of inputs, output and constants
 };
 
+/// When a step ran, in nanoseconds of the steady clock.
+struct StepTime {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+
 /// Runs a program over one planned arena. Everything is laid out in prepare(); run() does not
 /// allocate.
 class Executor {
  public:
-  Executor(Program program, int threads);
+  /// On `cores` only, if any are given.
+  Executor(Program program, int threads, const CoreSet& cores);
 
   /// Lays out memory for these input shapes; does nothing when they are the prepared ones. Throws
   /// ShapeError.
@@ -33,9 +40,9 @@ class Executor {
   [[nodiscard]] const Shape& output_shape(std::size_t index) const;
 
   /// Float NCHW in and out, one pointer per input and output. `check_finite` makes NonFiniteError
-  /// of an input that is not.
+  /// of an input that is not. A null output is not written. `times` gets one entry per step.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-           QpTable& table, bool check_finite);
+           QpTable& table, bool check_finite, std::vector<StepTime>* times);
 
   [[nodiscard]] std::vector<StepInfo> explain() const;
   [[nodiscard]] std::size_t weight_bytes() const;

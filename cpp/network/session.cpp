@@ -13,11 +13,23 @@ void check_options(const SessionOptions& options) {
             "activation_bits: expected 2 to 8, got ", options.activation_bits);
 }
 
+/// Throws UnsupportedError.
+CoreSet choose_cores(const SessionOptions& options) {
+  if (options.cores == "all") return {};
+  QPP_CHECK(options.cores == "big", UnsupportedError, "cores: expected \"all\" or \"big\", got \"",
+            options.cores, "\"");
+  const CoreSet cores = fastest_cores(allowed_cores());
+  const int count = static_cast<int>(cores.count());
+  QPP_CHECK(cores.none() || options.threads <= count, UnsupportedError, "threads: expected 1 to ",
+            count, " on the big cores of this machine, got ", options.threads);
+  return cores;
+}
+
 Executor make_executor(const Model& model, const SessionOptions& options) {
   check_options(options);
   return {lower(model, parse_scheme(options.scheme), options.activation_bits,
                 parse_algorithm(options.algorithm), KernelSelection::from_environment()),
-          options.threads};
+          options.threads, choose_cores(options)};
 }
 
 QpTable make_table(const Model& model) {
@@ -77,14 +89,18 @@ void Session::check_input_count(std::size_t count) const {
             count);
 }
 
-void Session::prepare(const std::vector<Shape>& shapes) {
+std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
   const std::lock_guard lock(mutex_);
   check_input_count(shapes.size());
   for (std::size_t i = 0; i < shapes.size(); ++i) check_shape(inputs_[i], shapes[i]);
   executor_.prepare(shapes);
+  std::vector<Shape> outputs;
+  for (std::size_t i = 0; i < outputs_.size(); ++i) outputs.push_back(executor_.output_shape(i));
+  return outputs;
 }
 
-void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place) {
+void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
+                  std::vector<StepTime>* times) {
   const std::lock_guard lock(mutex_);
   check_input_count(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -95,7 +111,7 @@ void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place) {
   executor_.prepare(shapes_);
   for (std::size_t i = 0; i < targets_.size(); ++i)
     targets_[i] = place(i, executor_.output_shape(i));
-  executor_.run(sources_, targets_, table_, /*check_finite=*/scheme_ != Scheme::fp16);
+  executor_.run(sources_, targets_, table_, /*check_finite=*/scheme_ != Scheme::fp16, times);
   ++runs_;
 }
 

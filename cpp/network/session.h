@@ -17,6 +17,7 @@ struct SessionOptions {
   std::string scheme = "qpp";
   int activation_bits = 8;  // 2..8
   int threads = 1;
+  std::string cores = "all";  // that the threads run on: "all", or "big": those of most capacity
   std::optional<std::string> static_bounds;  // "mean" or "range"; empty: what the file says
   std::string algorithm = "auto";            // "auto", "direct" or "winograd"
 };
@@ -43,18 +44,19 @@ class Session {
     const float* data;  // NCHW
     Shape shape;
   };
-  /// Returns where output `index` of this shape, float NCHW, shall be written.
+  /// Returns where output `index` of this shape, float NCHW, shall be written; null: nowhere.
   using PlaceOutput = std::function<float*(std::size_t index, const Shape& shape)>;
 
   Session(const Model& model, const SessionOptions& options);
 
-  /// Lays out memory for these input shapes, as the first run with them does otherwise. Throws
-  /// ShapeError.
-  void prepare(const std::vector<Shape>& shapes);
+  /// Lays out memory for these input shapes, as the first run with them does otherwise; returns
+  /// those of the outputs. Throws ShapeError.
+  std::vector<Shape> prepare(const std::vector<Shape>& shapes);
 
-  /// Allocates only when the input shapes differ from the run before. Throws ShapeError,
-  /// NonFiniteError.
-  void run(const std::vector<Input>& inputs, const PlaceOutput& place);
+  /// Allocates only when the input shapes differ from the run before. `times` gets one entry per
+  /// step, in the order of explain(). Throws ShapeError, NonFiniteError.
+  void run(const std::vector<Input>& inputs, const PlaceOutput& place,
+           std::vector<StepTime>* times = nullptr);
 
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }

@@ -14,9 +14,12 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/battery.h"
+#include "base/cpu.h"
 #include "network/qp_table.h"
 #include "network/session.h"
 #include "ops/concat.h"
@@ -45,13 +48,17 @@ constexpr const char* kUsage =
        qpp_bench add|mul|max_pool|avg_pool|global_avg_pool --dtype fp16|int8 --size HxWxC
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
-       qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] --iters N [--threads 1] [--json]
+       qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] [--algorithm auto|direct|winograd]
+                      [--activation-bits 8] --iters N [--threads 1] [--cores all|big] [--profile] [--trace FILE]
+                      [--json]
 
+All commands take --energy [--power-supply /sys/class/power_supply].
 Runs the work once to warm up, then N times. Wall-clock milliseconds are printed on real hardware only.
 "macs" counts multiply-accumulates of a run, "elements" those of the output (of a global pool and of
 statistics: those of the input), and "bytes" what a run must read and write at least: sources, weights and
 result without padding. linear reads weights that no cache holds any more, as in a network.
---size of a model sets the dimensions that the file leaves open.
+--size of a model sets the dimensions that the file leaves open; --profile adds its steps, and --trace writes
+them for chrome://tracing. --energy tells what a discharging battery gave meanwhile: let it run for minutes.
 )";
 
 #ifdef __clang__
@@ -75,7 +82,7 @@ class Options {
       if (!argument.starts_with("--")) {
         positional.push_back(argument);
       } else if (argument == "--json" || argument == "--profile" || argument == "--range" ||
-                 argument == "--help") {
+                 argument == "--energy" || argument == "--help") {
         values_[argument] = "";
       } else if (i + 1 < argc) {
         values_[argument] = argv[++i];
@@ -88,8 +95,8 @@ class Options {
   /// Refuses options outside `known`, and those that are understood but not available.
   void only(const std::vector<std::string>& known) const {
     for (const auto& [name, value] : values_) {
-      if (name == "--density" || name == "--profile")
-        throw UsageError(name + " is not available in this version");
+      if (name == "--density") throw UsageError(name + " is not available in this version");
+      if (name == "--energy" || name == "--power-supply") continue;
       if (std::find(known.begin(), known.end(), name) == known.end())
         throw UsageError(name + ": unknown option");
     }
@@ -187,37 +194,51 @@ std::string hexadecimal(std::uint32_t value) {
   return stream.str();
 }
 
-/// True under QEMU user-mode emulation, where elapsed time says nothing. The emulator answers for
-/// /proc/self itself, but not for this name of the same file.
-bool is_emulated() {
-  std::ifstream maps("/proc/thread-self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    const std::size_t slash = line.rfind('/');
-    if (slash != std::string::npos && line.compare(slash + 1, 4, "qemu") == 0) return true;
-  }
-  return false;
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// Runs `work` once, then `iterations` times, and adds the times to the report where they mean
-/// something.
-void measure(std::int64_t iterations, const std::function<void()>& work, ordered_json& report) {
+/// The median of some times, which it sorts.
+double median(std::vector<double>& times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+/// Runs `work` once, then as often as --iters says, and adds the times to the report where they
+/// mean something, and the energy where --energy asks for it.
+void measure(const Options& options, const std::function<void()>& work, ordered_json& report) {
+  std::optional<qpp::BatteryMeter> meter;
+  if (options.has("--energy"))
+    meter.emplace(options.text("--power-supply", "/sys/class/power_supply"));
   work();
-  std::vector<double> milliseconds(static_cast<std::size_t>(iterations));
+  std::vector<double> milliseconds(static_cast<std::size_t>(options.integer("--iters")));
+  if (meter) meter->sample(seconds_now());
+  double next_sample = 0;
   for (double& elapsed : milliseconds) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     work();
-    elapsed =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    const double end = seconds_now();
+    elapsed = (end - start) * 1e3;
+    constexpr double kSampleSeconds = 0.1;  // drivers renew their numbers more rarely
+    if (meter && end > next_sample) {
+      meter->sample(end);
+      next_sample = end + kSampleSeconds;
+    }
   }
-  report["iters"] = iterations;
-  if (is_emulated()) {
+  report["iters"] = milliseconds.size();
+  if (qpp::is_emulated()) {
     report["ms_min"] = nullptr;
     report["ms_median"] = nullptr;
-    return;
+  } else {
+    report["ms_median"] = median(milliseconds);
+    report["ms_min"] = milliseconds.front();
   }
-  std::sort(milliseconds.begin(), milliseconds.end());
-  report["ms_min"] = milliseconds.front();
-  report["ms_median"] = milliseconds[milliseconds.size() / 2];
+  if (!meter) return;
+  meter->sample(seconds_now());
+  report["energy"] = {{"mah", meter->milliampere_hours()},
+                      {"joules", meter->joules()},
+                      {"seconds", meter->seconds()},
+                      {"samples", meter->samples()}};
 }
 
 /// One operation with its tensors, outside a network.
@@ -234,7 +255,7 @@ class OpBench {
   enum class Order : std::uint8_t { together, in_turn };
 
   /// A run executes all operations, or one after the other in turn.
-  void run(const std::vector<qpp::Op*>& ops, std::int64_t iterations, ordered_json& report,
+  void run(const std::vector<qpp::Op*>& ops, const Options& options, ordered_json& report,
            Order order = Order::together) {
     struct Ready {
       qpp::Op* op;
@@ -263,7 +284,7 @@ class OpBench {
     const auto all = [&] {
       for (Ready& step : ready) execute(step);
     };
-    measure(iterations, order == Order::in_turn ? std::function<void()>(next) : all, report);
+    measure(options, order == Order::in_turn ? std::function<void()>(next) : all, report);
     if (!output_.empty()) report["crc32"] = hexadecimal(crc32(output_));
   }
 
@@ -362,7 +383,7 @@ void bench_conv(const Options& options, ordered_json& report) {
   report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
   report["bytes"] = weight_bytes;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.run(pointers, options.integer("--iters"), report, OpBench::Order::in_turn);
+  bench.run(pointers, options, report, OpBench::Order::in_turn);
 }
 
 /// Row of an int8 tensor: 0 of sources, 1 of results.
@@ -386,7 +407,7 @@ void bench_binary(const Options& options, ordered_json& report) {
                  qpp::KernelSelection::from_environment());
   report["elements"] = shape.pixels() * shape.channels;
   OpBench bench({shape, shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.run({&op}, options.integer("--iters"), report);
+  bench.run({&op}, options, report);
 }
 
 /// Counts output elements, those of a global pool excepted: it reads far more than it writes.
@@ -414,7 +435,7 @@ void bench_pool(const Options& options, ordered_json& report) {
   const qpp::Shape counted = global ? shape : op.prepare(std::span(&shape, 1), 1);
   report["elements"] = counted.pixels() * counted.channels;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.run({&op}, options.integer("--iters"), report);
+  bench.run({&op}, options, report);
 }
 
 void bench_concat(const Options& options, ordered_json& report) {
@@ -434,7 +455,7 @@ void bench_concat(const Options& options, ordered_json& report) {
   const qpp::Shape output = op.prepare(shapes, 1);
   report["elements"] = output.pixels() * output.channels;
   OpBench bench(shapes, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.run({&op}, options.integer("--iters"), report);
+  bench.run({&op}, options, report);
 }
 
 /// Enlarging, by interpolation or by arranging channels.
@@ -458,7 +479,7 @@ void bench_enlargement(const Options& options, ordered_json& report) {
   const qpp::Shape output = op->prepare(std::span(&shape, 1), 1);
   report["elements"] = output.pixels() * output.channels;
   OpBench bench({shape}, dtype, dtype, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.run({op.get()}, options.integer("--iters"), report);
+  bench.run({op.get()}, options, report);
 }
 
 /// The benches of a statistic or a pass over one tensor.
@@ -498,15 +519,66 @@ void bench_tensor(const Options& options, ordered_json& report) {
   bench.table().ranges[0] = {.lo = -1, .hi = 1};
   std::vector<qpp::Op*> pointers;
   for (const auto& op : ops) pointers.push_back(op.get());
-  bench.run(pointers, options.integer("--iters"), report);
+  bench.run(pointers, options, report);
+}
+
+/// The steps of a model with their times, medians of all runs but the first.
+ordered_json profile_of(const std::vector<qpp::StepInfo>& steps,
+                        const std::vector<std::vector<qpp::StepTime>>& runs) {
+  ordered_json rows = ordered_json::array();
+  for (std::size_t s = 0; s < steps.size(); ++s) {
+    const qpp::StepInfo& step = steps[s];
+    ordered_json row = {{"node", step.node},
+                        {"op", step.op},
+                        {"kernel", step.kernel},
+                        {"dtype", step.dtype},
+                        {"shape", step.shape.batch == 0 ? "" : qpp::to_string(step.shape)},
+                        {"macs", step.macs},
+                        {"bytes", step.bytes},
+                        {"calls", runs.size() - 1},
+                        {"ms_median", nullptr}};
+    std::vector<double> milliseconds;
+    for (std::size_t run = 1; run < runs.size(); ++run)
+      milliseconds.push_back(static_cast<double>(runs[run][s].end - runs[run][s].begin) * 1e-6);
+    if (!qpp::is_emulated()) row["ms_median"] = median(milliseconds);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+/// The steps of all runs in the format of chrome://tracing and Perfetto.
+void write_trace(const std::string& path, const std::vector<qpp::StepInfo>& steps,
+                 const std::vector<std::vector<qpp::StepTime>>& runs) {
+  ordered_json events = ordered_json::array();
+  for (const auto& run : runs) {
+    for (std::size_t s = 0; s < steps.size(); ++s) {
+      events.push_back({{"name", steps[s].node},
+                        {"cat", steps[s].op},
+                        {"ph", "X"},
+                        {"ts", static_cast<double>(run[s].begin - runs[0][0].begin) * 1e-3},
+                        {"dur", static_cast<double>(run[s].end - run[s].begin) * 1e-3},
+                        {"pid", 0},
+                        {"tid", 0},
+                        {"args", {{"kernel", steps[s].kernel}, {"macs", steps[s].macs}}}});
+    }
+  }
+  std::ofstream file(path);
+  file << ordered_json{{"traceEvents", std::move(events)}};
+  if (!file.flush()) throw std::runtime_error("cannot write " + path);
 }
 
 void bench_model(const Options& options, ordered_json& report) {
-  options.only({"--scheme", "--size", "--iters", "--threads", "--json"});
+  options.only({"--scheme", "--size", "--algorithm", "--activation-bits", "--iters", "--threads",
+                "--cores", "--profile", "--trace", "--json"});
   if (options.positional.size() != 2) throw UsageError("model: expected one FILE");
+  if (options.has("--trace") && qpp::is_emulated())
+    throw UsageError("--trace: the times of an emulator say nothing");
   qpp::SessionOptions session_options;
   session_options.scheme = options.text("--scheme");
+  session_options.activation_bits = static_cast<int>(options.integer("--activation-bits", 8));
   session_options.threads = static_cast<int>(options.integer("--threads", 1));
+  session_options.cores = options.text("--cores", "all");
+  session_options.algorithm = options.text("--algorithm", "auto");
   qpp::Session session(qpp::load_model(options.positional[1]), session_options);
 
   const std::vector<std::int64_t> open =
@@ -530,12 +602,44 @@ void bench_model(const Options& options, ordered_json& report) {
     outputs[index].resize(static_cast<std::size_t>(shape.pixels() * shape.channels));
     return outputs[index].data();
   };
-  measure(options.integer("--iters"), [&] { session.run(inputs, place); }, report);
+  const bool profiles = options.has("--profile") || options.has("--trace");
+  std::vector<std::vector<qpp::StepTime>> runs;
+  measure(
+      options, [&] { session.run(inputs, place, profiles ? &runs.emplace_back() : nullptr); },
+      report);
   const qpp::SessionMemory memory = session.memory();
   report["weight_bytes"] = memory.weights;
   report["arena_bytes"] = memory.arena;
   report["peak_bytes"] = memory.peak;
   report["crc32"] = hexadecimal(crc32(std::as_bytes(std::span(outputs[0]))));
+  if (options.has("--profile")) report["steps"] = profile_of(session.explain(), runs);
+  if (options.has("--trace")) write_trace(options.text("--trace"), session.explain(), runs);
+}
+
+std::string text_of(const ordered_json& value) {
+  if (value.is_null()) return "not measured (emulated)";
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+/// Objects with the same keys, as columns.
+void print_table(const ordered_json& rows) {
+  std::vector<std::vector<std::string>> lines(1);
+  for (const auto& [key, value] : rows[0].items()) lines[0].push_back(key);
+  for (const ordered_json& row : rows) {
+    std::vector<std::string>& line = lines.emplace_back();
+    for (const auto& [key, value] : row.items())
+      line.push_back(value.is_null() ? "-" : text_of(value));
+  }
+  std::vector<std::size_t> widths(lines[0].size());
+  for (const auto& line : lines) {
+    for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
+  }
+  for (const auto& line : lines) {
+    std::string text = " ";
+    for (std::size_t i = 0; i < line.size(); ++i)
+      text += " " + line[i] + std::string(widths[i] - line[i].size() + 1, ' ');
+    std::cout << text.substr(0, text.find_last_not_of(' ') + 1) << '\n';
+  }
 }
 
 void print(const ordered_json& report, bool as_json) {
@@ -544,12 +648,8 @@ void print(const ordered_json& report, bool as_json) {
     return;
   }
   for (const auto& [key, value] : report.items()) {
-    const bool unknown_time = value.is_null();
-    std::cout << key << ": "
-              << (unknown_time        ? "not measured (emulated)"
-                  : value.is_string() ? value.get<std::string>()
-                                      : value.dump())
-              << '\n';
+    std::cout << key << ':' << (value.is_array() ? "" : " " + text_of(value)) << '\n';
+    if (value.is_array() && !value.empty()) print_table(value);
   }
 }
 

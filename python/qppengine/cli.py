@@ -8,6 +8,7 @@ import json
 import math
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,12 +18,21 @@ import numpy as np
 
 from qppengine import metrics, reference
 from qppengine.calibrate import Calibration, calibrate
-from qppengine.errors import Error, FileError, ModelError
+from qppengine.errors import Error, FileError, ModelError, UnsupportedError
 from qppengine.exporters import to_dot, to_onnx
 from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
-from qppengine.session import SCHEMES, Session, __version__, cpu_features, kernels, read_model
+from qppengine.session import (
+    SCHEMES,
+    Session,
+    __version__,
+    cores,
+    cpu_features,
+    is_emulated,
+    kernels,
+    read_model,
+)
 
 if TYPE_CHECKING:
     from qppengine.graph import Array, Graph
@@ -86,6 +96,9 @@ def _session_options(command: _Command) -> _Command:
             "--algorithm", type=click.Choice(["auto", "direct", "winograd"]), default="auto"
         ),
         click.option("--static-bounds", type=click.Choice(["mean", "range"])),
+        click.option(
+            "--cores", type=click.Choice(["all", "big"]), default="all", help="Of the threads."
+        ),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
         click.option("--activation-bits", type=click.IntRange(2, 8), default=8, show_default=True),
     ):
@@ -132,6 +145,7 @@ def doctor(as_json: bool) -> None:
             "python": platform.python_version(),
             "numpy": np.__version__,
             "machine": platform.machine(),
+            "cores": cores(),
             "cpu_features": cpu_features(),
             "packages": {
                 name: "installed" if importlib.util.find_spec(name) else f"missing, extra {extra!r}"
@@ -338,6 +352,64 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
 
 
 @main.command()
+@click.argument("model", type=_FILE)
+@click.option("--size", type=click.IntRange(1), nargs=2, help="Height and width of open inputs.")
+@click.option(
+    "--scheme",
+    "schemes",
+    type=click.Choice(SCHEMES),
+    multiple=True,
+    help="Any number of times; by default all that the file has.",
+)
+@click.option("--iters", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--profile", is_flag=True, help="Show the steps of the last scheme.")
+@click.option("--trace", type=_TARGET, help="A file to write those steps to for chrome://tracing.")
+@_session_options
+@_json_option
+def bench(
+    model: Path,
+    size: tuple[int, int] | None,
+    schemes: tuple[str, ...],
+    iters: int,
+    profile: bool,
+    trace: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare the speed and memory of the schemes of a .qpp file.
+
+    Every scheme runs once to warm up and then --iters times on noise. Under an emulator there are
+    no times: its clock says nothing about the machine it emulates.
+    """
+    if trace is not None and is_emulated():
+        raise UnsupportedError("--trace: the times of an emulator say nothing")
+    rows: list[dict[str, Any]] = []
+    for scheme in schemes or _schemes(model):
+        session = Session(model, scheme, **options)
+        rng = np.random.default_rng(0)
+        inputs = [
+            rng.random(_close(value.shape, size or (64, 64)), np.float32)
+            for value in session.inputs
+        ]
+        times = _time(lambda session=session, inputs=inputs: session.run(*inputs), iters)  # type: ignore[misc]
+        rows.append({"scheme": scheme, **times, **session.memory()})
+    report: dict[str, Any] = {
+        "input": [_text(x.shape) for x in inputs],
+        "iters": iters,
+        "threads": options["threads"],
+        "times": "not measured (emulated)" if is_emulated() else "milliseconds",
+        "schemes": rows,
+    }
+    if profile or trace is not None:
+        steps = session.profile(*inputs, runs=iters)
+        if profile:
+            report["steps"] = [{**row, "shape": _text(row["shape"] or ())} for row in steps.rows]
+        if trace is not None:
+            _write(trace, json.dumps(steps.trace()))
+    _print(report, as_json)
+
+
+@main.command()
 @click.option(
     "-o",
     "--output",
@@ -396,6 +468,26 @@ def _outputs(session: Session, inputs: Sequence[Array]) -> dict[str, Array]:
 
 def _reference(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
     return dict(zip(graph.outputs, reference.run(graph, *inputs), strict=True))
+
+
+def _time(work: Callable[[], Any], iterations: int) -> dict[str, float | None]:
+    """Runs once to warm up and then times every run, in milliseconds."""
+    work()
+    times = []
+    for _ in range(iterations):
+        start = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - start))
+    if is_emulated():
+        return {"median": None, "min": None}
+    return {"median": round(float(np.median(times)), 4), "min": round(min(times), 4)}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise FileError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
 def _close(shape: Sequence[int | None], size: tuple[int, int]) -> tuple[int, int, int, int]:

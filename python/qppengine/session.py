@@ -4,23 +4,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from qppengine import _core
-from qppengine._core import __version__, cpu_features, kernels
+from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels
 from qppengine.errors import DTypeError, FileError, ShapeError, UnsupportedError
 from qppengine.graph import Value
+from qppengine.profile import Profile
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from qppengine.graph import Array
 
-__all__ = ["SCHEMES", "Session", "__version__", "cpu_features", "kernels", "read_model"]
+__all__ = [
+    "SCHEMES",
+    "Session",
+    "__version__",
+    "cores",
+    "cpu_features",
+    "is_emulated",
+    "kernels",
+    "read_model",
+]
 
 SCHEMES = ("fp16", "static", "dynamic", "qpp")
 
@@ -38,7 +48,9 @@ class Session:
         density: Share of activations kept in fp16 beside the int8 ones. None, the only value
             there is so far, keeps none.
         activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
-        threads: Threads one `run` works with.
+        threads: Threads one `run` works with, the caller's among them.
+        cores: "all" leaves them to the system; "big" keeps them on the cores of the highest
+            capacity, of which there must be as many as threads.
         static_bounds: Bounds of scheme "static": "mean" of the calibration set, or its "range".
             None takes what the file recommends.
         algorithm: How convolutions are computed. "direct": by sums of products, of int8 values in
@@ -60,6 +72,7 @@ class Session:
         density: float | None = None,
         activation_bits: int = 8,
         threads: int = 1,
+        cores: str = "all",
         static_bounds: str | None = None,
         algorithm: str = "auto",
     ) -> None:
@@ -72,6 +85,7 @@ class Session:
             scheme=scheme,
             activation_bits=activation_bits,
             threads=threads,
+            cores=cores,
             static_bounds=static_bounds,
             algorithm=algorithm,
         )
@@ -87,37 +101,63 @@ class Session:
         """Names of the outputs, in the order in which `run` returns them."""
         return tuple(self._core.outputs)
 
-    def prepare(self, *shapes: tuple[int, int, int, int]) -> None:
+    def prepare(self, *shapes: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:
         """Lays out memory for one shape ``[N, C, H, W]`` per input, as a first run does otherwise.
 
-        `explain` and `memory` tell of these shapes from then on. Raises `ShapeError`.
+        `explain` and `memory` tell of these shapes from then on. Returns the shapes of the outputs
+        by name. Raises `ShapeError`.
         """
-        self._core.prepare(shapes)
+        outputs = map(tuple, self._core.prepare(shapes))
+        return dict(zip(self._core.outputs, outputs, strict=True))
 
-    def run(self, *inputs: Any, out: Array | tuple[Array, ...] | None = None) -> Any:
+    def run(
+        self,
+        *inputs: Any,
+        outputs: str | Sequence[str] | None = None,
+        out: Any = None,
+    ) -> Any:
         """Runs the network.
 
         Args:
             inputs: One float32 array ``[N, C, H, W]`` for every input of the network, or one
-                mapping of input names to arrays. Other shapes than in the run before are planned
-                anew. Arrays that are not C-contiguous are copied.
-            out: Arrays to write the outputs to without a copy: one, or a tuple when the network
-                has several. float32, C-contiguous, of the output's shape.
+                mapping of input names to arrays. Arrays are NumPy's or, by the DLPack protocol,
+                those of another library in main memory; a PyTorch tensor, for example, is read
+                where it is. Those that are not C-contiguous are copied. Other shapes than in the
+                run before are planned anew.
+            outputs: Names of the outputs to give, by default all of them.
+            out: Arrays to write the outputs to without a copy: one, a tuple of them in the order
+                of `outputs`, or a mapping of names to arrays. float32, C-contiguous, of the
+                output's shape; of NumPy or, again, by DLPack.
 
         Returns:
-            The output, float32 ``[N, C, H, W]``, or a tuple when the network has several. It is
-            `out` where that is given.
+            The output, float32 ``[N, C, H, W]``, or a tuple when the network has several or
+            `outputs` is a sequence. It is `out` where that is given.
 
-        Raises `DTypeError`, `ShapeError`, and `NonFiniteError` when a quantized scheme meets NaN,
-        infinity or a number beyond fp16.
+        Raises `DTypeError`, `ShapeError`, `UnsupportedError` for an output that the network does
+        not have, and `NonFiniteError` when a quantized scheme meets NaN, infinity or a number
+        beyond fp16.
         """
         arrays = self._bind(inputs)
+        names = self._choose(outputs, out)
         if out is not None:
-            targets = out if isinstance(out, tuple) else (out,)
-            self._core.run_into(arrays, self._check_out(targets))
+            targets = out.values() if isinstance(out, Mapping) else _sequence(out)
+            self._core.run_into(arrays, self._check_out(names, tuple(targets)))
             return out
-        results = self._core.run(arrays)
-        return results[0] if len(results) == 1 else tuple(results)
+        given = [name for name in self._core.outputs if name in names]
+        results = dict(zip(given, self._core.run(arrays, set(names)), strict=True))
+        if isinstance(outputs, str) or (outputs is None and len(names) == 1):
+            return results[names[0]]
+        return tuple(results[name] for name in names)
+
+    def profile(self, *inputs: Any, runs: int = 10) -> Profile:
+        """Runs the network once to warm up and then `runs` times, and times every step of it.
+
+        `inputs` are those of `run`. Sessions that are not profiled pay nothing for it.
+        """
+        if runs < 1:
+            raise UnsupportedError(f"runs: expected at least 1, got {runs}")
+        times = self._core.profile(self._bind(inputs), runs)
+        return Profile(self._core.explain(), None if is_emulated() else times)
 
     def qparams(self) -> npt.NDArray[np.float32]:
         """Bounds lo, hi of `Graph.quantized_values` in the last run, float32 ``[V, 2]``."""
@@ -161,17 +201,34 @@ class Session:
             raise ShapeError(f"expected {len(expected)} inputs {expected}, got {len(inputs)}")
         return [_as_input(name, x) for name, x in zip(expected, inputs, strict=True)]
 
-    def _check_out(self, targets: tuple[Any, ...]) -> tuple[Array, ...]:
-        names = self._core.outputs
+    def _choose(self, outputs: str | Sequence[str] | None, out: Any) -> tuple[str, ...]:
+        """The names of the wanted outputs."""
+        known = tuple(self._core.outputs)
+        if isinstance(out, Mapping):
+            if outputs is not None:
+                raise UnsupportedError("outputs: expected none beside a mapping as out")
+            outputs = tuple(out)
+        names = known if outputs is None else tuple(_sequence(outputs))
+        if not names or (unknown := [name for name in names if name not in known]):
+            wrong = ", ".join(map(repr, unknown)) if names else "none"
+            raise UnsupportedError(f"outputs: expected some of {list(known)}, got {wrong}")
+        return names
+
+    def _check_out(self, names: tuple[str, ...], targets: tuple[Any, ...]) -> dict[str, Array]:
         if len(targets) != len(names):
-            raise ShapeError(f"out: expected {len(names)} arrays for {names}, got {len(targets)}")
-        for name, array in zip(names, targets, strict=True):
+            raise ShapeError(
+                f"out: expected {len(names)} arrays for {list(names)}, got {len(targets)}"
+            )
+        arrays = {}
+        for name, target in zip(names, targets, strict=True):
+            array = _from_dlpack(target)
             if not isinstance(array, np.ndarray) or array.dtype != np.float32:
                 got = getattr(array, "dtype", type(array).__name__)
                 raise DTypeError(f"out: expected a float32 array for {name!r}, got {got}")
             if not (array.flags.c_contiguous and array.flags.writeable):
                 raise ShapeError(f"out: the array for {name!r} must be writeable and C-contiguous")
-        return targets
+            arrays[name] = array
+        return arrays
 
 
 def read_model(model: Model) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]:
@@ -190,8 +247,24 @@ def _source(model: Model) -> str | bytes:
         raise FileError(f"cannot read {path!r}: {error.strerror}") from error
 
 
+def _sequence(x: Any) -> Any:
+    return x if isinstance(x, (tuple, list)) else (x,)
+
+
+def _from_dlpack(x: Any) -> Any:
+    """A view of another library's array; everything else as it is."""
+    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack__"):
+        return x
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, ValueError) as error:
+        raise UnsupportedError(
+            f"cannot read {type(x).__name__} by DLPack, expected an array in main memory: {error}"
+        ) from error
+
+
 def _as_input(name: str, x: Any) -> Array:
-    array = np.asarray(x)
+    array = np.asarray(_from_dlpack(x))
     if array.dtype != np.float32:
         raise DTypeError(
             f"input {name!r}: expected float32, got {array.dtype}; convert with astype(np.float32)"

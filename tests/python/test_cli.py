@@ -59,7 +59,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_lists_the_commands() -> None:
     text = call("--help")
-    for command in ("doctor", "import", "calibrate", "fit", "run", "inspect", "compare", "demo"):
+    for command in (
+        "doctor",
+        "import",
+        "calibrate",
+        "fit",
+        "run",
+        "inspect",
+        "compare",
+        "bench",
+        "demo",
+    ):
         assert f"\n  {command} " in text
     assert "_QPPENGINE_COMPLETE" in text
     assert qe.__version__ in call("--version")
@@ -193,6 +203,35 @@ def test_compare_ranks_the_schemes(folder: Path) -> None:
     assert rows["fp16"]["sqnr"] > 55
     assert rows["dynamic"]["sqnr"] > 30
     assert "max_error" in call(*arguments, "--activation-bits", 4)
+
+
+def test_bench_compares_all_schemes_and_shows_the_steps(folder: Path, tmp_path: Path) -> None:
+    arguments = ("bench", folder / "espcn.qpp", "--size", 24, 32, "--iters", 3)
+    report = call_json(*arguments, "--profile", "--trace", tmp_path / "trace.json")
+    assert report["input"] == ["1x1x24x32"]
+    assert [row["scheme"] for row in report["schemes"]] == list(qe.SCHEMES)
+    for row in report["schemes"]:
+        assert 0 < row["min"] <= row["median"]
+        assert 0 < row["peak"] <= row["arena"]
+    assert report["steps"][-1]["shape"] == "1x72x96x1"
+    assert sum(step["macs"] for step in report["steps"]) == 24 * 32 * (64 * 25 + 64 * 288 + 9 * 288)
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    assert len(trace["traceEvents"]) == 3 * len(report["steps"])
+    assert "median" in call(*arguments, "--scheme", "static")
+    assert "cannot write" in fail(*arguments, "--trace", tmp_path / "none" / "trace.json")
+
+
+def test_bench_tells_no_times_of_an_emulator(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("cli", "session"):
+        monkeypatch.setattr(f"qppengine.{module}.is_emulated", lambda: True)
+    arguments = ("bench", folder / "espcn.qpp", "--iters", 1, "--scheme", "qpp")
+    report = call_json(*arguments, "--profile")
+    assert report["times"] == "not measured (emulated)"
+    assert report["schemes"][0]["median"] is None
+    assert all(step["ms"] is None for step in report["steps"])
+    assert "say nothing" in fail(*arguments, "--trace", tmp_path / "trace.json")
 
 
 def test_errors_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # ---------------------------------------------------------------------------------- C++ includes
 
 LAYERS = ["base", "tensor", "kernels", "ops", "network"]  # each includes itself and those before
-TOPS = ["bindings", "tools"]  # each includes itself and all layers
+TOPS = ["api", "bindings", "tools"]  # each includes itself and all layers
 KERNELS_SEE = ("base/", "kernels/", "tensor/dtype.h", "tensor/qparams.h")
 ENGINES = ("kernels/neon/", "kernels/x86/")
 INTRINSICS = {
@@ -286,7 +286,7 @@ def check_license(path: str, text: str) -> list[str]:
     """The SPDX line heads the file; only a script's interpreter may come before."""
     lines = text.splitlines()
     first = lines[1:2] if text.startswith("#!") else lines[:1]
-    if first and re.fullmatch(r"(//|#) SPDX-License-Identifier: Apache-2\.0", first[0]):
+    if first and re.fullmatch(r"(//|#|/\*) SPDX-License-Identifier: Apache-2\.0", first[0]):
         return []
     return [f"{path} lacks the SPDX line"]
 
@@ -299,9 +299,9 @@ def test_check_license_can_fail(text: str) -> None:
 
 
 def test_every_source_names_its_license() -> None:
-    kinds = {".cpp", ".h", ".inc", ".py", ".pyi", ".sh", ".cmake"}
+    kinds = {".c", ".cpp", ".h", ".hpp", ".inc", ".py", ".pyi", ".sh", ".cmake"}
     problems = []
-    for folder in ("cpp", "python", "tests", "toolchains", "cmake"):
+    for folder in ("cmake", "cpp", "examples", "include", "python", "tests", "toolchains"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in kinds:
                 problems += check_license(path.relative_to(ROOT).as_posix(), path.read_text())

@@ -38,7 +38,7 @@ def test_arena_is_near_the_peak_of_what_is_alive(
 ) -> None:
     from qppengine.models import hrnet, resnet
 
-    module = {"resnet18": resnet.resnet18, "hrnet_w18": hrnet.hrnet_w18}[name]()
+    module = (resnet.resnet18 if name == "resnet18" else hrnet.hrnet_w18)()
     graph = qe.from_torch(module.eval(), torch.zeros(1, 3, 64, 64))
     model = serialize(graph, invent_calibration(graph))
     for scheme in ("static", "qpp"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from qppengine import Session, reference
 from qppengine.metrics import sqnr
 from qppengine.passes import optimize
 from qppengine.predictor import fit
+from qppengine.profile import Profile
 from qppengine.serialize import load_graph, save, serialize
+from qppengine.session import cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,6 +192,99 @@ def test_several_inputs_must_all_come(branches: Session) -> None:
         branches.run(a, b, out=np.empty((1, 1, 4, 5), np.float32))
 
 
+def test_outputs_are_chosen_by_name(branches: Session) -> None:
+    a, b = image()[:, :1], image()[:, 1:, :4, :5]
+    right, left = branches.run(a, b)
+    np.testing.assert_array_equal(branches.run(a, b, outputs="left"), left)
+    (only,) = branches.run(a, b, outputs=["right"])
+    np.testing.assert_array_equal(only, right)
+    swapped = branches.run(a, b, outputs=("left", "right"))
+    np.testing.assert_array_equal(swapped[0], left)
+    np.testing.assert_array_equal(swapped[1], right)
+
+    out = {"left": np.empty_like(left)}
+    assert branches.run({"a": a, "b": b}, out=out) is out
+    np.testing.assert_array_equal(out["left"], left)
+    array = np.empty_like(right)
+    assert branches.run(a, b, outputs="right", out=array) is array
+    np.testing.assert_array_equal(array, right)
+
+    for names in ("top", ["left", "top"], {"top": array}):
+        options: Any = {"out": names} if isinstance(names, dict) else {"outputs": names}
+        with pytest.raises(qe.UnsupportedError, match=r"expected some of \['right', 'left'\], got"):
+            branches.run(a, b, **options)
+    with pytest.raises(qe.UnsupportedError, match="got none"):
+        branches.run(a, b, outputs=[])
+    with pytest.raises(qe.UnsupportedError, match="beside a mapping"):
+        branches.run(a, b, outputs="left", out=out)
+    with pytest.raises(qe.ShapeError, match=r"out: expected shape .* for output 'left', got"):
+        branches.run(a, b, out={"left": array})
+
+
+def test_arrays_of_other_libraries_are_taken_by_dlpack(model: Path) -> None:
+    torch = pytest.importorskip("torch")
+    session = Session(model, "static")
+    x = image()
+    expected = session.run(x)
+    np.testing.assert_array_equal(session.run(torch.from_numpy(x)), expected)
+    np.testing.assert_array_equal(torch.from_dlpack(session.run(x)).numpy(), expected)
+    target = torch.empty(expected.shape)
+    assert session.run(torch.from_numpy(x), out=target) is target
+    np.testing.assert_array_equal(target.numpy(), expected)
+    channels_last = torch.from_numpy(x).to(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(session.run(channels_last), expected)
+    with pytest.raises(qe.DTypeError, match="expected float32, got float64"):
+        session.run(torch.from_numpy(x).double())
+    for foreign in (torch.from_numpy(x).requires_grad_(), torch.empty(x.shape, device="meta")):
+        with pytest.raises(qe.UnsupportedError, match=r"cannot read .* by DLPack"):
+            session.run(foreign)
+
+
+def test_a_session_serves_several_threads(model: Path) -> None:
+    session = Session(model, "qpp", threads=2)
+    images = [image(seed, 12 + seed, 16) for seed in range(8)]
+    expected = [Session(model, "qpp").run(x) for x in images]
+    with ThreadPoolExecutor(4) as executor:
+        results = list(executor.map(session.run, images * 5))
+    for i, y in enumerate(results):
+        np.testing.assert_array_equal(y, expected[i % 8])
+    assert session.stats()["runs"] == 40
+
+
+def test_cores_do_not_change_the_result(model: Path) -> None:
+    x = image()
+    expected = Session(model, "static").run(x)
+    big = cores()["big"]
+    assert 1 <= big <= cores()["all"]
+    session = Session(model, "static", threads=big, cores="big")
+    np.testing.assert_array_equal(session.run(x), expected)
+    with pytest.raises(qe.UnsupportedError, match=f"threads: expected 1 to {big} on the big cores"):
+        Session(model, "static", threads=big + 1, cores="big")
+    with pytest.raises(qe.UnsupportedError, match='cores: expected "all" or "big", got "little"'):
+        Session(model, "static", cores="little")
+
+
+def test_profile_times_every_step(model: Path) -> None:
+    session = Session(model, "qpp")
+    profile = session.profile(image(), runs=5)
+    assert [{**row, "ms": None} for row in profile.rows] == [
+        {**step, "ms": None, "share": row["share"]}
+        for step, row in zip(session.explain(), profile.rows, strict=True)
+    ]
+    assert all(row["ms"] >= 0 for row in profile.rows)
+    assert sum(row["share"] for row in profile.rows) == pytest.approx(100, abs=0.5)
+    events = profile.trace()["traceEvents"]
+    assert len(events) == 5 * len(profile.rows)
+    ends = [event["ts"] + event["dur"] for event in events]
+    assert all(event["ts"] >= end - 1e-6 for event, end in zip(events[1:], ends[:-1], strict=True))
+    assert {"name", "cat", "ph", "pid", "tid"} <= events[0].keys()
+    with pytest.raises(qe.UnsupportedError, match="runs: expected at least 1, got 0"):
+        session.profile(image(), runs=0)
+    without = Profile(session.explain(), None)
+    assert all(row["ms"] is None for row in without.rows)
+    assert without.trace() == {"traceEvents": []}
+
+
 def test_explain_and_memory(model: Path) -> None:
     session = Session(model, "qpp")
     assert session.explain()[0]["shape"] is None
@@ -237,7 +333,7 @@ def test_elementwise_steps_run_in_the_memory_of_what_they_read_last() -> None:
 
 def test_preparing_tells_memory_and_shapes_without_a_run(model: Path) -> None:
     session, other = Session(model, "static"), Session(model, "static")
-    session.prepare((1, 3, 20, 24))
+    assert session.prepare((1, 3, 20, 24)) == {"shuffle": (1, 2, 20, 48)}
     assert session.stats()["runs"] == 0
     other.run(image())
     assert session.explain() == other.explain()

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// qppengine for C++17 and later, on top of the C interface.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "qppengine/qppengine.h"
+
+namespace qppengine {
+
+/// What every function here throws. `status()` tells the kind.
+class Error : public std::runtime_error {
+ public:
+  Error(qpp_status status, const std::string& message)
+      : std::runtime_error(message), status_(status) {}
+  [[nodiscard]] qpp_status status() const { return status_; }
+
+ private:
+  qpp_status status_;
+};
+
+/// Batch, channels, height, width.
+using Shape = std::array<std::int64_t, 4>;
+
+inline std::size_t element_count(const Shape& shape) {
+  return static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
+}
+
+/// A float array, NCHW.
+struct Tensor {
+  Shape shape{};
+  std::vector<float> data;
+};
+
+struct Options {
+  std::string scheme = "qpp";      // "fp16", "static", "dynamic" or "qpp"
+  std::string algorithm = "auto";  // of convolutions: "auto", "direct" or "winograd"
+  std::string cores = "all";       // that the threads run on: "all" or "big"
+  std::string static_bounds = {};  // of scheme "static": "mean", "range" or "": what the file says
+  int activation_bits = 8;         // 2 to 8
+  int threads = 1;
+};
+
+inline std::string version() { return qpp_version(); }
+
+/// A model ready to run in one scheme. May be used from several threads: calls wait for each other.
+/// For parallel work open one session per thread.
+class Session {
+ public:
+  /// Loads a .qpp file. Throws Error.
+  explicit Session(const std::string& path, const Options& options = {}) {
+    const qpp_options converted = convert(options);
+    adopt(
+        [&](qpp_session** session) { return qpp_session_open(path.c_str(), &converted, session); });
+  }
+  /// The same from memory, which is not needed any more afterwards.
+  Session(const void* data, std::size_t size, const Options& options = {}) {
+    const qpp_options converted = convert(options);
+    adopt([&](qpp_session** session) {
+      return qpp_session_open_memory(data, size, &converted, session);
+    });
+  }
+
+  [[nodiscard]] std::vector<std::string> inputs() const {
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < qpp_session_input_count(session_.get()); ++i)
+      names.emplace_back(qpp_session_input_name(session_.get(), i));
+    return names;
+  }
+  [[nodiscard]] std::vector<std::string> outputs() const {
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < qpp_session_output_count(session_.get()); ++i)
+      names.emplace_back(qpp_session_output_name(session_.get(), i));
+    return names;
+  }
+  /// What the model expects of an input; -1 is any size.
+  [[nodiscard]] Shape input_shape(std::size_t index) const {
+    qpp_shape shape{};
+    check(qpp_session_input_shape(session_.get(), index, &shape));
+    return to_shape(shape);
+  }
+
+  /// Lays out memory for these shapes of the inputs, so that runs with them do not allocate;
+  /// returns the shapes of the outputs. Throws Error.
+  std::vector<Shape> prepare(const std::vector<Shape>& inputs) {
+    const std::vector<qpp_shape> given = from_shapes(inputs);
+    std::vector<qpp_shape> told(qpp_session_output_count(session_.get()));
+    check(qpp_session_prepare(session_.get(), given.data(), told.data()));
+    std::vector<Shape> outputs;
+    for (const qpp_shape& shape : told) outputs.push_back(to_shape(shape));
+    return outputs;
+  }
+
+  /// Runs on one tensor per input, of any shapes that the model takes. Throws Error.
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs) {
+    std::vector<Shape> shapes;
+    std::vector<const float*> sources;
+    for (const Tensor& input : inputs) {
+      if (input.data.size() != element_count(input.shape))
+        throw Error(QPP_ERROR_SHAPE, "run: a tensor's data does not have the size of its shape");
+      shapes.push_back(input.shape);
+      sources.push_back(input.data.data());
+    }
+    std::vector<Tensor> outputs;
+    std::vector<float*> targets;
+    for (const Shape& shape : prepare(shapes))
+      outputs.push_back({shape, std::vector<float>(element_count(shape))});
+    for (Tensor& output : outputs) targets.push_back(output.data.data());
+    check(qpp_session_run(session_.get(), sources.data(), from_shapes(shapes).data(),
+                          targets.data()));
+    return outputs;
+  }
+
+  /// For what this class does not offer, such as runs without an allocation; stays owned by it.
+  [[nodiscard]] qpp_session* get() const { return session_.get(); }
+
+ private:
+  struct Close {
+    void operator()(qpp_session* session) const { qpp_session_close(session); }
+  };
+
+  static void check(qpp_status status) {
+    if (status != QPP_OK) throw Error(status, qpp_error_message());
+  }
+  static Shape to_shape(const qpp_shape& shape) {
+    return {shape.sizes[0], shape.sizes[1], shape.sizes[2], shape.sizes[3]};
+  }
+  /// One shape for every input.
+  [[nodiscard]] std::vector<qpp_shape> from_shapes(const std::vector<Shape>& shapes) const {
+    if (shapes.size() != qpp_session_input_count(session_.get()))
+      throw Error(QPP_ERROR_SHAPE, "expected one array for every input");
+    std::vector<qpp_shape> converted;
+    for (const Shape& shape : shapes)
+      converted.push_back({{shape[0], shape[1], shape[2], shape[3]}});
+    return converted;
+  }
+  /// Points into `options`.
+  static qpp_options convert(const Options& options) {
+    qpp_options converted{};
+    converted.scheme = options.scheme.c_str();
+    converted.algorithm = options.algorithm.c_str();
+    converted.cores = options.cores.c_str();
+    converted.static_bounds =
+        options.static_bounds.empty() ? nullptr : options.static_bounds.c_str();
+    converted.activation_bits = options.activation_bits;
+    converted.threads = options.threads;
+    return converted;
+  }
+  template <typename Open>
+  void adopt(const Open& open) {
+    qpp_session* session = nullptr;
+    check(open(&session));
+    session_.reset(session);
+  }
+
+  std::unique_ptr<qpp_session, Close> session_;
+};
+
+}  // namespace qppengine

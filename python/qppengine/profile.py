@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of a run goes, step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+
+class Profile:
+    """The steps of some runs and their times.
+
+    Args:
+        steps: What `Session.explain` tells of each step.
+        times: Begin and end of every step in nanoseconds, int64 ``[runs, steps, 2]``, or None under
+            an emulator, whose times say nothing.
+    """
+
+    def __init__(
+        self, steps: Sequence[Mapping[str, Any]], times: npt.NDArray[np.int64] | None
+    ) -> None:
+        self._steps = steps
+        self._times = times
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per step, ready for JSON: what `Session.explain` tells, and its time.
+
+        ``ms`` is the median of the runs, ``share`` in percent that of all steps; None without
+        times.
+        """
+        if self._times is None:
+            return [{**step, "ms": None, "share": None} for step in self._steps]
+        milliseconds = np.median(np.diff(self._times, axis=-1)[..., 0], axis=0) * 1e-6
+        total = max(float(milliseconds.sum()), 1e-9)
+        return [
+            {**step, "ms": round(float(ms), 4), "share": round(100 * float(ms) / total, 1)}
+            for step, ms in zip(self._steps, milliseconds, strict=True)
+        ]
+
+    def trace(self) -> dict[str, Any]:
+        """All runs in the format of chrome://tracing and Perfetto, ready for JSON."""
+        events = []
+        for times in [] if self._times is None else self._times - self._times[0, 0, 0]:
+            for step, (begin, end) in zip(self._steps, times.tolist(), strict=True):
+                events.append(
+                    {
+                        "name": step["node"],
+                        "cat": step["op"],
+                        "ph": "X",
+                        "ts": begin / 1000,
+                        "dur": (end - begin) / 1000,
+                        "pid": 0,
+                        "tid": 0,
+                        "args": {"kernel": step["kernel"], "macs": step["macs"]},
+                    }
+                )
+        return {"traceEvents": events}
