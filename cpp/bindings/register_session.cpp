@@ -71,6 +71,62 @@ std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arr
   return outputs;
 }
 
+/// A copy of what a step wrote, without the padding of channels.
+struct ObservedStep {
+  std::size_t step;
+  std::string value;
+  DType dtype;
+  Shape shape;
+  std::vector<std::byte> bytes;
+  QParams qparams;
+};
+
+ObservedStep copy_of(const StepOutput& output) {
+  const Shape& shape = output.data.shape;
+  const std::size_t size = size_of(output.data.dtype);
+  const std::size_t pixel = static_cast<std::size_t>(shape.channels) * size;
+  const std::size_t stride = static_cast<std::size_t>(shape.stride()) * size;
+  ObservedStep copy{
+      .step = output.step,
+      .value = output.value,
+      .dtype = output.data.dtype,
+      .shape = shape,
+      .bytes = std::vector<std::byte>(static_cast<std::size_t>(shape.pixels()) * pixel),
+      .qparams = output.qparams};
+  const auto* src = static_cast<const std::byte*>(output.data.data);
+  for (std::size_t p = 0; p < static_cast<std::size_t>(shape.pixels()); ++p)
+    std::memcpy(copy.bytes.data() + p * pixel, src + p * stride, pixel);
+  return copy;
+}
+
+py::dict to_dict(const ObservedStep& observed) {
+  const Shape& shape = observed.shape;
+  py::array stored(py::dtype(observed.dtype == DType::f16 ? "float16" : "int8"),
+                   std::vector{shape.batch, shape.height, shape.width, shape.channels});
+  std::memcpy(stored.mutable_data(), observed.bytes.data(), observed.bytes.size());
+  py::dict result;
+  result["step"] = observed.step;
+  result["value"] = observed.value;
+  result["stored"] = stored;
+  result["scale"] = observed.qparams.scale;
+  result["zero_point"] = observed.qparams.zero_point;
+  return result;
+}
+
+py::list observe(Session& session, const std::vector<FloatArray>& arrays) {
+  const std::vector<Session::Input> inputs = sources_of(session, arrays);
+  std::vector<ObservedStep> steps;
+  {
+    const py::gil_scoped_release release;
+    session.run(
+        inputs, [](std::size_t, const Shape&) -> float* { return nullptr; }, /*times=*/nullptr,
+        [&steps](const StepOutput& output) { steps.push_back(copy_of(output)); });
+  }
+  py::list result;
+  for (const ObservedStep& step : steps) result.append(to_dict(step));
+  return result;
+}
+
 /// Writes outputs to arrays, by name.
 void run_into(Session& session, const std::vector<FloatArray>& arrays,
               std::map<std::string, FloatArray> outputs) {
@@ -175,6 +231,7 @@ void register_session(py::module_& module) {
       .def("run", &run, py::arg("inputs"), py::arg("wanted"))
       .def("run_into", &run_into, py::arg("inputs"), py::arg("outputs"))
       .def("profile", &profile, py::arg("inputs"), py::arg("runs"))
+      .def("observe", &observe, py::arg("inputs"))
       .def("qparams",
            [](const Session& session) {
              const auto bounds = without_gil([&] { return session.bounds(); });

@@ -138,7 +138,8 @@ const Shape& Executor::output_shape(std::size_t index) const {
 }
 
 void Executor::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-                   QpTable& table, bool check_finite, std::vector<StepTime>* times) {
+                   QpTable& table, bool check_finite, std::vector<StepTime>* times,
+                   const ObserveStep& observe) {
   const CoreGuard guard(pool_.cores());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool finite = import_nchw(inputs[i], view(program_.inputs[i]), pool_);
@@ -153,10 +154,21 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
     if (times != nullptr) (*times)[s].begin = now();
     program_.steps[s].op->run(args_[s], state);
     if (times != nullptr) (*times)[s].end = now();
+    if (observe && program_.steps[s].output >= 0) observe(output_of(s, table));
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i] != nullptr) export_nchw(view(program_.outputs[i]), outputs[i], pool_);
   }
+}
+
+StepOutput Executor::output_of(std::size_t step, const QpTable& table) {
+  const int index = program_.steps[step].output;
+  const Buffer& buffer = program_.buffers[static_cast<std::size_t>(index)];
+  return {
+      .step = step,
+      .value = buffer.value,
+      .data = view(index),
+      .qparams = buffer.row < 0 ? QParams{} : table.qparams[static_cast<std::size_t>(buffer.row)]};
 }
 
 std::vector<StepInfo> Executor::explain() const {

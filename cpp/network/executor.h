@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,15 @@ struct StepTime {
   std::int64_t end = 0;
 };
 
+/// What a step has just written, as the following ones read it.
+struct StepOutput {
+  std::size_t step;
+  const std::string& value;
+  TensorView data;
+  QParams qparams;  // of an int8 value
+};
+using ObserveStep = std::function<void(const StepOutput&)>;
+
 /// Runs a program over one planned arena. Everything is laid out in prepare(); run() does not
 /// allocate.
 class Executor {
@@ -41,8 +51,10 @@ class Executor {
 
   /// Float NCHW in and out, one pointer per input and output. `check_finite` makes NonFiniteError
   /// of an input that is not. A null output is not written. `times` gets one entry per step.
+  /// `observe`, unless empty, sees what every step writes.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-           QpTable& table, bool check_finite, std::vector<StepTime>* times);
+           QpTable& table, bool check_finite, std::vector<StepTime>* times,
+           const ObserveStep& observe);
 
   [[nodiscard]] std::vector<StepInfo> explain() const;
   [[nodiscard]] std::size_t weight_bytes() const;
@@ -56,6 +68,7 @@ class Executor {
   /// Fills the operations' arguments, which point into the arena and do not change from run to run.
   void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
+  [[nodiscard]] StepOutput output_of(std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
   /// The input whose memory the output of a step takes, or -1.
   [[nodiscard]] int find_replaced(int step) const;

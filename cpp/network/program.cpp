@@ -91,7 +91,8 @@ class Lowering {
   int buffer_of(const std::string& value, DType dtype) {
     const auto [found, inserted] =
         buffers_.emplace(std::pair{value, dtype}, static_cast<int>(program_.buffers.size()));
-    if (inserted) program_.buffers.push_back({value, dtype});
+    if (inserted)
+      program_.buffers.push_back({value, dtype, dtype == DType::qai8 ? row_of(value) : -1});
     return found->second;
   }
 

@@ -33,6 +33,7 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
 struct Buffer {
   std::string value;
   DType dtype = DType::f16;
+  int row = -1;  // of the QP table, where it is int8
 };
 
 /// One operation and the buffers it reads and writes.

@@ -100,7 +100,7 @@ std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
 }
 
 void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
-                  std::vector<StepTime>* times) {
+                  std::vector<StepTime>* times, const ObserveStep& observe) {
   const std::lock_guard lock(mutex_);
   check_input_count(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -111,7 +111,8 @@ void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
   executor_.prepare(shapes_);
   for (std::size_t i = 0; i < targets_.size(); ++i)
     targets_[i] = place(i, executor_.output_shape(i));
-  executor_.run(sources_, targets_, table_, /*check_finite=*/scheme_ != Scheme::fp16, times);
+  executor_.run(sources_, targets_, table_, /*check_finite=*/scheme_ != Scheme::fp16, times,
+                observe);
   ++runs_;
 }
 

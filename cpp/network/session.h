@@ -54,9 +54,10 @@ class Session {
   std::vector<Shape> prepare(const std::vector<Shape>& shapes);
 
   /// Allocates only when the input shapes differ from the run before. `times` gets one entry per
-  /// step, in the order of explain(). Throws ShapeError, NonFiniteError.
+  /// step, in the order of explain(); `observe` sees what every step writes. Throws ShapeError,
+  /// NonFiniteError.
   void run(const std::vector<Input>& inputs, const PlaceOutput& place,
-           std::vector<StepTime>* times = nullptr);
+           std::vector<StepTime>* times = nullptr, const ObserveStep& observe = {});
 
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }

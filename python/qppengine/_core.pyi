@@ -30,6 +30,13 @@ class Kernel(TypedDict):
     name: str
     available: bool
 
+class ObservedStep(TypedDict):
+    step: int
+    value: str
+    stored: npt.NDArray[np.int8 | np.float16]
+    scale: float
+    zero_point: int
+
 class Session:
     def __init__(
         self,
@@ -58,6 +65,7 @@ class Session:
     def profile(
         self, inputs: Sequence[npt.NDArray[np.float32]], runs: int
     ) -> npt.NDArray[np.int64]: ...
+    def observe(self, inputs: Sequence[npt.NDArray[np.float32]]) -> list[ObservedStep]: ...
     def qparams(self) -> npt.NDArray[np.float32]: ...
     def features(self) -> npt.NDArray[np.float32]: ...
     def stats(self) -> Stats: ...

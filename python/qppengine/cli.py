@@ -302,7 +302,8 @@ def inspect(
     """Show the nodes and kernels of a model.
 
     MODEL is a .pt2 or .onnx file, of which there are nodes only, or a .qpp file. With --size the
-    steps come with shapes, and the memory with the arena.
+    steps come with shapes, multiply-adds and the bytes of what they read and write (constants
+    included), and the memory with the arena.
     """
     graph = _load_graph(model)
     if dot is not None:
@@ -316,7 +317,9 @@ def inspect(
         if size is not None:
             session.prepare(*(_close(value.shape, size) for value in session.inputs))
         steps = [{**step, "shape": _text(step["shape"] or ())} for step in session.explain()]
-        report |= {"scheme": scheme, "steps": steps, "memory": dict(session.memory())}
+        totals = {key: sum(step[key] for step in session.explain()) for key in ("macs", "bytes")}
+        memory = dict(session.memory())
+        report |= {"scheme": scheme, "steps": steps, "totals": totals, "memory": memory}
     _print(report, as_json)
 
 
@@ -328,16 +331,19 @@ def inspect(
 def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) -> None:
     """Compare the schemes of a .qpp file with its float32 reference.
 
-    Both are in dB: psnr is relative to a peak of 1, sqnr to the reference itself.
+    Both are in dB: psnr is relative to a peak of 1, sqnr to the reference itself. The layers are
+    those of this very run, so every value has the errors of all before it. It is told as int8 where
+    it exists as int8.
     """
     arrays = [_load_array(path) for path in inputs]
     rows = []
     expected: dict[str, Array] = {}
+    layers: dict[str, dict[str, Any]] = {}
     for scheme in _schemes(model):
         session = Session(model, scheme, **options)
         outputs = _outputs(session, arrays)
         # After the first run, which has checked the inputs.
-        expected = expected or _reference(load_graph(model), arrays)
+        expected = expected or reference.run_all(load_graph(model), *arrays)
         rows += [
             {
                 "scheme": scheme,
@@ -348,7 +354,26 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
             }
             for name, y in outputs.items()
         ]
-    _print({"activation_bits": options["activation_bits"], "schemes": rows}, as_json)
+        for stored in session.observe(*arrays):
+            layer = layers.setdefault(stored.value, {"value": stored.value})
+            if f"{scheme} dtype" in layer and stored.stored.dtype != np.int8:
+                continue  # for fp16 readers, beside the int8 one
+            layer[f"{scheme} dtype"] = stored.stored.dtype.name
+            layer[scheme] = _finite(metrics.sqnr(stored.numbers, expected[stored.value]), digits=1)
+    names = [column for scheme in _schemes(model) for column in (scheme, f"{scheme} dtype")]
+    table = [
+        {"value": value, **{name: layers[value].get(name) for name in names}}
+        for value in expected
+        if value in layers
+    ]
+    _print(
+        {
+            "activation_bits": options["activation_bits"],
+            "schemes": rows,
+            "layers_sqnr": table,
+        },
+        as_json,
+    )
 
 
 @main.command()
@@ -405,7 +430,7 @@ def bench(
         if profile:
             report["steps"] = [{**row, "shape": _text(row["shape"] or ())} for row in steps.rows]
         if trace is not None:
-            _write(trace, json.dumps(steps.trace()))
+            _write(trace, json.dumps(steps.trace()).encode())
     _print(report, as_json)
 
 
@@ -466,10 +491,6 @@ def _outputs(session: Session, inputs: Sequence[Array]) -> dict[str, Array]:
     return dict(zip(session.outputs, named, strict=True))
 
 
-def _reference(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
-    return dict(zip(graph.outputs, reference.run(graph, *inputs), strict=True))
-
-
 def _time(work: Callable[[], Any], iterations: int) -> dict[str, float | None]:
     """Runs once to warm up and then times every run, in milliseconds."""
     work()
@@ -481,13 +502,6 @@ def _time(work: Callable[[], Any], iterations: int) -> dict[str, float | None]:
     if is_emulated():
         return {"median": None, "min": None}
     return {"median": round(float(np.median(times)), 4), "min": round(min(times), 4)}
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
 def _close(shape: Sequence[int | None], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -538,9 +552,9 @@ def _text(shape: Sequence[int | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape)
 
 
-def _finite(number: Any) -> float | None:
-    """A number as JSON has it: four decimals are plenty, and there is no infinity."""
-    return round(float(number), 4) if math.isfinite(number) else None
+def _finite(number: Any, digits: int = 4) -> float | None:
+    """A number as JSON has it: a few decimals are plenty, and there is no infinity."""
+    return round(float(number), digits) if math.isfinite(number) else None
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:

@@ -194,7 +194,7 @@ def calibration_samples(
 def rgb_samples(
     split: Split, height: int, width: int, count: int, seed: int = 0
 ) -> Iterator[NDArray[np.float32]]:
-    """``count`` color crops with varied exposure, float32 ``[1, 3, height, width]``.
+    """``count`` color crops with varied exposure, float32 ``[1, 3, height, width]`` in [0, 1].
 
     They come in turn from the photographs of ``split``, between half of a photograph and all of
     it, scaled to the size; the same ``seed`` gives the same samples.
@@ -210,7 +210,7 @@ def rgb_samples(
             for extent, side in zip(photo.shape[1:], sides, strict=True)
         )
         crop = photo[:, top : top + sides[0], left : left + sides[1]]
-        exposed, _ = vary_exposure(crop, rng)
+        exposed = np.minimum(vary_exposure(crop, rng)[0], 1)
         yield np.stack([resize(plane, height, width) for plane in exposed])[None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMES",
     "Session",
+    "StoredValue",
     "__version__",
     "cores",
     "cpu_features",
@@ -35,6 +37,26 @@ __all__ = [
 SCHEMES = ("fp16", "static", "dynamic", "qpp")
 
 Model: TypeAlias = "str | os.PathLike[str] | bytes"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredValue:
+    """A value as a step stores it: ``[N, H, W, C]`` in int8 or float16."""
+
+    node: str
+    value: str
+    op: str
+    stored: npt.NDArray[np.int8 | np.float16]
+    scale: float  # of int8: x = scale * (stored - zero_point)
+    zero_point: int
+
+    @property
+    def numbers(self) -> Array:
+        """The numbers it stands for, float32 ``[N, C, H, W]``."""
+        x = np.moveaxis(self.stored, 3, 1).astype(np.float32)
+        if self.stored.dtype == np.int8:
+            x = np.float32(self.scale) * (x - np.float32(self.zero_point))
+        return np.ascontiguousarray(x)
 
 
 class Session:
@@ -158,6 +180,24 @@ class Session:
             raise UnsupportedError(f"runs: expected at least 1, got {runs}")
         times = self._core.profile(self._bind(inputs), runs)
         return Profile(self._core.explain(), None if is_emulated() else times)
+
+    def observe(self, *inputs: Any) -> list[StoredValue]:
+        """Runs the network and returns what every step of it writes, in order.
+
+        The steps are those of a plain `run`: nothing is fused less because of it.
+        """
+        steps = self._core.explain()
+        return [
+            StoredValue(
+                steps[observed["step"]]["node"],
+                observed["value"],
+                steps[observed["step"]]["op"],
+                observed["stored"],
+                observed["scale"],
+                observed["zero_point"],
+            )
+            for observed in self._core.observe(self._bind(inputs))
+        ]
 
     def qparams(self) -> npt.NDArray[np.float32]:
         """Bounds lo, hi of `Graph.quantized_values` in the last run, float32 ``[V, 2]``."""

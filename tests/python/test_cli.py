@@ -172,6 +172,8 @@ def test_inspect_shows_kernels_and_shapes(folder: Path) -> None:
     assert report["scheme"] == "qpp"
     assert report["steps"][-1]["shape"] == "1x72x96x1"
     assert report["memory"]["arena"] > 0
+    assert report["totals"]["macs"] == 24 * 32 * (25 * 64 + 9 * 64 * 32 + 9 * 32 * 9)
+    assert report["totals"]["bytes"] == sum(step["bytes"] for step in report["steps"])
     assert "measure_features" in call("inspect", folder / "espcn.qpp")
     assert "steps" not in call_json("inspect", ESPCN)
 
@@ -203,6 +205,20 @@ def test_compare_ranks_the_schemes(folder: Path) -> None:
     assert rows["fp16"]["sqnr"] > 55
     assert rows["dynamic"]["sqnr"] > 30
     assert "max_error" in call(*arguments, "--activation-bits", 4)
+
+
+def test_compare_tells_every_layer(folder: Path) -> None:
+    report = call_json("compare", folder / "espcn.qpp", "--input", folder / "x.npy")
+    layers = {row["value"]: row for row in report["layers_sqnr"]}
+    assert list(layers) == ["x", "conv1", "conv2", "conv3", "shuffle"]
+    for scheme in ("static", "dynamic", "qpp"):
+        held = [row[f"{scheme} dtype"] for row in layers.values()]
+        assert held == ["int8", "int8", "int8", "float16", "float16"]
+        total = next(row["sqnr"] for row in report["schemes"] if row["scheme"] == scheme)
+        assert layers["shuffle"][scheme] == pytest.approx(total, abs=0.05)
+        assert layers["x"][scheme] > 25
+    assert layers["conv1"]["fp16"] > layers["conv1"]["dynamic"]
+    assert layers["x"]["fp16"] is None  # no step writes it
 
 
 def test_bench_compares_all_schemes_and_shows_the_steps(folder: Path, tmp_path: Path) -> None:

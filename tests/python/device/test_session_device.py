@@ -173,6 +173,22 @@ def test_bounds_and_features(qpp: Session) -> None:
     assert features[0, 3] == pytest.approx(X.mean(), rel=1e-6)
 
 
+def test_observing_tells_what_every_step_of_a_run_stores(session: Session) -> None:
+    y = session.run(X)
+    steps = [step for step in session.explain() if step["dtype"]]
+    observed = session.observe(X)
+    assert [(value.node, value.op) for value in observed] == [(s["node"], s["op"]) for s in steps]
+    for value, step in zip(observed, steps, strict=True):
+        assert value.stored.shape == step["shape"]
+        assert value.stored.dtype == {"qai8": np.int8, "f16": np.float16}[step["dtype"]]
+    np.testing.assert_array_equal(observed[-1].numbers, y)
+    for value in observed:
+        if value.stored.dtype == np.int8:
+            lo, hi = session.qparams()[("x", "conv1", "conv2").index(value.value)]
+            assert lo - value.scale <= value.numbers.min() <= value.numbers.max()
+            assert value.numbers.max() <= hi + value.scale
+
+
 def test_results_outlive_the_session(models: Path) -> None:
     session = Session(models / MODEL)
     y, bounds = session.run(X), session.qparams()
