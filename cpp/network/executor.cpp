@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "network/planner.h"
@@ -14,6 +15,23 @@ namespace {
 std::int64_t now() {
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+}
+
+/// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
+void check_size(const std::string& value, const Shape& shape) {
+  constexpr double kMostElements = 0x1p36;
+  const double elements = static_cast<double>(shape.batch) * static_cast<double>(shape.height) *
+                          static_cast<double>(shape.width) * static_cast<double>(shape.channels);
+  QPP_CHECK(elements <= kMostElements, ShapeError, "value '", value, "': ", to_string(shape),
+            " is too large");
+}
+
+AlignedVector<std::byte> allocate(std::size_t bytes) {
+  try {
+    return AlignedVector<std::byte>(bytes);
+  } catch (const std::bad_alloc&) {
+    throw Error(concat("the values of a run need ", bytes, " bytes, which are not available"));
+  }
 }
 
 }  // namespace
@@ -34,8 +52,11 @@ void Executor::infer_shapes(const std::vector<Shape>& inputs) {
   const std::vector<Step>& steps = program_.steps;
   shapes_.assign(program_.buffers.size(), Shape{});
   last_uses_.assign(program_.buffers.size(), 0);
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    shapes_[static_cast<std::size_t>(program_.inputs[i])] = inputs[i];
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const auto buffer = static_cast<std::size_t>(program_.inputs[i]);
+    check_size(program_.buffers[buffer].value, inputs[i]);
+    shapes_[buffer] = inputs[i];
+  }
   for (std::size_t s = 0; s < steps.size(); ++s) {
     const Step& step = steps[s];
     std::vector<Shape> input_shapes;
@@ -45,6 +66,7 @@ void Executor::infer_shapes(const std::vector<Shape>& inputs) {
     }
     const Shape output = step.op->prepare(input_shapes, pool_.threads());
     if (step.output >= 0) {
+      check_size(step.node, output);
       shapes_[static_cast<std::size_t>(step.output)] = output;
       last_uses_[static_cast<std::size_t>(step.output)] = static_cast<int>(s);
     }
@@ -84,7 +106,7 @@ void Executor::lay_out_arena() {
   peak_bytes_ = qpp::peak_bytes(blocks);
   const MemoryPlan plan = plan_memory(blocks);
   arena_ = {};  // the old arena goes before the new one comes
-  arena_.resize(plan.bytes);
+  arena_ = allocate(plan.bytes);
   offsets_.clear();
   for (const std::size_t home : homes) offsets_.push_back(plan.offsets[home]);
 }
