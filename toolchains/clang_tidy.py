@@ -27,7 +27,7 @@ def find_includes(source: Path, found: set[Path]) -> set[Path]:
     """Adds to `found` the source and all files of this repository that it includes."""
     found.add(source)
     for name in re.findall(r'^ *#include "(.+)"', source.read_text(), re.MULTILINE):
-        for path in (ROOT / "cpp" / name, source.parent / name):
+        for path in (ROOT / "cpp" / name, ROOT / "include" / name, source.parent / name):
             if path.exists() and path not in found:
                 find_includes(path, found)
     return found

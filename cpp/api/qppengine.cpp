@@ -97,6 +97,7 @@ qpp_status qpp_session_open_memory(const void* data, size_t size, const qpp_opti
   });
 }
 
+// NOLINTNEXTLINE(misc-const-correctness): the signature is C's
 void qpp_session_close(qpp_session* session) { delete session; }
 
 size_t qpp_session_input_count(const qpp_session* session) {

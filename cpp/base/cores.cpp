@@ -4,6 +4,8 @@
 #include <fstream>
 #include <optional>
 
+#include "base/check.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -38,7 +40,7 @@ CoreSet find_highest(const CoreSet& cores, const std::string& folder, const std:
   long long highest = 0;
   for (std::size_t core = 0; core < cores.size(); ++core) {
     if (!cores[core]) continue;
-    const auto number = read_number(folder + "/cpu" + std::to_string(core) + "/" + name);
+    const auto number = read_number(concat(folder, "/cpu", core, "/", name));
     if (!number) return {};
     if (*number > highest) {
       highest = *number;

@@ -54,7 +54,7 @@ TEST_CASE("the thread pool runs every index once and splits by count and threads
 }
 
 TEST_CASE("the fastest cores are told by capacity, by frequency, or not at all") {
-  test::Folder cpus;
+  const test::Folder cpus;
   const int capacities[] = {260, 260, 870, 870, 1024, 1024};
   CoreSet cores;
   for (int core = 0; core < 6; ++core) cores.set(static_cast<std::size_t>(core));
@@ -94,7 +94,7 @@ TEST_CASE("a core guard keeps the thread on its cores and restores them") {
 }
 
 TEST_CASE("a battery meter integrates current and power over time") {
-  test::Folder supplies;
+  const test::Folder supplies;
   CHECK_THROWS_WITH_AS(BatteryMeter(supplies.path()), doctest::Contains("found none"),
                        UnsupportedError);
   supplies.write("ac/type", "Mains");
