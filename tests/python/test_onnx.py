@@ -266,9 +266,11 @@ def test_all_problems_are_listed_with_their_nodes() -> None:
         helper.make_node("Conv", ["x", "w"], ["a"], "first", dilations=[1, 1]),
         helper.make_node("LRN", ["a"], ["b"], "second", size=3),
         helper.make_node("Resize", ["b", "", "s"], ["c"], "", mode="cubic"),
-        helper.make_node("Fancy", ["c"], ["y"], "last", domain="com.example"),
+        helper.make_node("Mul", ["c", "two"], ["d"], "behind"),
+        helper.make_node("Fancy", ["d"], ["y"], "last", domain="com.example"),
     ]
-    proto = model(*nodes, w=image(2, 2, 3, 3), s=np.array([1, 1, 2, 2], np.float32))
+    scales, two = np.array([1, 1, 2, 2], np.float32), np.float32(2)
+    proto = model(*nodes, w=image(2, 2, 3, 3), s=scales, two=two)
     with pytest.raises(UnsupportedModelError) as info:
         from_onnx(proto)
     assert info.value.problems == (

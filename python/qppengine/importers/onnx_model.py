@@ -105,7 +105,8 @@ class _Reader:
         if self._graph.sparse_initializer:
             raise UnsupportedModelError(["sparse weights; nearest is dense weights"])
         # An open size is tried with two values: what differs depends on it.
-        self._trials = [_Trial(self._graph, self._opset, step) for step in (2, 3)]
+        first = _Trial(self._graph, self._opset, 2)
+        self._trials = [first, _Trial(self._graph, self._opset, 3) if first.open_sizes else first]
         self._images: set[str] = set()  # what is computed from an input, unlike sizes of images
         self._tensors: dict[str, Array] = {}
 
@@ -241,7 +242,8 @@ class _Trial:
         for tensor in graph.initializer:
             self.constants[tensor.name] = numpy_helper.to_array(tensor)
             self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        sizes: dict[str, int] = {}  # open ones, which networks often halve and want to be large
+        # Networks often halve them, and want them to be large.
+        self.open_sizes: dict[str, int] = {}
         for info in graph.input:
             if info.name not in self.constants:
                 self.types[info.name] = copied = type(info.type)()
@@ -249,7 +251,8 @@ class _Trial:
                 for place, dim in enumerate(copied.tensor_type.shape.dim):
                     if not dim.HasField("dim_value"):
                         key = dim.dim_param or f"{info.name} {place}"
-                        dim.dim_value = sizes.setdefault(key, 64 * (5 + step * (1 + len(sizes))))
+                        size = 64 * (5 + step * (1 + len(self.open_sizes)))
+                        dim.dim_value = self.open_sizes.setdefault(key, size)
         for node in graph.node:
             if not self._fold(node):
                 self._infer(node)

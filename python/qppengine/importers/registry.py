@@ -204,6 +204,9 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
             pass
         except UnsupportedError as error:
             problems.append(f"{_place(call)}: {call.target}: {error}")
+        except ModelError:
+            if not problems:  # else a consequence of these
+                raise
         constants = [item for item in results if isinstance(item, np.ndarray)]
         if constants:
             tensors.update(zip(call.outputs, constants, strict=True))
