@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bit>
+#include <cmath>
+
 #include "kernels/kernels.h"
 #include "kernels/output_stage.h"
 
@@ -33,7 +36,25 @@ struct ConvArgs {
   void* dst = nullptr;  // pixel p, filter f at dst[p * dst_stride + f]; other bytes stay untouched
   std::int64_t dst_stride = 0;          // elements
   const OutputStage* output = nullptr;  // arrays hold round_up(filters, nr) elements
+  // From a dense + sparse source: accumulators start at correction[f] and, rounded, kSparseUnit *
+  // sparse[p * filters + f]. Null: there is no sparse part.
+  const half* sparse = nullptr;
 };
+
+/// The unit of the sums of the sparse part, in accumulators' units: what the largest half stands
+/// for stays far from where accumulators and floats end.
+inline constexpr float kSparseUnit = 16;
+inline constexpr std::int64_t kLargestSparseSum = 1 << 20;
+
+/// Where an accumulator of int8 products starts.
+inline std::int32_t initial_sum(const OutputStage& output, std::int64_t filter, float sparse) {
+  const std::int32_t correction = output.correction[filter];
+  if (output.float_sums) {
+    return std::bit_cast<std::int32_t>(
+        std::fma(sparse, kSparseUnit, std::bit_cast<float>(correction)));
+  }
+  return correction + static_cast<std::int32_t>(std::nearbyint(sparse * kSparseUnit));
+}
 
 using ConvFunction = void (*)(const ConvArgs& args);
 

@@ -18,7 +18,12 @@ std::int32_t accumulate(std::int32_t sum, std::int16_t a, std::int8_t b) {
 }
 
 template <typename Sum>
-Sum initial(const OutputStage& output, std::int64_t filter) {
+Sum initial(const ConvArgs& args, std::int64_t pixel, std::int64_t filter) {
+  const OutputStage& output = *args.output;
+  if (args.sparse != nullptr && pixel < args.pixel_count && filter < args.filters) {
+    const half sparse = args.sparse[pixel * args.filters + filter];
+    return static_cast<Sum>(initial_sum(output, filter, to_float(sparse)));
+  }
   return output.correction == nullptr ? Sum{0} : static_cast<Sum>(output.correction[filter]);
 }
 
@@ -40,8 +45,8 @@ template <typename Dst, typename Src, typename Weight, typename Sum>
 void conv_ref(const ConvArgs& args) {
   for (std::int64_t block = 0; block < args.filters; block += kFilters) {
     std::array<std::array<Sum, kFilters>, kPixels> sums;
-    for (auto& pixel : sums) {
-      for (int f = 0; f < kFilters; ++f) pixel[f] = initial<Sum>(*args.output, block + f);
+    for (int p = 0; p < kPixels; ++p) {
+      for (int f = 0; f < kFilters; ++f) sums[p][f] = initial<Sum>(args, p, block + f);
     }
     const auto* weights =
         static_cast<const Weight*>(args.weights) + block * args.taps * args.channels;
@@ -70,6 +75,9 @@ void conv_qai8_qai8_qsi8cx_4x16_ref(const ConvArgs& args) {
 }
 void conv_f16_qai8_qsi8cx_4x16_ref(const ConvArgs& args) {
   conv_ref<half, std::int8_t, std::int8_t, std::int32_t>(args);
+}
+void conv_qai16_qai8_qsi8cx_4x16_ref(const ConvArgs& args) {
+  conv_ref<std::int16_t, std::int8_t, std::int8_t, std::int32_t>(args);
 }
 void conv_f16_f16_f32_4x16_ref(const ConvArgs& args) { conv_ref<half, half, float, float>(args); }
 void conv_qai8_f16_f32_4x16_ref(const ConvArgs& args) {

@@ -20,6 +20,7 @@ namespace qpp {
 struct FloatSumFilter {
   std::int64_t lowest = 0;  // of sum over products, zero points subtracted
   std::int64_t highest = 0;
+  std::int64_t sparse = 0;  // the largest magnitude of a sparse part, which is added to it
   std::int32_t correction = 0;
   float multiplier = 0;
   float bias = 0;
@@ -28,9 +29,18 @@ struct FloatSumFilter {
 inline constexpr auto kMagicBits = std::bit_cast<std::int32_t>(kRoundingMagic);
 inline constexpr double kLargestFloatSum = (1 << 22) - 1;
 
-/// Changes the numbers of one filter to those of the shorter way, for an int8 destination with the
-/// given zero point and bounds, which hold it. False: the filter needs the longer way.
-inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, float lo, float hi) {
+/// Floats that the accumulators' start, which is `correction`, and a sparse part make add up like
+/// integers.
+inline bool starts_exactly(const FloatSumFilter& filter, double correction) {
+  return filter.sparse == 0 ||
+         std::abs(correction) + static_cast<double>(filter.sparse) <= kLargestFloatSum;
+}
+
+/// Changes the numbers of one filter to those of the shorter way, for an int8 or int16 destination
+/// with the given zero point and bounds, which hold it. False: the filter needs the longer way.
+/// `reach` is cut to the levels that are told apart.
+inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, float lo, float hi,
+                           Range& reach) {
   constexpr double kMagic = kRoundingMagic;
   constexpr double kLargestMultiplier = 1.0 / 256;  // the bias is off by at most half of it
   constexpr double kLargestLevel = 32000;           // fits 16 bits
@@ -44,15 +54,24 @@ inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, floa
   const double bias = std::nearbyint(exact);
   const double start = multiplier > 0 ? std::nearbyint((exact - bias) / multiplier) : 0;
   if (!(std::abs(start) <= kLargestFloatSum / 2)) return false;
+  if (!starts_exactly(filter, filter.correction + start)) return false;
   if (std::max(-filter.lowest, filter.highest) > (1 << 29)) return false;
 
   // Beyond +-2^22 the floats of successive bits lie closer or farther apart, but still in order:
   // those sums are served as well if they are cut to the bounds anyway.
   const auto level = [&](double value) { return value * multiplier + bias; };
-  const double lowest = static_cast<double>(filter.lowest) + start;
-  const double highest = static_cast<double>(filter.highest) + start;
-  if (lowest < -kLargestFloatSum && level(kMagic - kLargestFloatSum) > lo - 1) return false;
-  if (highest > kLargestFloatSum && level(kMagic + kLargestFloatSum) < hi + 1) return false;
+  const double lowest = static_cast<double>(filter.lowest - filter.sparse) + start;
+  const double highest = static_cast<double>(filter.highest + filter.sparse) + start;
+  const double least = level(kMagic - kLargestFloatSum) + 1;
+  const double most = level(kMagic + kLargestFloatSum) - 1;
+  if (lowest < -kLargestFloatSum) {
+    if (least > lo) return false;
+    reach.lo = std::max(reach.lo, static_cast<float>(std::ceil(least)));
+  }
+  if (highest > kLargestFloatSum) {
+    if (most < hi) return false;
+    reach.hi = std::min(reach.hi, static_cast<float>(std::floor(most)));
+  }
   const auto value = [](double sum) {
     return std::bit_cast<float>(kMagicBits + static_cast<std::int32_t>(sum));
   };
@@ -66,7 +85,9 @@ inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, floa
 
 /// The same for an fp16 destination.
 inline bool use_float_sums(FloatSumFilter& filter) {
-  const auto largest = static_cast<double>(std::max(-filter.lowest, filter.highest));
+  const auto largest =
+      static_cast<double>(std::max(-filter.lowest, filter.highest) + filter.sparse);
+  if (!starts_exactly(filter, filter.correction)) return false;
   if (!(largest <= kLargestFloatSum && filter.multiplier >= 0x1p-100F &&
         filter.multiplier <= 0x1p100F)) {
     return false;

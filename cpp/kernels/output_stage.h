@@ -16,19 +16,22 @@ namespace qpp {
 ///   level = tanh(level) * post_scale                      only for Nonlinearity::tanh
 ///   level = min(max(level, lo), hi)
 ///   int8:   q = round_half_even(level) + zero_point
+///   int16:  the same
 ///   fp16:   value = half(level)
 ///
 /// Sums of int8 products have a shorter way where float_sums.h finds them small enough:
 ///
 ///   level = fma(the float whose bits are accumulator[f], multiplier[f], bias[f])
 ///   int8:   q = min(max(the low 16 bits of level, lo), hi)
+///   int16:  q = the low 16 bits of level; who reads them cuts them to lo and hi
 ///   fp16:   value = half(min(max(level, lo), hi))
 ///
 /// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
-/// accumulator to real numbers; for int8 output, `multiplier` and `bias` also hold 1/output scale,
-/// and lo, hi are the activation's bounds in output steps, cut to [qmin - zero_point, qmax -
-/// zero_point]. Behind a tanh the 1/output scale is `post_scale`. Nothing here is baked into packed
-/// weights: all scales are known only at run time.
+/// accumulator to real numbers; for int8 and int16 output, `multiplier` and `bias` also hold
+/// 1/output scale, and lo, hi are the activation's bounds in output steps, cut to [qmin -
+/// zero_point, qmax - zero_point], int16 kLargestResidual further. Behind a tanh the 1/output scale
+/// is `post_scale`. Nothing here is baked into packed weights: all scales are known only at run
+/// time.
 enum class Nonlinearity : std::uint8_t { clamp, tanh };
 
 /// Smallest and largest value seen; NaN in either says that one was met.
@@ -125,12 +128,22 @@ inline void store(const OutputStage& stage, float level, std::int8_t* dst) {
   *dst = round_to_int8(level, stage.zero_point);
 }
 
+inline void store(const OutputStage& stage, float level, std::int16_t* dst) {
+  const auto rounded = std::bit_cast<std::uint32_t>(level + kRoundingMagic);
+  *dst = static_cast<std::int16_t>(rounded + static_cast<std::uint32_t>(stage.zero_point));
+}
+
 /// Stores the level of an accumulator of int8 products by the shorter way.
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
-                            std::int8_t* dst) {
+                            std::int16_t* dst) {
   const float level =
       std::fma(std::bit_cast<float>(accumulator), stage.multiplier[filter], stage.bias[filter]);
-  const auto integer = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(level));
+  *dst = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(level));
+}
+inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
+                            std::int8_t* dst) {
+  std::int16_t integer = 0;
+  store_float_sum(stage, accumulator, filter, &integer);
   *dst = static_cast<std::int8_t>(clamp_level(integer, stage.lo, stage.hi));
 }
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,

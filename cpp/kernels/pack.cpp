@@ -30,6 +30,8 @@ void write(std::byte* data, std::int64_t index, DType dtype, float value) {
     case DType::qsi8:
       data[index] = static_cast<std::byte>(static_cast<std::int8_t>(value));
       break;
+    case DType::qai16:  // no type of weights
+      break;
   }
 }
 

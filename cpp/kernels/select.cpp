@@ -59,6 +59,23 @@ const std::vector<DequantizeKernel>& dequantize_kernels() {
   return kernels;
 }
 
+const std::vector<SparsifyKernel>& sparsify_kernels() {
+  static const std::vector<SparsifyKernel> kernels = {
+#define QPP_SPARSIFY(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
+const std::vector<SpmmKernel>& spmm_kernels() {
+  static const std::vector<SpmmKernel> kernels = {
+#define QPP_SPMM(name, dst, src, weights, needs) \
+  {{#name, needs}, DType::dst, DType::src, DType::weights, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
 const std::vector<MinMaxKernel>& minmax_kernels() {
   static const std::vector<MinMaxKernel> kernels = {
 #define QPP_MINMAX(name, needs) {{#name, needs}, name},
@@ -151,6 +168,8 @@ std::vector<KernelInfo> all_kernels() {
   append(winograd4_output_kernels());
   append(quantize_kernels());
   append(dequantize_kernels());
+  append(sparsify_kernels());
+  append(spmm_kernels());
   append(minmax_kernels());
   append(mean_kernels());
   append(quantile_kernels());
@@ -261,6 +280,12 @@ const QuantizeKernel& KernelSelection::quantize() const {
 }
 const DequantizeKernel& KernelSelection::dequantize() const {
   return last_match(dequantize_kernels(), *this, forced_);
+}
+const SparsifyKernel& KernelSelection::sparsify(DType src) const {
+  return last_match(sparsify_kernels(), *this, forced_, DType::qai8, src);
+}
+const SpmmKernel& KernelSelection::spmm() const {
+  return last_match(spmm_kernels(), *this, forced_);
 }
 const MinMaxKernel& KernelSelection::minmax() const {
   return last_match(minmax_kernels(), *this, forced_);

@@ -12,6 +12,8 @@
 #include "kernels/pool.h"
 #include "kernels/quantize.h"
 #include "kernels/resize.h"
+#include "kernels/sparsify.h"
+#include "kernels/spmm.h"
 #include "kernels/statistics.h"
 #include "kernels/winograd.h"
 
@@ -42,6 +44,9 @@ class KernelSelection {
   [[nodiscard]] Winograd4Kernels winograd4(DType dst, DType src) const;
   [[nodiscard]] const QuantizeKernel& quantize() const;
   [[nodiscard]] const DequantizeKernel& dequantize() const;
+  /// From f16 or qai16.
+  [[nodiscard]] const SparsifyKernel& sparsify(DType src) const;
+  [[nodiscard]] const SpmmKernel& spmm() const;
   [[nodiscard]] const MinMaxKernel& minmax() const;
   [[nodiscard]] const MeanKernel& mean() const;
   [[nodiscard]] const QuantileKernel& quantile() const;
@@ -69,6 +74,8 @@ const std::vector<WinogradMultiplyKernel>& winograd4_multiply_kernels();
 const std::vector<WinogradOutputKernel>& winograd4_output_kernels();
 const std::vector<QuantizeKernel>& quantize_kernels();
 const std::vector<DequantizeKernel>& dequantize_kernels();
+const std::vector<SparsifyKernel>& sparsify_kernels();
+const std::vector<SpmmKernel>& spmm_kernels();
 const std::vector<MinMaxKernel>& minmax_kernels();
 const std::vector<MeanKernel>& mean_kernels();
 const std::vector<QuantileKernel>& quantile_kernels();

@@ -349,7 +349,7 @@ const Cost* find_cost(const Cost (&costs)[kCount], std::string_view kernel) {
 
 Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
                              const KernelSelection& selection) {
-  if (!WinogradConv2d::supports(spec)) return Algorithm::direct;
+  if (!WinogradConv2d::supports(spec, types)) return Algorithm::direct;
   const WinogradMultiplyKernel& multiply = *selection.winograd4(types.dst, types.src).multiply;
   const DirectCost* direct =
       find_cost(kDirectCosts, selection.conv(types.dst, types.src).info.name);
@@ -396,7 +396,7 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
   }
   if (spec.groups > 1) return std::make_unique<GroupedConv2d>(spec, types, selection);
   if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
-  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec)) {
+  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec, types)) {
     return std::make_unique<WinogradConv2d>(spec, types, selection);
   }
   return std::make_unique<Conv2d>(spec, types, selection);

@@ -2,9 +2,12 @@
 #include "ops/conv2d.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "ops/conv_output.h"
+#include "ops/sparse_part.h"
+#include "ops/sparsify.h"
 
 namespace qpp {
 
@@ -90,21 +93,31 @@ struct Conv2d::Scratch {
   const void** pixels;       // [threads][taps * mr]
   const void** rows;         // [threads][kernel height], the source rows of a strip
   std::byte* copies;         // [threads][copy_bytes()]
+  std::byte* sparse;         // [threads], of sparse_part_
+  std::byte* levels;         // [threads][levels_bytes()], a tile of what sparsify_ reads
   std::size_t bytes;
 };
 
 /// Walks the output in tiles of mr successive pixels, over the ends of rows and images.
 class Conv2d::Tiles {
  public:
-  Tiles(const Conv2d& conv, const std::byte* src, std::byte* dst, const Scratch& scratch,
-        const OutputStage& stage, int thread)
+  using Place = SparsePart::Place;
+
+  Tiles(const Conv2d& conv, const std::byte* src, const RunArgs& run, const Scratch& scratch,
+        const OutputStage& stage, const SparsifyArgs& sparsify, int thread)
       : conv_(conv),
         input_(conv.input_),
         pixel_bytes_(conv.source_bytes(conv.input_.stride())),
         mr_(conv.kernel_->mr),
         src_(src),
+        run_(run),
         border_(scratch.border),
-        dst_(dst),
+        sparse_(scratch.sparse +
+                thread * (conv.sparse_part_ == nullptr
+                              ? 0
+                              : static_cast<std::int64_t>(conv.sparse_part_->scratch_bytes()))),
+        levels_(scratch.levels + thread * conv.levels_bytes()),
+        sparsify_(sparsify),
         pixels_(scratch.pixels + thread * conv.weights_.taps * conv.kernel_->mr),
         rows_(scratch.rows + thread * conv.kernel_size_.height),
         copies_(scratch.copies + thread * conv.copy_bytes()) {
@@ -117,17 +130,24 @@ class Conv2d::Tiles {
     args_.dst_stride = conv.output_.stride();
     args_.output = &stage;
     dst_pixel_bytes_ = conv.output_.stride() * static_cast<std::int64_t>(size_of(conv.types_.dst));
+    sparsify_.src = levels_;
   }
 
-  void run(std::int64_t begin, std::int64_t end) {
-    std::int64_t first = begin * mr_;
+  /// Output pixels first .. end.
+  void run(std::int64_t first, std::int64_t end) {
     Place place{.x = first % conv_.output_.width, .y = first / conv_.output_.width};
     place.n = place.y / conv_.output_.height;
     place.y %= conv_.output_.height;
     next_strip_ = place.n * conv_.strips_.per_image + place.y * conv_.strips_.per_output_row;
-    for (std::int64_t tile = begin; tile < end; ++tile) {
-      args_.pixel_count = std::min(mr_, conv_.output_.pixels() - first);
-      args_.dst = dst_ + first * dst_pixel_bytes_;
+    for (; first < end; first += mr_) {
+      args_.pixel_count = std::min(mr_, end - first);
+      args_.dst = conv_.sparsify_ != nullptr
+                      ? levels_
+                      : static_cast<std::byte*>(run_.output.data) + first * dst_pixel_bytes_;
+      if (conv_.sparse_part_ != nullptr) {
+        args_.sparse =
+            conv_.sparse_part_->run(run_.inputs[0].outliers, place, args_.pixel_count, sparse_);
+      }
       if (conv_.interior_ != nullptr && args_.pixel_count == mr_ &&
           place.x + mr_ <= conv_.output_.width) {
         find_source(place);
@@ -137,18 +157,13 @@ class Conv2d::Tiles {
         gather(place);
         conv_.kernel_->function(args_);
       }
-      first += mr_;
+      if (conv_.sparsify_ != nullptr) {
+        sparsify_pixels(*conv_.sparsify_, sparsify_, run_.output, first, args_.pixel_count);
+      }
     }
   }
 
  private:
-  /// An output pixel.
-  struct Place {
-    std::int64_t x = 0;
-    std::int64_t y = 0;
-    std::int64_t n = 0;
-  };
-
   /// Moves on by `count` pixels, at most to the start of the next row.
   void advance(Place& place, std::int64_t count) const {
     place.x += count;
@@ -306,8 +321,11 @@ class Conv2d::Tiles {
   std::int64_t pixel_bytes_;
   std::int64_t mr_;
   const std::byte* src_;
+  const RunArgs& run_;
   const std::byte* border_;
-  std::byte* dst_;
+  std::byte* sparse_;
+  std::byte* levels_;
+  SparsifyArgs sparsify_;
   const void** pixels_;
   const void** rows_;
   std::byte* copies_;
@@ -315,6 +333,17 @@ class Conv2d::Tiles {
   std::int64_t dst_pixel_bytes_;
   ConvArgs args_;
 };
+
+namespace {
+
+/// What the kernels write: a dense + sparse destination is made from levels or, where there is a
+/// source in fp16, from fp16.
+DType kernel_dst(const Conv2dTypes& types) {
+  if (!types.sparse_dst) return types.dst;
+  return types.src == DType::qai8 ? DType::qai16 : DType::f16;
+}
+
+}  // namespace
 
 Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection)
     : name_(spec.name),
@@ -325,7 +354,7 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
       dilation_(spec.dilation),
       activation_(spec.activation),
       channels_(spec.channels),
-      kernel_(&selection.conv(types.dst, types.src)),
+      kernel_(&selection.conv(kernel_dst(types), types.src)),
       interior_(is_3x3_stride_1(spec) ? selection.conv3x3s1(*kernel_) : nullptr) {
   gathering_ = choose_gathering(spec);
   if (gathering_ != Gathering::pixels) interior_ = nullptr;
@@ -339,7 +368,13 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
       kernel_->kr);
   bias_.assign(weights_.scales.size(), 0.0F);
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
+  if (types.sparse_src) {
+    sparse_part_ = std::make_unique<SparsePart>(spec, weights_.scales, selection);
+  }
+  if (types.sparse_dst) sparsify_ = &selection.sparsify(kernel_->dst);
 }
+
+Conv2d::~Conv2d() = default;
 
 Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
   constexpr auto kLine = static_cast<std::int64_t>(kAlignment);
@@ -366,6 +401,7 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
   strips_.column_bytes = strips_.rows * source_bytes(channels_);
   // Kernels read, and skip, elements behind the last pixel.
   strips_.bytes = round_up(columns * strips_.column_bytes + 2 * kChunk, kLine);
+  if (sparse_part_ != nullptr) sparse_part_->prepare(input_, output_, kernel_->mr);
   return output_;
 }
 
@@ -387,6 +423,8 @@ Conv2d::Scratch Conv2d::lay_out(std::byte* base) const {
        threads * static_cast<std::size_t>(weights_.taps * kernel_->mr) * sizeof(void*));
   take(scratch.rows, threads * static_cast<std::size_t>(kernel_size_.height) * sizeof(void*));
   take(scratch.copies, threads * static_cast<std::size_t>(copy_bytes()));
+  take(scratch.sparse, sparse_part_ == nullptr ? 0 : threads * sparse_part_->scratch_bytes());
+  take(scratch.levels, threads * static_cast<std::size_t>(levels_bytes()));
   scratch.bytes = offset;
   return scratch;
 }
@@ -409,6 +447,12 @@ std::int64_t Conv2d::copy_bytes() const {
                   static_cast<std::int64_t>(kAlignment));
 }
 
+std::int64_t Conv2d::levels_bytes() const {
+  if (sparsify_ == nullptr) return 0;
+  const auto element_bytes = static_cast<std::int64_t>(size_of(kernel_->dst));
+  return round_up<std::int64_t>(kernel_->mr * output_.stride() * element_bytes, kAlignment);
+}
+
 std::size_t Conv2d::scratch_bytes() const { return lay_out(nullptr).bytes; }
 
 void Conv2d::fill_border(const Scratch& scratch, const RunState& state) const {
@@ -421,21 +465,35 @@ void Conv2d::fill_border(const Scratch& scratch, const RunState& state) const {
 
 void Conv2d::run(const RunArgs& args, RunState& state) const {
   const Scratch scratch = lay_out(args.scratch);
+  Conv2dTypes stage_types = types_;
+  if (kernel_->dst == DType::f16) stage_types.dst = DType::f16;
   OutputStage stage = fill_output_stage(
-      types_, activation_, weights_, bias_, state,
+      stage_types, activation_, weights_, bias_, state,
       {.correction = scratch.correction, .multiplier = scratch.multiplier, .bias = scratch.bias});
   // Where the multipliers are all 1, kernels add no more than the bias.
-  if (types_.src == DType::f16 && types_.dst == DType::f16) stage.multiplier = nullptr;
+  if (types_.src == DType::f16 && kernel_->dst == DType::f16) stage.multiplier = nullptr;
   fill_border(scratch, state);
   const auto* src = static_cast<const std::byte*>(args.inputs[0].data);
   std::fill_n(scratch.ranges, threads_, Range{});
 
-  const std::int64_t tiles = (output_.pixels() + kernel_->mr - 1) / kernel_->mr;
-  state.pool.parallel_for(tiles, [&](std::int64_t begin, std::int64_t end, int thread) {
+  SparsifyArgs sparsify;
+  if (sparsify_ != nullptr) {
+    sparsify = sparsify_bounds(state.qparams[static_cast<std::size_t>(types_.dst_row)]);
+    if (sparsify_->src == DType::qai16) {
+      const float offset = stage.float_sums ? 0.0F : static_cast<float>(stage.zero_point);
+      sparsify.lo = static_cast<std::int32_t>(std::nearbyint(stage.lo + offset));
+      sparsify.hi = static_cast<std::int32_t>(std::nearbyint(stage.hi + offset));
+    }
+  }
+
+  // Threads share out tiles, or whole rows, of which each has its list of outliers.
+  const std::int64_t unit = sparsify_ != nullptr ? output_.width : kernel_->mr;
+  const std::int64_t units = (output_.pixels() + unit - 1) / unit;
+  state.pool.parallel_for(units, [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;
     if (types_.range_row >= 0) own.range = &scratch.ranges[thread];
-    Tiles(*this, src, static_cast<std::byte*>(args.output.data), scratch, own, thread)
-        .run(begin, end);
+    Tiles(*this, src, args, scratch, own, sparsify, thread)
+        .run(begin * unit, std::min(end * unit, output_.pixels()));
   });
 
   if (types_.range_row < 0) return;
@@ -443,6 +501,10 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
   for (int thread = 0; thread < threads_; ++thread) {
     widen(range, scratch.ranges[thread]);
   }
+}
+
+std::size_t Conv2d::weight_bytes() const {
+  return weights_.data.size() + (sparse_part_ == nullptr ? 0 : sparse_part_->weight_bytes());
 }
 
 std::string Conv2d::kernel() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -48,13 +49,17 @@ bool is_3x3_stride_1(const Conv2dSpec& spec);
 struct Conv2dTypes {
   DType src = DType::f16;
   DType dst = DType::f16;
-  int src_row = -1;    // row of an int8 source
-  int dst_row = -1;    // row of an int8 destination
-  int range_row = -1;  // row whose range an fp16 destination measures, or -1
+  bool sparse_src = false;  // an int8 source has outliers
+  bool sparse_dst = false;  // those of an int8 destination are listed
+  int src_row = -1;         // row of an int8 source
+  int dst_row = -1;         // row of an int8 destination
+  int range_row = -1;       // row whose range an fp16 destination measures, or -1
 };
 
+class SparsePart;
+
 /// Direct convolution of any kernel size, stride, padding and dilation, NHWC, with bias, activation
-/// and quantization fused.
+/// and quantization fused. A dense + sparse destination is made tile by tile, from levels or fp16.
 class Conv2d final : public Op {
  public:
   /// What the kernels see as a tap: a pixel, the pixels under a row of the convolution's kernel, or
@@ -62,6 +67,7 @@ class Conv2d final : public Op {
   enum class Gathering : std::uint8_t { pixels, rows, patches };
 
   Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection);
+  ~Conv2d() override;
 
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   [[nodiscard]] std::size_t scratch_bytes() const override;
@@ -72,7 +78,7 @@ class Conv2d final : public Op {
     return output_.pixels() * output_.channels * channels_ * kernel_size_.height *
            kernel_size_.width;
   }
-  [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
+  [[nodiscard]] std::size_t weight_bytes() const override;
 
  private:
   struct Scratch;
@@ -93,6 +99,7 @@ class Conv2d final : public Op {
   [[nodiscard]] std::int64_t source_bytes(std::int64_t elements) const;
   [[nodiscard]] std::int64_t border_pixels() const;
   [[nodiscard]] std::int64_t copy_bytes() const;
+  [[nodiscard]] std::int64_t levels_bytes() const;
   void fill_border(const Scratch& scratch, const RunState& state) const;
 
   std::string name_;
@@ -106,7 +113,9 @@ class Conv2d final : public Op {
   PackedWeights weights_;
   AlignedVector<float> bias_;  // [filters, padded to nr]
   const ConvKernel* kernel_;
-  const ConvKernel* interior_;  // the 3x3 stride 1 kernel, or null
+  const ConvKernel* interior_;                // the 3x3 stride 1 kernel, or null
+  std::unique_ptr<SparsePart> sparse_part_;   // of a dense + sparse source
+  const SparsifyKernel* sparsify_ = nullptr;  // for a dense + sparse destination
   Gathering gathering_;
   Strips strips_;
   Shape input_;

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/conv.h"
 #include "kernels/float_sums.h"
+#include "tensor/outliers.h"
 
 namespace qpp {
 namespace {
@@ -16,10 +18,12 @@ std::int64_t output_size(std::int64_t input, std::int64_t kernel, std::int64_t s
 }
 
 /// Changes the arrays for the shorter way of output_stage.h. False, with arrays changed in part, if
-/// a filter does not allow it.
-bool change_to_float_sums(const PackedWeights& weights, const QParams& src,
-                          const ConvOutputArrays& arrays, bool quantized_dst,
-                          const OutputStage& stage) {
+/// a filter does not allow it. An int8 or int16 destination is bounded by `needed`, or more widely
+/// by `stage`, whose bounds are cut to what the filters have in common.
+bool change_to_float_sums(const PackedWeights& weights, const QParams& src, std::int64_t sparse,
+                          const ConvOutputArrays& arrays, bool quantized_dst, const Range& needed,
+                          OutputStage& stage) {
+  Range reach{.lo = stage.lo, .hi = stage.hi};
   // Sources less their zero point lie between -below and above.
   const std::int64_t below = src.zero_point + 128;
   const std::int64_t above = 127 - src.zero_point;
@@ -28,15 +32,22 @@ bool change_to_float_sums(const PackedWeights& weights, const QParams& src,
     const std::int64_t negative = (weights.magnitudes[f] - weights.sums[f]) / 2;
     FloatSumFilter filter{.lowest = -positive * below - negative * above,
                           .highest = positive * above + negative * below,
+                          .sparse = sparse,
                           .correction = arrays.correction[f],
                           .multiplier = arrays.multiplier[f],
                           .bias = arrays.bias[f]};
-    const bool fits = quantized_dst ? use_float_sums(filter, stage.zero_point, stage.lo, stage.hi)
-                                    : use_float_sums(filter);
+    const bool fits = quantized_dst
+                          ? use_float_sums(filter, stage.zero_point, std::max(needed.lo, stage.lo),
+                                           std::min(needed.hi, stage.hi), reach)
+                          : use_float_sums(filter);
     if (!fits) return false;
     arrays.correction[f] = filter.correction;
     arrays.multiplier[f] = filter.multiplier;
     arrays.bias[f] = filter.bias;
+  }
+  if (quantized_dst) {
+    stage.lo = reach.lo;
+    stage.hi = reach.hi;
   }
   return true;
 }
@@ -93,8 +104,9 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
   stage.lo = activation.lo * steps_per_unit;
   stage.hi = activation.hi * steps_per_unit;
   if (quantized_dst) {
-    const auto qmin = static_cast<float>(dst.qmin - dst.zero_point);
-    const auto qmax = static_cast<float>(dst.qmax - dst.zero_point);
+    const std::int32_t residual = types.sparse_dst ? kLargestResidual : 0;
+    const auto qmin = static_cast<float>(dst.qmin - dst.zero_point - residual);
+    const auto qmax = static_cast<float>(dst.qmax - dst.zero_point + residual);
     stage.lo = std::clamp(stage.lo, qmin, qmax);
     stage.hi = std::clamp(stage.hi, qmin, qmax);
     stage.zero_point = dst.zero_point;
@@ -108,7 +120,15 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
     shorter.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
     shorter.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
   }
-  if (change_to_float_sums(weights, src, arrays, quantized_dst, shorter)) return shorter;
+  // A sparse part may well be cut earlier, if not much earlier, than in the longer way.
+  constexpr std::int32_t kLeastResidual = 256;
+  const std::int32_t residual = types.sparse_dst ? kLeastResidual : 0;
+  const Range needed{.lo = static_cast<float>(dst.qmin - residual),
+                     .hi = static_cast<float>(dst.qmax + residual)};
+  const std::int64_t sparse = types.sparse_src ? kLargestSparseSum : 0;
+  if (change_to_float_sums(weights, src, sparse, arrays, quantized_dst, needed, shorter)) {
+    return shorter;
+  }
   fill_arrays();
   return stage;
 }

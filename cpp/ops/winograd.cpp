@@ -138,7 +138,9 @@ class WinogradConv2d::Worker {
   std::size_t strips_ = 0;
 };
 
-bool WinogradConv2d::supports(const Conv2dSpec& spec) { return is_3x3_stride_1(spec); }
+bool WinogradConv2d::supports(const Conv2dSpec& spec, const Conv2dTypes& types) {
+  return is_3x3_stride_1(spec) && !types.sparse_src && !types.sparse_dst;
+}
 
 WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                const KernelSelection& selection)

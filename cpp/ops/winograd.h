@@ -16,7 +16,7 @@ namespace qpp {
 class WinogradConv2d final : public Op {
  public:
   /// True for convolutions that this engine can compute.
-  static bool supports(const Conv2dSpec& spec);
+  static bool supports(const Conv2dSpec& spec, const Conv2dTypes& types);
 
   /// `spec` must be supported.
   WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,

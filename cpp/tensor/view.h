@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "tensor/dtype.h"
 #include "tensor/layout.h"
+#include "tensor/outliers.h"
 
 namespace qpp {
 
@@ -12,6 +13,7 @@ struct TensorView {
   void* data = nullptr;
   DType dtype = DType::f16;
   Shape shape;
+  Outliers outliers = {};  // present in a dense + sparse value, which is int8
 
   template <typename T>
   [[nodiscard]] T* as() const {
@@ -19,5 +21,15 @@ struct TensorView {
     return static_cast<T*>(data);
   }
 };
+
+/// Bytes of the outliers of an activation.
+inline std::size_t outlier_bytes(const Shape& shape) {
+  return Outliers::bytes(shape.batch * shape.height, shape.width, shape.stride());
+}
+
+/// The outliers of an activation in `memory`, which holds outlier_bytes(), aligned to kAlignment.
+inline Outliers outliers_of(const Shape& shape, std::byte* memory) {
+  return {memory, shape.batch * shape.height, shape.width, shape.stride()};
+}
 
 }  // namespace qpp

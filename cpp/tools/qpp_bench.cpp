@@ -34,9 +34,9 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kUsage =
-    R"(usage: qpp_bench conv --dtype fp16|int8 --size HxWxC --filters F [--kernel 3] [--stride 1]
-                      [--algorithm auto|direct|winograd] [--out int8|fp16] [--range] --iters N [--threads 1]
-                      [--json]
+    R"(usage: qpp_bench conv --dtype fp16|int8|ds --size HxWxC --filters F [--kernel 3] [--stride 1]
+                      [--algorithm auto|direct|winograd] [--out int8|ds|fp16] [--range] [--density 0.01]
+                      --iters N [--threads 1] [--json]
        qpp_bench depthwise --dtype fp16|int8 --size HxWxC [--kernel 3] [--stride 1] [--out int8|fp16]
                       --iters N [--threads 1] [--json]
        qpp_bench linear --dtype fp16|int8 --size HxWxC --filters F [--out int8|fp16] --iters N [--threads 1]
@@ -57,6 +57,7 @@ Runs the work once to warm up, then N times. Wall-clock milliseconds are printed
 "macs" counts multiply-accumulates of a run, "elements" those of the output (of a global pool and of
 statistics: those of the input), and "bytes" what a run must read and write at least: sources, weights and
 result without padding. linear reads weights that no cache holds any more, as in a network.
+ds is dense + sparse: int8 with a list of outliers, a share --density of the elements.
 --size of a model sets the dimensions that the file leaves open; --profile adds its steps, and --trace writes
 them for chrome://tracing. --energy tells what a discharging battery gave meanwhile: let it run for minutes.
 )";
@@ -95,7 +96,6 @@ class Options {
   /// Refuses options outside `known`, and those that are understood but not available.
   void only(const std::vector<std::string>& known) const {
     for (const auto& [name, value] : values_) {
-      if (name == "--density") throw UsageError(name + " is not available in this version");
       if (name == "--energy" || name == "--power-supply") continue;
       if (std::find(known.begin(), known.end(), name) == known.end())
         throw UsageError(name + ": unknown option");
@@ -269,15 +269,17 @@ class OpBench {
       if (!op->kernel().empty()) report["kernel"] = op->kernel();
     }
     output_.resize(static_cast<std::size_t>(output.elements()) * qpp::size_of(dst_));
+    qpp::TensorView view{.data = output_.data(), .dtype = dst_, .shape = output};
+    if (sparse_dst_) {
+      outliers_.emplace_back(qpp::outlier_bytes(output));
+      view.outliers = qpp::outliers_of(output, outliers_.back().data());
+    }
     std::size_t bytes = report.value("bytes", std::size_t{0}) + bytes_of(output, dst_);
     for (const qpp::TensorView& input : inputs_) bytes += bytes_of(input.shape, input.dtype);
     report["bytes"] = bytes;
     qpp::RunState state = table_.state(pool_);
     const auto execute = [&](Ready& step) {
-      step.op->run({.inputs = inputs_,
-                    .output = {.data = output_.data(), .dtype = dst_, .shape = output},
-                    .scratch = step.scratch.data()},
-                   state);
+      step.op->run({.inputs = inputs_, .output = view, .scratch = step.scratch.data()}, state);
     };
     std::size_t turn = 0;
     const auto next = [&] { execute(ready[turn++ % ready.size()]); };
@@ -286,6 +288,52 @@ class OpBench {
     };
     measure(options, order == Order::in_turn ? std::function<void()>(next) : all, report);
     if (!output_.empty()) report["crc32"] = hexadecimal(crc32(output_));
+    if (!sparse_dst_) return;
+    double outliers = 0;
+    for (std::int64_t row = 0; row < output.batch * output.height; ++row) {
+      outliers += view.outliers.row(row).begins[output.width];
+    }
+    report["output_density"] = outliers / static_cast<double>(output.pixels() * output.channels);
+  }
+
+  /// The inputs become dense + sparse: this share of their elements gets a residual.
+  void add_outliers(double density) {
+    Random random;
+    for (qpp::TensorView& input : inputs_) {
+      const qpp::Shape& shape = input.shape;
+      outliers_.emplace_back(qpp::outlier_bytes(shape));
+      input.outliers = qpp::outliers_of(shape, outliers_.back().data());
+      for (std::int64_t p = 0; p < shape.pixels(); ++p) {
+        qpp::OutlierAppender appender(input.outliers.row(p / shape.width), p % shape.width);
+        for (std::int64_t c = 0; c < shape.channels; ++c) {
+          const float chance = (random.next() + 1) / 2;
+          if (chance >= static_cast<float>(density)) continue;
+          input.as<std::int8_t>()[p * shape.stride() + c] = 127;
+          appender.append(p % shape.width * shape.stride() + c,
+                          1 + static_cast<std::int32_t>(63 * (random.next() + 1)));
+        }
+        appender.end_pixel(p % shape.width);
+      }
+    }
+  }
+  void make_output_sparse() { sparse_dst_ = true; }
+
+  /// The value that a share of the elements lies above which an operation makes of the inputs, in
+  /// fp16.
+  float largest_but(double share, qpp::Op& op) {
+    const qpp::Shape shape = op.prepare(shapes_, pool_.threads());
+    qpp::AlignedVector<std::byte> scratch(op.scratch_bytes());
+    std::vector<qpp::half> halves(static_cast<std::size_t>(shape.elements()));
+    qpp::RunState state = table_.state(pool_);
+    op.run({.inputs = inputs_,
+            .output = {.data = halves.data(), .dtype = qpp::DType::f16, .shape = shape},
+            .scratch = scratch.data()},
+           state);
+    std::vector<float> values(halves.size());
+    std::transform(halves.begin(), halves.end(), values.begin(), qpp::to_float);
+    const auto rank = static_cast<std::ptrdiff_t>((1 - share) * static_cast<double>(values.size()));
+    std::nth_element(values.begin(), values.begin() + rank, values.end());
+    return values[static_cast<std::size_t>(rank)];
   }
 
   [[nodiscard]] qpp::QpTable& table() { return table_; }
@@ -316,9 +364,11 @@ class OpBench {
 
   std::vector<qpp::Shape> shapes_;
   qpp::DType dst_;
+  bool sparse_dst_ = false;
   qpp::ThreadPool pool_;
   qpp::QpTable table_;
   std::vector<qpp::AlignedVector<std::byte>> data_;
+  std::vector<qpp::AlignedVector<std::byte>> outliers_;
   std::vector<qpp::TensorView> inputs_;
   qpp::AlignedVector<std::byte> output_;
 };
@@ -329,15 +379,16 @@ qpp::Shape image(const std::vector<std::int64_t>& sizes) {
 
 qpp::DType parse_dtype(const std::string& option, const std::string& name) {
   if (name == "fp16") return qpp::DType::f16;
-  if (name == "int8") return qpp::DType::qai8;
-  if (name == "ds") throw UsageError(option + " ds is not available in this version");
+  if (name == "int8" || name == "ds") return qpp::DType::qai8;
   throw UsageError(option + ": expected fp16 or int8, got " + name);
 }
+
+constexpr double kLargestDensity = 0.1;
 
 /// Convolutions of all kinds.
 void bench_conv(const Options& options, ordered_json& report) {
   options.only({"--dtype", "--size", "--filters", "--kernel", "--stride", "--algorithm", "--out",
-                "--range", "--iters", "--threads", "--json"});
+                "--range", "--density", "--iters", "--threads", "--json"});
   const bool linear = options.positional[0] == "linear";
   const qpp::Algorithm algorithm = qpp::parse_algorithm(options.text("--algorithm", "auto"));
   const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
@@ -365,10 +416,24 @@ void bench_conv(const Options& options, ordered_json& report) {
   spec.bias.resize(static_cast<std::size_t>(spec.filters));
   for (float& bias : spec.bias) bias = random.next();
 
+  const bool sparse_src = options.text("--dtype") == "ds";
+  const bool sparse_dst = options.text("--out", options.text("--dtype")) == "ds";
+  if ((sparse_src || sparse_dst) && options.positional[0] != "conv") {
+    throw UsageError("--dtype ds: only for conv");
+  }
+  const double density = options.number("--density", 0.01);
+  if (density <= 0 || density > kLargestDensity) {
+    throw UsageError("--density: expected a number above 0 and up to 0.1");
+  }
   const bool range = options.has("--range");
   if (range && dst != qpp::DType::f16) throw UsageError("--range: only where --out is fp16");
-  const qpp::Conv2dTypes types{
-      .src = src, .dst = dst, .src_row = 0, .dst_row = 1, .range_row = range ? 1 : -1};
+  const qpp::Conv2dTypes types{.src = src,
+                               .dst = dst,
+                               .sparse_src = sparse_src,
+                               .sparse_dst = sparse_dst,
+                               .src_row = 0,
+                               .dst_row = 1,
+                               .range_row = range ? 1 : -1};
   constexpr std::size_t kMoreThanCaches = 16 << 20;
   const std::size_t weight_bytes = spec.weights.size() * qpp::size_of(src);
   const std::size_t copies = linear ? kMoreThanCaches / weight_bytes + 1 : 1;
@@ -383,6 +448,16 @@ void bench_conv(const Options& options, ordered_json& report) {
   report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
   report["bytes"] = weight_bytes;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  if (sparse_src) bench.add_outliers(density);
+  if (sparse_dst) {
+    bench.make_output_sparse();
+    qpp::Conv2dTypes fp16 = types;
+    fp16.dst = qpp::DType::f16;
+    fp16.sparse_dst = false;
+    const auto conv = qpp::make_conv2d(spec, fp16, qpp::Algorithm::direct,
+                                       qpp::KernelSelection::from_environment());
+    bench.table().qparams[1] = qpp::choose_qparams(0, bench.largest_but(density, *conv), 8);
+  }
   bench.run(pointers, options, report, OpBench::Order::in_turn);
 }
 

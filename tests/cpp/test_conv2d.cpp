@@ -244,6 +244,131 @@ TEST_CASE("fp16 to int8 and int8 to fp16 agree with the fp16 result to half a st
   }
 }
 
+namespace {
+
+/// Checks a dense + sparse source, `density` of which are outliers, against plain sums of levels.
+void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
+  CAPTURE(to_string(test.input));
+  CAPTURE(density);
+  test::Random random(17);
+  const Conv2dSpec spec = make_spec(test, random);
+  // A few percent of the outputs lie beyond.
+  const float reach =
+      0.5F + 0.35F * std::sqrt(static_cast<float>(spec.weights.size() / spec.bias.size()));
+  QpTable table = table_with(-0.7F, 1.3F, -reach, 1.2F * reach);
+  const QParams src = table.qparams[0];
+  const QParams dst = table.qparams[1];
+  test::DenseSparse input(test.input);
+  const std::vector<int> levels = test::random_levels(test.input, density, random);
+  input.fill(levels, src);
+
+  Conv2d conv(spec,
+              {.src = DType::qai8,
+               .dst = DType::qai8,
+               .sparse_src = true,
+               .sparse_dst = sparse_dst,
+               .src_row = 0,
+               .dst_row = 1},
+              KernelSelection::from_environment());
+  const Shape shape = conv.prepare(std::span(&test.input, 1), 1);
+  test::DenseSparse output(shape);
+  test::DenseSparse threaded(shape);
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    const Shape prepared = conv.prepare(std::span(&test.input, 1), threads);
+    REQUIRE(prepared == shape);
+    AlignedVector<std::byte> scratch(conv.scratch_bytes());
+    RunState state = table.state(pool);
+    const TensorView view = input.view();
+    conv.run({.inputs = std::span(&view, 1),
+              .output = (threads == 1 ? output : threaded).view(),
+              .scratch = scratch.data()},
+             state);
+  }
+  CHECK(output.dense == threaded.dense);
+  const std::vector<int> result =
+      sparse_dst ? output.levels() : std::vector<int>(output.dense.begin(), output.dense.end());
+  if (sparse_dst) CHECK(threaded.levels() == result);
+
+  for (std::int64_t pixel = 0; pixel < shape.pixels(); ++pixel) {
+    for (std::int64_t f = 0; f < shape.channels; ++f) {
+      const std::int64_t per_filter = static_cast<std::int64_t>(spec.weights.size()) / spec.filters;
+      float largest = 0;
+      for (std::int64_t i = f * per_filter; i < (f + 1) * per_filter; ++i) {
+        largest = std::max(largest, std::abs(spec.weights[static_cast<std::size_t>(i)]));
+      }
+      const float scale = largest / 127.0F;
+      const auto weight = [&](std::int64_t at) {
+        return std::nearbyint(spec.weights[static_cast<std::size_t>(at)] / scale);
+      };
+      const double sum = convolve(
+          test, shape, pixel, f,
+          [&](std::int64_t at) { return levels[static_cast<std::size_t>(at)] - src.zero_point; },
+          weight);
+      const double magnitude = convolve(
+          test, shape, pixel, f,
+          [&](std::int64_t at) {
+            const int level = levels[static_cast<std::size_t>(at)];
+            return std::abs(level - std::clamp(level, src.qmin, src.qmax));
+          },
+          [&](std::int64_t at) { return std::abs(weight(at)); });
+      const double multiplier =
+          static_cast<double>(scale) * src.scale * static_cast<double>(dst.inverse_scale);
+      double level =
+          sum * multiplier +
+          static_cast<double>(spec.bias[static_cast<std::size_t>(f)] * dst.inverse_scale) +
+          dst.zero_point;
+      if (!sparse_dst) level = std::clamp<double>(level, dst.qmin, dst.qmax);
+      // Half a step, half one of the accumulators, and what fp16 sums of residuals may be off.
+      const double bound =
+          0.5 + std::min(multiplier, 1.0 / 256) / 2 + 1e-3 + magnitude * multiplier * 0x1p-9;
+      const int got = result[static_cast<std::size_t>(pixel * shape.stride() + f)];
+      REQUIRE(std::abs(got - level) <= bound);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("dense + sparse: outliers count in full, read and written, whatever the thread count") {
+  for (const Case& test : kCases) {
+    check_dense_sparse(test, 0.02F, true);
+    check_dense_sparse(test, 0.02F, false);
+  }
+}
+
+TEST_CASE("dense + sparse: many outliers, none at all") {
+  const Case test{{2, 6, 13, 16}, 24, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+  check_dense_sparse(test, 0.0F, true);
+  check_dense_sparse(test, 0.1F, true);
+}
+
+TEST_CASE("a row of outliers only is cut where its list ends; the rest is as it was") {
+  test::Random random(3);
+  const Case test{{1, 3, 8, 8}, 8, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
+  Conv2dSpec spec = make_spec(test, random);
+  std::fill(spec.weights.begin(), spec.weights.end(), 0.0F);
+  std::fill(spec.bias.begin(), spec.bias.end(), 4.0F);
+  QpTable table = table_with(-1, 1, -1, 1);
+  std::vector<std::int8_t> data(static_cast<std::size_t>(test.input.elements()));
+  const TensorView input{.data = data.data(), .dtype = DType::qai8, .shape = test.input};
+  Conv2d conv(
+      spec,
+      {.src = DType::qai8, .dst = DType::qai8, .sparse_dst = true, .src_row = 0, .dst_row = 1},
+      KernelSelection::from_environment());
+  test::DenseSparse output(conv.prepare(std::span(&test.input, 1), 1));
+  ThreadPool pool(1);
+  AlignedVector<std::byte> scratch(conv.scratch_bytes());
+  RunState state = table.state(pool);
+  conv.run({.inputs = std::span(&input, 1), .output = output.view(), .scratch = scratch.data()},
+           state);
+  const std::vector<int> levels = output.levels();
+  const auto all = std::lround(4.0F * table.qparams[1].inverse_scale) + table.qparams[1].zero_point;
+  for (std::size_t i = 0; i < levels.size(); ++i) {
+    CHECK(levels[i] == (i % 64 < 16 ? all : 127));  // a quarter of a row's 64 elements
+  }
+}
+
 TEST_CASE("prepare() names the node and says what it expected") {
   test::Random random(1);
   const Case test{{1, 4, 4, 3}, 8, {3, 3}, {1, 1}, {0, 0}, {1, 1}};

@@ -12,6 +12,7 @@
 #include "kernels/float_sums.h"
 #include "kernels/pack.h"
 #include "kernels/select.h"
+#include "tensor/outliers.h"
 
 namespace qpp::check {
 namespace {
@@ -53,7 +54,8 @@ template <typename Dst, typename Src>
 class ConvCase {
  public:
   static constexpr bool kExactSums = std::is_same_v<Src, std::int8_t>;
-  static constexpr bool kQuantized = std::is_same_v<Dst, std::int8_t>;
+  static constexpr bool kQuantized = !std::is_same_v<Dst, half>;
+  static constexpr bool kLevels = std::is_same_v<Dst, std::int16_t>;
 
   ConvCase(const ConvKernel& kernel, const Shape& shape, Data data, Stage stage, Trial& trial)
       : kernel_(kernel),
@@ -70,6 +72,7 @@ class ConvCase {
                 name_of(stage));
     draw_weights();
     draw_sources();
+    if (kExactSums && random_.bits() % 2 == 0) draw_sparse();
     draw_output(stage);
   }
 
@@ -109,7 +112,8 @@ class ConvCase {
                   .weights = guarded_weights_->data(),
                   .dst = dst_.data(),
                   .dst_stride = dst_stride_,
-                  .output = &output_};
+                  .output = &output_,
+                  .sparse = sparse_ == nullptr ? nullptr : sparse_->data()};
     if (kernel_.family == ConvFamily::conv) {
       args.pixels = pixels_.data();
     } else {
@@ -204,6 +208,17 @@ class ConvCase {
     }
   }
 
+  /// Sums of a sparse part, of the size of the dense one, and the largest at times.
+  void draw_sparse() {
+    sparse_ = std::make_unique<Guarded<half>>(shape_.pixel_count * shape_.filters);
+    for (std::int64_t i = 0; i < sparse_->count(); ++i) {
+      const bool largest = data_ == Data::extreme || random_.bits() % 64 == 0;
+      (*sparse_)[i] =
+          to_half(largest ? std::copysign(65504.0F, random_.normal()) : random_.normal() * 2000);
+    }
+    trial_.note("sparse");
+  }
+
   [[nodiscard]] const Src* source(std::int64_t p, std::int64_t tap) const {
     if (kernel_.family == ConvFamily::conv)
       return static_cast<const Src*>(pixels_[static_cast<std::size_t>(tap * kernel_.mr + p)]);
@@ -241,9 +256,10 @@ class ConvCase {
     }
     if (kQuantized) {
       constexpr std::int32_t kZeroPoints[] = {-128, 127, 0, 5};
+      constexpr std::int32_t kResidual = kLevels ? kLargestResidual : 0;
       output_.zero_point = kZeroPoints[random_.integer(0, 3)];
-      output_.lo = static_cast<float>(-128 - output_.zero_point);
-      output_.hi = static_cast<float>(127 - output_.zero_point);
+      output_.lo = static_cast<float>(-128 - output_.zero_point - kResidual);
+      output_.hi = static_cast<float>(127 - output_.zero_point + kResidual);
     } else if (stage == Stage::huge) {
       output_.lo = -60000;
       output_.hi = 60000;
@@ -272,19 +288,28 @@ class ConvCase {
       shorter.hi = std::nearbyint(shorter.hi) + static_cast<float>(shorter.zero_point);
     }
     std::vector<FloatSumFilter> filters;
+    Range reach{.lo = shorter.lo, .hi = shorter.hi};
+    // Levels of int16 may be cut earlier than in the longer way.
+    const Range needed{.lo = kLevels ? std::max(shorter.lo, -384.0F) : shorter.lo,
+                       .hi = kLevels ? std::min(shorter.hi, 383.0F) : shorter.hi};
     for (std::size_t f = 0; f < packed_.scales.size(); ++f) {
       // The sources are what they are; the zero point is in the correction as it stands.
       const std::int64_t magnitude = std::int64_t{128} * packed_.magnitudes[f];
       FloatSumFilter& filter =
           filters.emplace_back(FloatSumFilter{.lowest = correction_[f] - magnitude,
                                               .highest = correction_[f] + magnitude,
+                                              .sparse = sparse_ == nullptr ? 0 : kLargestSparseSum,
                                               .correction = correction_[f],
                                               .multiplier = multiplier_[f],
                                               .bias = bias_[f]});
-      const bool fits = kQuantized
-                            ? use_float_sums(filter, shorter.zero_point, shorter.lo, shorter.hi)
-                            : use_float_sums(filter);
+      const bool fits =
+          kQuantized ? use_float_sums(filter, shorter.zero_point, needed.lo, needed.hi, reach)
+                     : use_float_sums(filter);
       if (!fits) return;
+    }
+    if (kQuantized) {
+      shorter.lo = reach.lo;
+      shorter.hi = reach.hi;
     }
     long_output_ = output_;
     long_multiplier_ = multiplier_;
@@ -309,6 +334,9 @@ class ConvCase {
   /// What the accumulator of pixel p and filter f should hold; exact for int8.
   [[nodiscard]] Sum sum(std::int64_t p, std::int64_t f) const {
     Sum sum{static_cast<double>(correction_[static_cast<std::size_t>(f)]), 0};
+    if (sparse_ != nullptr) {
+      sum.value = initial_sum(output_, f, to_float((*sparse_)[p * shape_.filters + f]));
+    }
     for (std::int64_t tap = 0; tap < shape_.taps; ++tap) {
       const Src* pixel = source(p, tap);
       for (std::int64_t c = 0; c < shape_.channels; ++c) {
@@ -353,7 +381,10 @@ class ConvCase {
     double error = 0;
     double bound = 0;
     if constexpr (kQuantized) {
-      error = shorter - output_.zero_point - static_cast<double>(level);
+      const float cut = clamp_level(shorter, output_.lo, output_.hi);
+      const auto zero_point = static_cast<float>(output_.zero_point);
+      error = static_cast<double>(cut) -
+              static_cast<double>(clamp_level(level + zero_point, output_.lo, output_.hi));
       bound = 0.5 + step / 2 + 1e-4;
     } else {
       error = static_cast<double>(to_float(shorter)) - static_cast<double>(level);
@@ -410,6 +441,7 @@ class ConvCase {
   PackedWeights packed_;
   std::unique_ptr<Guarded<std::byte>> guarded_weights_;
   std::unique_ptr<Guarded<Src>> sources_;
+  std::unique_ptr<Guarded<half>> sparse_;
   std::vector<const void*> pixels_;
   std::int64_t pixel_stride_ = 0;
   std::int64_t row_stride_ = 0;
@@ -453,7 +485,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
     }
   }
   // For fp16, only the smaller half of the sums allows it.
-  const std::int64_t often = std::is_same_v<Dst, std::int8_t> ? number / 8 : number / 12;
+  const std::int64_t often = std::is_same_v<Dst, half> ? number / 12 : number / 8;
   if (std::is_same_v<Src, std::int8_t> && trial.notes("float sums") < often) {
     trial.fail("the shorter way was hardly taken");
   }
@@ -476,6 +508,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
 void check_row(const ConvKernel& kernel, Trial& trial) {
   if (kernel.src == DType::qai8) {
     if (kernel.dst == DType::qai8) check_conv<std::int8_t, std::int8_t>(kernel, trial);
+    if (kernel.dst == DType::qai16) check_conv<std::int16_t, std::int8_t>(kernel, trial);
     if (kernel.dst == DType::f16) check_conv<half, std::int8_t>(kernel, trial);
   } else {
     if (kernel.dst == DType::qai8) check_conv<std::int8_t, half>(kernel, trial);

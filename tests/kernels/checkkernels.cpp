@@ -183,6 +183,7 @@ int run(const Options& options) {
   append_activation(subjects);
   append_pool(subjects);
   append_resize(subjects);
+  append_sparse(subjects);
   std::erase_if(subjects, [&options](const Subject& subject) {
     return std::string(subject.info.name).find(options.filter) == std::string::npos ||
            (options.bench && !subject.bench);

@@ -119,6 +119,7 @@ bool same(half a, half b);
 /// Equal values, zeros of any sign, or both NaN.
 bool same(float a, float b);
 inline bool same(std::int8_t a, std::int8_t b) { return a == b; }
+inline bool same(std::int16_t a, std::int16_t b) { return a == b; }
 
 /// A destination: rows of `width` elements, `stride` apart, amid memory that must stay as it is.
 template <typename T>
@@ -184,6 +185,7 @@ void append_depthwise(std::vector<Subject>& subjects);
 void append_activation(std::vector<Subject>& subjects);
 void append_pool(std::vector<Subject>& subjects);
 void append_resize(std::vector<Subject>& subjects);
+void append_sparse(std::vector<Subject>& subjects);
 
 /// Random halves, uniform over [-1, 1); what benches run on.
 std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint64_t seed);
@@ -191,5 +193,6 @@ std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint
 std::string text(float value);
 inline std::string text(half value) { return text(to_float(value)); }
 inline std::string text(std::int8_t value) { return std::to_string(value); }
+inline std::string text(std::int16_t value) { return std::to_string(value); }
 
 }  // namespace qpp::check

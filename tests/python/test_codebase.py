@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = ["base", "tensor", "kernels", "ops", "network"]  # each includes itself and those before
 TOPS = ["api", "bindings", "tools"]  # each includes itself and all layers
-KERNELS_SEE = ("base/", "kernels/", "tensor/dtype.h", "tensor/qparams.h")
+KERNELS_SEE = ("base/", "kernels/", "tensor/dtype.h", "tensor/outliers.h", "tensor/qparams.h")
 ENGINES = ("kernels/neon/", "kernels/x86/")
 INTRINSICS = {
     "arm_neon.h": "cpp/kernels/neon",
@@ -167,7 +167,7 @@ def test_python_imports() -> None:
 # <op>[s<stride>]_<dst>_<src>[_<weights>][_<tile>]_<engine>[_<feature>]
 KERNEL_NAME = re.compile(
     r"(?P<op>[a-z]+(\dx\d(s\d)?)?|winograd\d_[a-z]+)"
-    r"_(?P<dst>f16|f32|qai8)_(?P<src>f16|f32|qai8)(_(?P<weights>f16|f32|qsi8cx))?"
+    r"_(?P<dst>f16|f32|qai8|qai16)_(?P<src>f16|f32|qai8|qai16)(_(?P<weights>f16|f32|qsi8cx))?"
     r"(_(?P<tile>\d+x\d+))?"
     r"_(?P<isa>ref|neon|neon_fp16|neon_dotprod|x86_avx2)"
 )

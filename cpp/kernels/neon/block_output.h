@@ -19,6 +19,7 @@ class BlockOutput {
   static constexpr int kPixels = 8;
   static constexpr int kFilters = 8;
   static constexpr bool kBytes = std::is_same_v<Dst, std::int8_t>;
+  static constexpr bool kLevels = std::is_same_v<Dst, std::int16_t>;
 
   QPP_NEON_INLINE explicit BlockOutput(const ConvArgs& args)
       : stage_(*args.output),
@@ -66,7 +67,13 @@ class BlockOutput {
       return Float8{vfmaq_f32(vld1q_f32(bias), sum.low, multiplier.low),
                     vfmaq_f32(vld1q_f32(bias + 4), sum.high, multiplier.high)};
     };
-    if constexpr (!kBytes) {
+    if constexpr (kLevels) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPixels; ++p) {
+        const int16x8_t levels = low_halves(level(p));
+        if (p < pixel_count_) vst1q_s16(pixel(p, filter), levels);
+      }
+    } else if constexpr (!kBytes) {
       store_halves(filter, [&](int p) QPP_NEON_INLINE_LAMBDA { return narrow(level(p)); });
     } else {
       const int8x16_t lo = vld1q_dup_s8(&byte_lo_);
@@ -158,6 +165,11 @@ class BlockOutput {
     vst1_s8(dst, vadd_s8(vget_low_s8(vuzp1q_s8(low_bytes, low_bytes)), zero_point));
   }
 
+  QPP_NEON_INLINE void store_pixel(std::int16_t* dst, const Float8& level) const {
+    const int16x8_t zero_point = vdupq_n_s16(static_cast<std::int16_t>(stage_.zero_point));
+    vst1q_s16(dst, vaddq_s16(low_halves(round_to_low_bits(level)), zero_point));
+  }
+
   QPP_NEON_INLINE void store_pixel(half* dst, const Float8& level) {
     store_pixel(dst, narrow(level));
   }
@@ -170,11 +182,6 @@ class BlockOutput {
   QPP_NEON_INLINE void widen_range(float16x8_t lowest, float16x8_t highest) {
     range_lo_ = vminq_f16(range_lo_, lowest);
     range_hi_ = vmaxq_f16(range_hi_, highest);
-  }
-
-  /// The low 16 bits of eight floats.
-  QPP_NEON_INLINE static int16x8_t low_halves(const Float8& value) {
-    return vuzp1q_s16(vreinterpretq_s16_f32(value.low), vreinterpretq_s16_f32(value.high));
   }
 
   /// ST1 of the high half: the compiler would move it to a low half first.

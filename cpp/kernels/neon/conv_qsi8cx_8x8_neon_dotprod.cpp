@@ -38,11 +38,27 @@ QPP_NEON_INLINE void accumulate(int32x4_t (&sums)[kPixels][2], const int8x16_t (
   }
 }
 
+/// Accumulators of a pixel from the sums of its sparse part, conv.h.
+QPP_NEON_INLINE void start_sparse(int32x4_t (&sums)[2], const half* sparse,
+                                  const std::int32_t* correction, bool float_sums) {
+  const Float8 wide = widen(load(sparse));
+  const float32x4_t unit = vdupq_n_f32(kSparseUnit);
+  const int32x4_t low = vld1q_s32(correction);
+  const int32x4_t high = vld1q_s32(correction + 4);
+  if (float_sums) {
+    sums[0] = vreinterpretq_s32_f32(vfmaq_f32(vreinterpretq_f32_s32(low), wide.low, unit));
+    sums[1] = vreinterpretq_s32_f32(vfmaq_f32(vreinterpretq_f32_s32(high), wide.high, unit));
+  } else {
+    sums[0] = vaddq_s32(low, vcvtnq_s32_f32(vmulq_f32(wide.low, unit)));
+    sums[1] = vaddq_s32(high, vcvtnq_s32_f32(vmulq_f32(wide.high, unit)));
+  }
+}
+
 // dst[p, f] = output(correction[f] + sum over tap, c of src[p, tap][c] * weights[f][tap][c])
 //
 // src            int8 NHWC; a pixel of `channels` elements per tap, found as conv_source.h tells
 // weights        int8, (f, tap, c) at [f / 8][tap][c / 4][f % 8][c % 4]
-// dst            int8 or fp16, (p, f) at p * dst_stride + f
+// dst            int8, int16 or fp16, (p, f) at p * dst_stride + f
 // preconditions  channels % 4 == 0, filters % 8 == 0, output->correction is there; no over-read
 // registers      16 for the sums (pixel p, filters 4h .. 4h + 3), 8 for 16 channels of the pixels,
 //                2 to 8 for weights; general: 8 sources, weights, channel; none is spilled in the
@@ -61,11 +77,21 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
     int32x4_t sums[kPixels][2];
     const std::int32_t* correction = args.output->correction + filter;
+    if (args.sparse == nullptr) {
 #pragma GCC unroll 8
-    for (auto& pixel : sums) {
-      forget(correction);
-      pixel[0] = vld1q_s32(correction);
-      pixel[1] = vld1q_s32(correction + 4);
+      for (auto& pixel : sums) {
+        forget(correction);
+        pixel[0] = vld1q_s32(correction);
+        pixel[1] = vld1q_s32(correction + 4);
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPixels; ++p) {
+        forget(correction);
+        const std::int64_t valid = p < args.pixel_count ? p : 0;
+        start_sparse(sums[p], args.sparse + valid * args.filters + filter, correction,
+                     output.stage().float_sums);
+      }
     }
 
     for (Source<std::int8_t, kPixels> source(args); source.valid(); source.next()) {
@@ -122,6 +148,12 @@ void conv_qai8_qai8_qsi8cx_8x8_neon_dotprod(const ConvArgs& args) {
 }
 void conv_f16_qai8_qsi8cx_8x8_neon_dotprod(const ConvArgs& args) {
   conv_8x8<half, PointerSource>(args);
+}
+void conv_qai16_qai8_qsi8cx_8x8_neon_dotprod(const ConvArgs& args) {
+  conv_8x8<std::int16_t, PointerSource>(args);
+}
+void conv3x3s1_qai16_qai8_qsi8cx_8x8_neon_dotprod(const ConvArgs& args) {
+  conv_8x8<std::int16_t, Interior3x3Source>(args);
 }
 void conv3x3s1_qai8_qai8_qsi8cx_8x8_neon_dotprod(const ConvArgs& args) {
   conv_8x8<std::int8_t, Interior3x3Source>(args);

@@ -34,11 +34,20 @@ QPP_NEON_INLINE float32x4_t tanh_shared(float32x4_t x) {
   return vdivq_f32(e, vaddq_f32(e, vdupq_n_f32(2)));
 }
 
+/// The low bits of the floats are the levels, rounded half to even.
+QPP_NEON_INLINE Float8 round_to_low_bits(const Float8& level) {
+  const float32x4_t magic = vdupq_n_f32(kRoundingMagic);
+  return {vaddq_f32(level.low, magic), vaddq_f32(level.high, magic)};
+}
+
+/// The low 16 bits of eight floats.
+QPP_NEON_INLINE int16x8_t low_halves(const Float8& value) {
+  return vuzp1q_s16(vreinterpretq_s16_f32(value.low), vreinterpretq_s16_f32(value.high));
+}
+
 /// The even bytes are the levels, rounded half to even; what follows adds the zero point.
 QPP_NEON_INLINE int8x16_t round_to_low_bytes(const Float8& level) {
-  const float32x4_t magic = vdupq_n_f32(kRoundingMagic);
-  return vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_f32(vaddq_f32(level.low, magic)),
-                                         vreinterpretq_s16_f32(vaddq_f32(level.high, magic))));
+  return vreinterpretq_s8_s16(low_halves(round_to_low_bits(level)));
 }
 
 }  // namespace qpp

@@ -27,8 +27,18 @@ struct Int8 {
   using Sums = __m256i;  // of eight filters
   static constexpr int kChannels = 2;
 
-  QPP_X86_INLINE static Sums initial(const std::int32_t* correction, std::int64_t filter) {
-    return load(correction + filter);
+  QPP_X86_INLINE static Sums initial(const ConvArgs& args, int pixel, std::int64_t filter) {
+    const OutputStage& output = *args.output;
+    const __m256i correction = load(output.correction + filter);
+    if (args.sparse == nullptr || pixel >= args.pixel_count || filter >= args.filters) {
+      return correction;
+    }
+    const half* sparse = args.sparse + pixel * args.filters + filter;
+    const __m256 wide = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sparse)));
+    const __m256 unit = _mm256_set1_ps(kSparseUnit);
+    return output.float_sums
+               ? _mm256_castps_si256(_mm256_fmadd_ps(wide, unit, _mm256_castsi256_ps(correction)))
+               : _mm256_add_epi32(correction, _mm256_cvtps_epi32(_mm256_mul_ps(wide, unit)));
   }
   QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
     _mm_store_si128(reinterpret_cast<__m128i*>(dst),
@@ -62,7 +72,8 @@ struct Fp16 {
   using Sums = __m256;
   static constexpr int kChannels = 1;
 
-  QPP_X86_INLINE static Sums initial(const std::int32_t* /*correction*/, std::int64_t /*filter*/) {
+  QPP_X86_INLINE static Sums initial(const ConvArgs& /*args*/, int /*pixel*/,
+                                     std::int64_t /*filter*/) {
     return _mm256_setzero_ps();
   }
   QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
@@ -135,7 +146,7 @@ class VectorOutput {
 
   /// Writes back the range of what was stored, if it is wanted.
   QPP_X86_INLINE void finish() const {
-    if (std::is_same_v<Dst, std::int8_t> || stage_.range == nullptr) return;
+    if (!std::is_same_v<Dst, half> || stage_.range == nullptr) return;
     alignas(32) float lo[8];
     alignas(32) float hi[8];
     const bool has_nan = _mm256_movemask_ps(nan_) != 0;
@@ -159,14 +170,30 @@ class VectorOutput {
                                      _mm256_cvtps_epi32(hi_)),
                     dst);
   }
+  QPP_X86_INLINE void store_float_sum(__m256 level, std::int16_t* dst) const {
+    store_low_halves(_mm256_castps_si256(level), dst);
+  }
   QPP_X86_INLINE void store_float_sum(__m256 level, half* dst) {
     store_level(clamp_vector(level, lo_, hi_), dst);
   }
 
   QPP_X86_INLINE void store_level(__m256 level, std::int8_t* dst) const {
+    store_low_bytes(round(level), dst);
+  }
+  QPP_X86_INLINE void store_level(__m256 level, std::int16_t* dst) const {
+    store_low_halves(round(level), dst);
+  }
+
+  [[nodiscard]] QPP_X86_INLINE __m256i round(__m256 level) const {
     const __m256 rounded = _mm256_add_ps(level, _mm256_set1_ps(kRoundingMagic));
-    store_low_bytes(
-        _mm256_add_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(stage_.zero_point)), dst);
+    return _mm256_add_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(stage_.zero_point));
+  }
+
+  QPP_X86_INLINE static void store_low_halves(__m256i values, std::int16_t* dst) {
+    const __m256i halves = _mm256_and_si256(values, _mm256_set1_epi32(0xffff));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(dst),
+        _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
   }
 
   QPP_X86_INLINE static void store_low_bytes(__m256i values, std::int8_t* dst) {
@@ -197,7 +224,7 @@ class VectorOutput {
 // src            int8 or fp16 NHWC, a pixel of `channels` elements per tap
 // weights        int8, (f, tap, c) at [f / 16][tap][c / 2][f % 16][c % 2]; float, at
 //                [f / 16][tap][c][f % 16]
-// dst            int8 or fp16, (p, f) at p * dst_stride + f
+// dst            int8, int16 or fp16, (p, f) at p * dst_stride + f
 // preconditions  filters % 8 == 0; pixels are read up to the next multiple of 8 channels
 // registers      12 for the sums (pixel p, filters 8h .. 8h + 7), 2 for weights, 1 for the pixel,
 //                1 for the products
@@ -212,9 +239,9 @@ QPP_X86_INLINE void conv_6x16(const ConvArgs& args) {
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
     typename Type::Sums sums[kPixels][2];
 #pragma GCC unroll 6
-    for (auto& pixel : sums) {
-      pixel[0] = Type::initial(args.output->correction, filter);
-      pixel[1] = Type::initial(args.output->correction, filter + 8);
+    for (int p = 0; p < kPixels; ++p) {
+      sums[p][0] = Type::initial(args, p, filter);
+      sums[p][1] = Type::initial(args, p, filter + 8);
     }
     for (std::int64_t tap = 0; tap < args.taps; ++tap) {
       for (std::int64_t first = 0; first < args.channels; first += kChunk) {
@@ -259,6 +286,9 @@ void conv_qai8_qai8_qsi8cx_6x16_x86_avx2(const ConvArgs& args) {
   conv_6x16<std::int8_t, Int8>(args);
 }
 void conv_f16_qai8_qsi8cx_6x16_x86_avx2(const ConvArgs& args) { conv_6x16<half, Int8>(args); }
+void conv_qai16_qai8_qsi8cx_6x16_x86_avx2(const ConvArgs& args) {
+  conv_6x16<std::int16_t, Int8>(args);
+}
 void conv_f16_f16_f32_6x16_x86_avx2(const ConvArgs& args) { conv_6x16<half, Fp16>(args); }
 void conv_qai8_f16_f32_6x16_x86_avx2(const ConvArgs& args) { conv_6x16<std::int8_t, Fp16>(args); }
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include "kernels/kernels.h"
+#include "tensor/outliers.h"
+
+namespace qpp {
+
+/// Splits successive pixels of a row into their dense and their sparse part (tensor/outliers.h):
+///
+///   level = src                                                            from qai16
+///   level = round_half_even(clamp(src * inverse_scale)) + zero_point       from f16, as quantize.h
+///   x = min(max(level, lo), hi)
+///   dst = min(max(x, qmin), qmax)
+///
+/// and appends x - dst, where it is not zero, to the row. Calls for a row go from left to right:
+/// the one for pixel 0 begins the list.
+struct SparsifyArgs {
+  const void* src = nullptr;   // [pixels][channels], int16 or half
+  std::int8_t* dst = nullptr;  // the same
+  std::int64_t pixels = 0;
+  std::int64_t channels = 0;  // padded, a multiple of 8
+  std::int32_t lo = 0;        // bounds of the levels, zero point included; no further from qmin and
+  std::int32_t hi = 0;        // qmax than kLargestResidual
+  std::int32_t qmin = -128;
+  std::int32_t qmax = 127;
+  float inverse_scale = 1;  // of f16
+  std::int32_t zero_point = 0;
+  OutlierRow row;
+  std::int64_t x = 0;  // place of the first pixel in the row
+};
+using SparsifyFunction = void (*)(const SparsifyArgs& args);
+
+struct SparsifyKernel {
+  KernelInfo info;
+  DType dst;
+  DType src;
+  SparsifyFunction function;
+};
+
+// The helpers are inlined by force, since files for several instruction sets share them.
+
+/// Appends to a row, in the order of pixels and channels. What finds no room is left out.
+class OutlierAppender {
+ public:
+  [[gnu::always_inline]] OutlierAppender(const OutlierRow& row, std::int64_t x) : row_(row) {
+    if (x == 0) row.begins[0] = 0;
+    count_ = row.begins[x];
+  }
+  [[gnu::always_inline]] void append(std::int64_t position, std::int32_t residual) {
+    if (residual == 0 || count_ == row_.capacity) return;
+    row_.positions[count_] = static_cast<std::uint32_t>(position);
+    row_.residuals[count_] = to_half(static_cast<float>(residual));
+    ++count_;
+  }
+  [[gnu::always_inline]] void end_pixel(std::int64_t x) const { row_.begins[x + 1] = count_; }
+
+ private:
+  OutlierRow row_;
+  std::uint32_t count_ = 0;
+};
+
+/// The level x of a source.
+[[gnu::always_inline]] inline std::int32_t sparsify_level(const SparsifyArgs& args, half src) {
+  const auto lo = static_cast<float>(args.lo - args.zero_point);
+  const auto hi = static_cast<float>(args.hi - args.zero_point);
+  float level = to_float(src) * args.inverse_scale;
+  level = level < lo ? lo : level;
+  level = level < hi ? level : hi;  // NaN becomes hi
+  return static_cast<std::int32_t>(std::nearbyint(level)) + args.zero_point;
+}
+[[gnu::always_inline]] inline std::int32_t sparsify_level(const SparsifyArgs& args,
+                                                          std::int16_t src) {
+  return src < args.lo ? args.lo : src > args.hi ? args.hi : src;
+}
+
+}  // namespace qpp

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "kernels/variants.h"
+
+namespace qpp {
+namespace {
+
+template <typename Src>
+void sparsify_ref(const SparsifyArgs& args) {
+  OutlierAppender appender(args.row, args.x);
+  const auto* src = static_cast<const Src*>(args.src);
+  for (std::int64_t p = 0; p < args.pixels; ++p) {
+    for (std::int64_t c = 0; c < args.channels; ++c) {
+      const std::int64_t i = p * args.channels + c;
+      const std::int32_t level = sparsify_level(args, src[i]);
+      const std::int32_t dense = std::clamp(level, args.qmin, args.qmax);
+      args.dst[i] = static_cast<std::int8_t>(dense);
+      appender.append(args.x * args.channels + i, level - dense);
+    }
+    appender.end_pixel(args.x + p);
+  }
+}
+
+}  // namespace
+
+void sparsify_qai8_qai16_ref(const SparsifyArgs& args) { sparsify_ref<std::int16_t>(args); }
+void sparsify_qai8_f16_ref(const SparsifyArgs& args) { sparsify_ref<half>(args); }
+
+}  // namespace qpp

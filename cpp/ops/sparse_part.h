@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+
+#include "kernels/pack.h"
+#include "kernels/select.h"
+#include "ops/conv2d.h"
+#include "tensor/outliers.h"
+
+namespace qpp {
+
+/// The sparse part of a direct convolution whose source is dense + sparse: the sums of residual *
+/// weight over the outliers under the kernel, in fp16. The weights are those of the int8 kernels,
+/// in another order; the dense kernels add the sums to their accumulators (kernels/conv.h).
+class SparsePart {
+ public:
+  /// `scales` are those of the int8 weights.
+  SparsePart(const Conv2dSpec& spec, std::span<const float> scales,
+             const KernelSelection& selection);
+
+  void prepare(const Shape& input, const Shape& output, std::int64_t tile);
+  /// Working memory of one thread.
+  [[nodiscard]] std::size_t scratch_bytes() const;
+  /// An output pixel.
+  struct Place {
+    std::int64_t x = 0;
+    std::int64_t y = 0;
+    std::int64_t n = 0;
+  };
+  /// The sums of `count` successive output pixels, at most a tile: [pixel][filter], in `scratch`.
+  [[nodiscard]] const half* run(const Outliers& source, Place place, std::int64_t count,
+                                std::byte* scratch) const;
+  [[nodiscard]] std::size_t weight_bytes() const { return weights_.size() * sizeof(half); }
+
+ private:
+  struct KernelRow;
+  struct Scratch;
+  class Gatherer;
+  [[nodiscard]] Scratch lay_out(std::byte* base) const;
+
+  Size2d kernel_size_;
+  Size2d stride_;
+  Padding padding_;
+  Size2d dilation_;
+  std::int64_t filters_;         // padded to 8
+  AlignedVector<half> weights_;  // [ky][kx][c, padded to 8][filters_], in units of kSparseUnit
+  const SpmmKernel* kernel_;
+  Shape input_;
+  Shape output_;
+  std::int64_t tile_ = 0;
+};
+
+}  // namespace qpp

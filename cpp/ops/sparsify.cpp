@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/sparsify.h"
+
+#include <algorithm>
+
+namespace qpp {
+
+SparsifyArgs sparsify_bounds(const QParams& row) {
+  return {.lo = row.qmin - kLargestResidual,
+          .hi = row.qmax + kLargestResidual,
+          .qmin = row.qmin,
+          .qmax = row.qmax,
+          .inverse_scale = row.inverse_scale,
+          .zero_point = row.zero_point,
+          .row = {}};
+}
+
+void sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const TensorView& dst,
+                     std::int64_t first, std::int64_t count) {
+  const Shape& shape = dst.shape;
+  const auto src_pixel_bytes = shape.stride() * static_cast<std::int64_t>(size_of(kernel.src));
+  args.dst = dst.as<std::int8_t>() + first * shape.stride();
+  args.channels = shape.stride();
+  std::int64_t row = first / shape.width;
+  args.x = first % shape.width;
+  while (count > 0) {
+    args.pixels = std::min(count, shape.width - args.x);
+    args.row = dst.outliers.row(row);
+    kernel.function(args);
+    args.src = static_cast<const std::byte*>(args.src) + args.pixels * src_pixel_bytes;
+    args.dst += args.pixels * shape.stride();
+    count -= args.pixels;
+    args.x = 0;
+    ++row;
+  }
+}
+
+Shape Sparsify::prepare(std::span<const Shape> inputs, int /*threads*/) { return inputs[0]; }
+
+void Sparsify::run(const RunArgs& args, RunState& state) const {
+  const Shape& shape = args.output.shape;
+  const QParams& row = state.qparams[static_cast<std::size_t>(row_)];
+  state.pool.parallel_for(
+      shape.batch * shape.height, [&](std::int64_t begin, std::int64_t end, int /*thread*/) {
+        SparsifyArgs sparsify = sparsify_bounds(row);
+        sparsify.src = args.inputs[0].as<half>() + begin * shape.width * shape.stride();
+        sparsify_pixels(*kernel_, sparsify, args.output, begin * shape.width,
+                        (end - begin) * shape.width);
+      });
+}
+
+}  // namespace qpp

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/select.h"
+#include "ops/op.h"
+
+namespace qpp {
+
+/// Splits successive pixels, from `first` on, of a dense + sparse activation in the order of its
+/// rows and images; rows are begun by whom has their first pixel. `args` says what the kernel needs
+/// to know beside places; its src holds `count` pixels.
+void sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const TensorView& dst,
+                     std::int64_t first, std::int64_t count);
+
+/// The bounds of levels of an fp16 source: those of the row, widened to kLargestResidual.
+SparsifyArgs sparsify_bounds(const QParams& row);
+
+/// fp16 to dense + sparse with the value's row of the QP table.
+class Sparsify final : public Op {
+ public:
+  Sparsify(int row, const KernelSelection& selection)
+      : row_(row), kernel_(&selection.sparsify(DType::f16)) {}
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "sparsify"; }
+  [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
+
+ private:
+  int row_;
+  const SparsifyKernel* kernel_;
+};
+
+}  // namespace qpp

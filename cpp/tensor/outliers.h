@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/align.h"
+#include "base/half.h"
+
+namespace qpp {
+
+// A dense + sparse (D+S) value is an int8 tensor plus its outliers: for every element whose level
+// lies outside of [qmin, qmax], what was cut off. The value of an element is
+//
+//   (q - zero_point + residual) * scale,  residual = 0 for all but the outliers
+//
+// Outliers are listed row by row (a row of an image; rows in the order of images), within a row in
+// the order of pixels and channels. Each row has room for a quarter of its elements, at a density
+// of 1 % twenty-five times as many as expected; outliers that find no room are cut as they would be
+// without a sparse part. Memory is thus known beforehand, and what is stored does not depend on
+// which thread stored it.
+
+/// Residuals are whole steps of the value's scale, up to this magnitude.
+inline constexpr std::int32_t kLargestResidual = 3840;
+
+/// Entries behind those of a row that may be read and written: kernels copy several at a time.
+inline constexpr std::int64_t kOutlierSlack = 8;
+
+/// The outliers of one row.
+struct OutlierRow {
+  std::uint32_t* begins = nullptr;  // [width + 1]: pixel x has entries begins[x] .. begins[x + 1]
+  std::uint32_t* positions = nullptr;  // [capacity]: x * channels + c, channels padded
+  half* residuals = nullptr;           // [capacity]
+  std::int64_t capacity = 0;
+};
+
+/// The outliers of a tensor, in one block of memory; or none.
+class Outliers {
+ public:
+  Outliers() = default;
+  /// `memory` holds bytes(rows, width, channels) bytes, aligned to kAlignment; `channels` are
+  /// padded.
+  Outliers(std::byte* memory, std::int64_t rows, std::int64_t width, std::int64_t channels)
+      : width_(width), capacity_(row_capacity(width, channels)) {
+    begins_ = reinterpret_cast<std::uint32_t*>(memory);
+    memory += round_up(rows * (width + 1) * 4, kStep);
+    positions_ = reinterpret_cast<std::uint32_t*>(memory);
+    memory += round_up((rows * capacity_ + kOutlierSlack) * 4, kStep);
+    residuals_ = reinterpret_cast<half*>(memory);
+  }
+
+  static std::size_t bytes(std::int64_t rows, std::int64_t width, std::int64_t channels) {
+    const std::int64_t entries = rows * row_capacity(width, channels) + kOutlierSlack;
+    return static_cast<std::size_t>(round_up(rows * (width + 1) * 4, kStep) +
+                                    round_up(entries * 4, kStep) + round_up(entries * 2, kStep));
+  }
+
+  [[nodiscard]] bool present() const { return begins_ != nullptr; }
+  [[nodiscard]] OutlierRow row(std::int64_t i) const {
+    return {.begins = begins_ + i * (width_ + 1),
+            .positions = positions_ + i * capacity_,
+            .residuals = residuals_ + i * capacity_,
+            .capacity = capacity_};
+  }
+
+ private:
+  static constexpr auto kStep = static_cast<std::int64_t>(kAlignment);
+  static std::int64_t row_capacity(std::int64_t width, std::int64_t channels) {
+    return round_up<std::int64_t>(width * channels / 4, 8);
+  }
+
+  std::uint32_t* begins_ = nullptr;
+  std::uint32_t* positions_ = nullptr;
+  half* residuals_ = nullptr;
+  std::int64_t width_ = 0;
+  std::int64_t capacity_ = 0;
+};
+
+}  // namespace qpp

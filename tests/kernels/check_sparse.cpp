@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Splitting into a dense and a sparse part: every byte and entry. Products with a sparse matrix:
+// within the rounding of fp16 sums.
+
+#include <algorithm>
+#include <cmath>
+
+#include "checkkernels.h"
+#include "kernels/select.h"
+
+namespace qpp::check {
+namespace {
+
+struct Bounds {
+  std::int32_t lo;
+  std::int32_t hi;
+  std::int32_t qmin;
+  std::int32_t qmax;
+  float inverse_scale;
+  std::int32_t zero_point;
+};
+
+const std::vector<Bounds> kBounds = {
+    {-128 - kLargestResidual, 127 + kLargestResidual, -128, 127, 32, 3},
+    {-128, 127 + kLargestResidual, -128, 127, 0.25F, -128},
+    {-8 - kLargestResidual, 7 + kLargestResidual, -8, 7, 2, -2},
+    {-2, 1, -2, 1, 1, 0},
+    {-128, 400, -128, 127, 0x1.234p3F, -128},   // the inverse is a half
+    {-300, 300, -128, 127, 0x1.23456p3F, 100},  // it is none
+    {140, 3000, -128, 127, 100, -128},          // all levels are cut
+    {-128 - kLargestResidual, 127 + kLargestResidual, -128, 127, 0x1p-14F, 0},
+};
+
+std::int16_t draw(Random& random, const Bounds& bounds, bool wide, std::int16_t /*type*/) {
+  const std::int32_t reach = wide ? 32767 : bounds.qmax + 3;
+  return static_cast<std::int16_t>(random.integer(-reach, reach));
+}
+half draw(Random& random, const Bounds& bounds, bool wide, half /*type*/) {
+  if (wide && random.bits() % 32 == 0) return to_half(random.bits() % 2 == 0 ? NAN : INFINITY);
+  const float steps = random.normal() * (wide ? 4000.0F : static_cast<float>(bounds.qmax) / 2);
+  return to_half((steps - static_cast<float>(bounds.zero_point)) / bounds.inverse_scale);
+}
+
+/// What the row's list should hold.
+struct Expected {
+  std::vector<std::int8_t> bytes;
+  std::vector<std::uint32_t> begins = {0};
+  std::vector<std::uint32_t> positions;
+  std::vector<float> residuals;
+};
+
+template <typename Src>
+void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bounds,
+                    std::int64_t channels, std::int64_t width, std::int64_t capacity, bool wide) {
+  trial.begin(std::to_string(channels) + " channels, " + std::to_string(width) +
+              " pixels, room for " + std::to_string(capacity) + (wide ? ", wide" : "") +
+              ", levels " + std::to_string(bounds.lo) + " to " + std::to_string(bounds.hi));
+  const Guarded<Src> src(width * channels);
+  const Destination<std::int8_t> dst(width, channels, channels);
+  const Guarded<std::uint32_t> begins(width + 1);
+  const Guarded<std::uint32_t> positions(capacity);
+  const Guarded<half> residuals(capacity);
+  for (std::int64_t i = 0; i < src.count(); ++i) src[i] = draw(trial.random, bounds, wide, Src{});
+  SparsifyArgs args{.channels = channels,
+                    .lo = bounds.lo,
+                    .hi = bounds.hi,
+                    .qmin = bounds.qmin,
+                    .qmax = bounds.qmax,
+                    .inverse_scale = bounds.inverse_scale,
+                    .zero_point = bounds.zero_point,
+                    .row = {.begins = begins.data(),
+                            .positions = positions.data(),
+                            .residuals = residuals.data(),
+                            .capacity = capacity}};
+  Expected expected;
+  for (std::int64_t i = 0; i < src.count(); ++i) {
+    const std::int32_t level = sparsify_level(args, src[i]);
+    const std::int32_t dense = std::clamp(level, bounds.qmin, bounds.qmax);
+    expected.bytes.push_back(static_cast<std::int8_t>(dense));
+    if (level != dense && static_cast<std::int64_t>(expected.positions.size()) < capacity) {
+      expected.positions.push_back(static_cast<std::uint32_t>(i));
+      expected.residuals.push_back(to_float(to_half(static_cast<float>(level - dense))));
+    }
+    if (i % channels == channels - 1) {
+      expected.begins.push_back(static_cast<std::uint32_t>(expected.positions.size()));
+    }
+  }
+  // In parts, as tiles come.
+  for (std::int64_t x = 0; x < width; x += args.pixels) {
+    args.x = x;
+    args.pixels = std::min<std::int64_t>(trial.random.integer(1, 9), width - x);
+    args.src = src.data() + x * channels;
+    args.dst = dst.data() + x * channels;
+    kernel.function(args);
+  }
+  for (std::int64_t i = 0; i < src.count(); ++i) {
+    if (dst.data()[i] != expected.bytes[static_cast<std::size_t>(i)]) {
+      trial.fail("element " + std::to_string(i) + " is " + text(dst.data()[i]) + ", expected " +
+                 text(expected.bytes[static_cast<std::size_t>(i)]));
+    }
+  }
+  dst.check_rest(width, trial);
+  if (!std::equal(expected.begins.begin(), expected.begins.end(), begins.data())) {
+    trial.fail("the pixels' entries begin elsewhere");
+    return;
+  }
+  for (std::size_t i = 0; i < expected.positions.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    if (positions[at] != expected.positions[i] ||
+        to_float(residuals[at]) != expected.residuals[i]) {
+      trial.fail("entry " + std::to_string(i) + " is " + text(residuals[at]) + " at " +
+                 std::to_string(positions[at]) + ", expected " + text(expected.residuals[i]) +
+                 " at " + std::to_string(expected.positions[i]));
+    }
+  }
+  if (!expected.positions.empty()) trial.note("outliers");
+}
+
+void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
+  for (const Bounds& bounds : kBounds) {
+    for (const std::int64_t channels : {8, 24, 64, 72, 192}) {
+      for (const bool wide : {false, true}) {
+        const std::int64_t width = trial.random.integer(1, 30);
+        // At times there is no room for all.
+        const std::int64_t capacity =
+            wide && trial.random.bits() % 4 == 0 ? width * channels / 4 : width * channels;
+        if (kernel.src == DType::f16) {
+          check_sparsify<half>(kernel, trial, bounds, channels, width, capacity, wide);
+        } else {
+          check_sparsify<std::int16_t>(kernel, trial, bounds, channels, width, capacity, wide);
+        }
+      }
+    }
+  }
+  if (trial.notes("outliers") < 20) trial.fail("there were hardly any outliers");
+}
+
+/// Values of a sparse part: steps, of which some are large.
+float draw_value(Random& random, bool large) {
+  const float value = std::nearbyint(random.normal() * (large ? 3000.0F : 40.0F));
+  return std::clamp(value, -3840.0F, 3840.0F);
+}
+
+void check_spmm(const SpmmKernel& kernel, Trial& trial, std::int64_t rows, std::int64_t filters,
+                std::int64_t per_row, bool large) {
+  trial.begin(std::to_string(rows) + " rows, " + std::to_string(filters) + " filters, up to " +
+              std::to_string(per_row) + " entries" + (large ? ", large" : ""));
+  constexpr std::int64_t kColumns = 50;
+  const Guarded<half> weights(kColumns * filters);
+  for (std::int64_t i = 0; i < weights.count(); ++i) {
+    weights[i] = to_half(static_cast<float>(trial.random.integer(-127, 127)) / 16);
+  }
+  const Guarded<std::uint32_t> begins(rows + 1);
+  begins[0] = 0;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t count = trial.random.bits() % 3 == 0 ? 0 : trial.random.integer(0, per_row);
+    begins[row + 1] = begins[row] + static_cast<std::uint32_t>(count);
+  }
+  const std::int64_t entries = begins[rows];
+  const Guarded<std::uint32_t> columns(entries);
+  const Guarded<half> values(entries);
+  for (std::int64_t i = 0; i < entries; ++i) {
+    columns[i] = static_cast<std::uint32_t>(trial.random.integer(0, kColumns - 1));
+    values[i] = to_half(draw_value(trial.random, large));
+  }
+  const Destination<half> sums(rows, filters, filters);
+  kernel.function({.begins = begins.data(),
+                   .columns = columns.data(),
+                   .values = values.data(),
+                   .rows = rows,
+                   .filters = filters,
+                   .weights = weights.data(),
+                   .sums = sums.data()});
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t f = 0; f < filters; ++f) {
+      double sum = 0;
+      double magnitude = 0;
+      for (std::int64_t i = begins[row]; i < begins[row + 1]; ++i) {
+        const double product = static_cast<double>(to_float(values[i])) *
+                               static_cast<double>(to_float(weights[columns[i] * filters + f]));
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double got = static_cast<double>(to_float(sums.at(row, f)));
+      // Each of the additions errs by half a unit in the last place of a partial sum; partial sums
+      // that overflow are not compared.
+      const double bound = static_cast<double>(per_row + 1) * 0x1p-11 * magnitude + 0x1p-24;
+      const double limit = static_cast<double>(kLargestHalf);
+      const bool may_overflow = magnitude > limit;
+      if (may_overflow ? !(std::abs(got) <= limit) : !(std::abs(got - sum) <= bound)) {
+        trial.fail("row " + std::to_string(row) + ", filter " + std::to_string(f) + " is " +
+                   std::to_string(got) + ", expected " + std::to_string(sum));
+      }
+      if (may_overflow) trial.note("overflow");
+    }
+  }
+  sums.check_rest(rows, trial);
+}
+
+void check_spmm_all(const SpmmKernel& kernel, Trial& trial) {
+  for (const std::int64_t filters : {8, 16, 24, 64, 72, 136}) {
+    for (const std::int64_t rows : {1, 5, 8}) {
+      for (const std::int64_t per_row : {2, 12, 40}) {
+        for (const bool large : {false, true}) {
+          check_spmm(kernel, trial, rows, filters, per_row, large);
+        }
+      }
+    }
+  }
+  if (trial.notes("overflow") == 0) trial.fail("no sum was as large as a half");
+}
+
+constexpr std::int64_t kBenchPixels = 56 * 56;
+constexpr std::int64_t kBenchChannels = 64;
+
+/// Splits rows of 56 pixels, of which 1 % are outliers.
+Bench bench_sparsify(const SparsifyKernel& kernel) {
+  const auto src = std::make_shared<AlignedVector<std::byte>>(
+      static_cast<std::size_t>(kBenchPixels * kBenchChannels) * size_of(kernel.src));
+  Random random(1);
+  for (std::int64_t i = 0; i < kBenchPixels * kBenchChannels; ++i) {
+    const std::int64_t level = random.integer(-128, random.bits() % 100 == 0 ? 400 : 126);
+    if (kernel.src == DType::f16) {
+      reinterpret_cast<half*>(src->data())[i] = to_half(static_cast<float>(level));
+    } else {
+      reinterpret_cast<std::int16_t*>(src->data())[i] = static_cast<std::int16_t>(level);
+    }
+  }
+  const auto dst = std::make_shared<AlignedVector<std::byte>>(kBenchPixels * kBenchChannels);
+  const auto list =
+      std::make_shared<AlignedVector<std::byte>>(Outliers::bytes(1, kBenchPixels, kBenchChannels));
+  return {
+      .amount = kBenchPixels * kBenchChannels,
+      .unit = "elements",
+      .run = [&kernel, src, dst, list] {
+        kernel.function({.src = src->data(),
+                         .dst = reinterpret_cast<std::int8_t*>(dst->data()),
+                         .pixels = kBenchPixels,
+                         .channels = kBenchChannels,
+                         .lo = -128,
+                         .hi = 127 + kLargestResidual,
+                         .row = Outliers(list->data(), 1, kBenchPixels, kBenchChannels).row(0)});
+      }};
+}
+
+/// Tiles of 8 pixels with 6 outliers each, 576 columns.
+Bench bench_spmm(const SpmmKernel& kernel) {
+  struct Data {
+    std::vector<std::uint32_t> begins;
+    std::vector<std::uint32_t> columns;
+    std::shared_ptr<AlignedVector<half>> values = random_halves(48, 1);
+    std::shared_ptr<AlignedVector<half>> weights = random_halves(9 * 64 * 64, 2);
+    std::vector<half> sums = std::vector<half>(8 * 64);
+  };
+  const auto data = std::make_shared<Data>();
+  Random random(3);
+  for (std::uint32_t i = 0; i <= 48; i += 6) data->begins.push_back(i);
+  for (int i = 0; i < 48; ++i) {
+    data->columns.push_back(static_cast<std::uint32_t>(random.integer(0, 575)));
+  }
+  return {.amount = 48 * 64, .unit = "macs", .run = [&kernel, data] {
+            kernel.function({.begins = data->begins.data(),
+                             .columns = data->columns.data(),
+                             .values = data->values->data(),
+                             .rows = 8,
+                             .filters = 64,
+                             .weights = data->weights->data(),
+                             .sums = data->sums.data()});
+          }};
+}
+
+}  // namespace
+
+void append_sparse(std::vector<Subject>& subjects) {
+  for (const SparsifyKernel& kernel : sparsify_kernels()) {
+    subjects.push_back({.info = kernel.info,
+                        .check = [&kernel](Trial& trial) { check_sparsify_all(kernel, trial); },
+                        .bench = [&kernel] { return bench_sparsify(kernel); }});
+  }
+  for (const SpmmKernel& kernel : spmm_kernels()) {
+    subjects.push_back({.info = kernel.info,
+                        .check = [&kernel](Trial& trial) { check_spmm_all(kernel, trial); },
+                        .bench = [&kernel] { return bench_spmm(kernel); }});
+  }
+}
+
+}  // namespace qpp::check
