@@ -539,12 +539,11 @@ void bench_enlargement(const Options& options, ordered_json& report) {
   options.only({"--dtype", "--size", "--scale", "--iters", "--threads", "--json"});
   const qpp::DType dtype =
       parse_dtype("--dtype", shuffle ? options.text("--dtype", "fp16") : options.text("--dtype"));
-  if (shuffle && dtype != qpp::DType::f16) throw UsageError("pixel_shuffle: only --dtype fp16");
   const qpp::Shape shape = image(options.sizes("--size", 3));
   const std::int64_t scale = options.integer("--scale", 2);
   std::unique_ptr<qpp::Op> op;
   if (shuffle) {
-    op = std::make_unique<qpp::PixelShuffle>("pixel_shuffle", scale);
+    op = std::make_unique<qpp::PixelShuffle>("pixel_shuffle", scale, /*inverse=*/false, dtype);
   } else {
     qpp::ResizeSpec spec;
     spec.mode = qpp::ResizeMode::bilinear;
