@@ -15,7 +15,7 @@ SOURCES := $(shell find cpp examples include tests -name '*.h' -o -name '*.hpp' 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-host test-asan test-tsan test-arm64 test-python core lint format clean
+.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python core lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=14
@@ -33,6 +33,10 @@ test-asan: .venv/.dev  ## C++ tests under AddressSanitizer and UndefinedBehavior
 
 test-tsan: .venv/.dev  ## C++ tests under ThreadSanitizer (not part of `make test`)
 	$(BIN)/cmake --workflow --preset tsan
+
+test-clang: .venv/.dev  ## C++ tests under QEMU, built with Clang (not part of `make test`)
+	$(INSTALL) clang-19 g++-aarch64-linux-gnu qemu-user
+	$(BIN)/cmake --workflow --preset aarch64-clang
 
 # This machine's build makes the models and what they come to: the same bytes are expected.
 test-arm64: export QPPENGINE_TEST_MODELS := build/arm64/models

@@ -5,7 +5,6 @@
 namespace qpp {
 namespace {
 
-constexpr int kTileGroup = 8;  // tiles whose V lies together
 constexpr int kFilters = 8;
 constexpr std::int64_t kChain = 32;  // channels added up in a row in fp16
 constexpr std::int64_t kSpan = 128;  // channels whose chains are added up in fp16
