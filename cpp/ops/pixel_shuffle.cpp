@@ -7,21 +7,20 @@
 namespace qpp {
 namespace {
 
-/// Visits the small image of r * r times as many channels, pixel by pixel, beside the r * r pixels
-/// of the large one: move(small pixel, large pixel, offset of the first of its channels).
-template <typename T, typename Move>
-void for_pixels(const Shape& small, const Shape& large, std::int64_t r, T* small_data,
-                T* large_data, ThreadPool& pool, const Move& move) {
+/// Visits the pixels of the large image beside those of the small one, which has r * r times as
+/// many channels: move(place of the small pixel, place of the large one, first of its channels).
+template <typename Move>
+void for_pixels(const Shape& small, const Shape& large, std::int64_t r, ThreadPool& pool,
+                const Move& move) {
   pool.parallel_for(small.batch * small.height,
                     [&](std::int64_t begin, std::int64_t end, int /*thread*/) {
                       for (std::int64_t row = begin; row < end; ++row) {
                         for (std::int64_t x = 0; x < small.width; ++x) {
-                          T* pixel = small_data + (row * small.width + x) * small.stride();
+                          const std::int64_t from = (row * small.width + x) * small.stride();
                           for (std::int64_t i = 0; i < r; ++i) {
-                            for (std::int64_t j = 0; j < r; ++j) {
-                              const std::int64_t at = (row * r + i) * large.width + x * r + j;
-                              move(pixel, large_data + at * large.stride(), i * r + j);
-                            }
+                            const std::int64_t to = (row * r + i) * large.width + x * r;
+                            for (std::int64_t j = 0; j < r; ++j)
+                              move(from, (to + j) * large.stride(), i * r + j);
                           }
                         }
                       }
@@ -30,22 +29,25 @@ void for_pixels(const Shape& small, const Shape& large, std::int64_t r, T* small
 
 template <typename T>
 void shuffle(const RunArgs& args, std::int64_t r, bool inverse, ThreadPool& pool) {
-  T* src = static_cast<T*>(args.inputs[0].data);
+  const T* src = static_cast<const T*>(args.inputs[0].data);
   T* dst = static_cast<T*>(args.output.data);
-  const Shape& shape = args.output.shape;
+  const Shape& input = args.inputs[0].shape;
+  const Shape& output = args.output.shape;
   if (inverse) {
-    const std::int64_t channels = args.inputs[0].shape.channels;
-    for_pixels(shape, args.inputs[0].shape, r, dst, src, pool,
-               [&](T* small, const T* large, std::int64_t first) {
-                 for (std::int64_t c = 0; c < channels; ++c) small[c * r * r + first] = large[c];
-                 std::fill(small + shape.channels, small + shape.stride(), T{});
+    for_pixels(output, input, r, pool,
+               [&](std::int64_t small, std::int64_t large, std::int64_t first) {
+                 T* to = dst + small;
+                 for (std::int64_t c = 0; c < input.channels; ++c)
+                   to[c * r * r + first] = src[large + c];
+                 std::fill(to + output.channels, to + output.stride(), T{});
                });
   } else {
-    for_pixels(args.inputs[0].shape, shape, r, src, dst, pool,
-               [&](const T* small, T* large, std::int64_t first) {
-                 for (std::int64_t c = 0; c < shape.channels; ++c)
-                   large[c] = small[c * r * r + first];
-                 std::fill(large + shape.channels, large + shape.stride(), T{});
+    for_pixels(input, output, r, pool,
+               [&](std::int64_t small, std::int64_t large, std::int64_t first) {
+                 T* to = dst + large;
+                 for (std::int64_t c = 0; c < output.channels; ++c)
+                   to[c] = src[small + c * r * r + first];
+                 std::fill(to + output.channels, to + output.stride(), T{});
                });
   }
 }

@@ -127,12 +127,12 @@ class Pool::Rows {
     const std::int64_t steps = holes ? columns.length : 1;
     args_.row_count = rows.length * steps;
     args_.width = holes ? 1 : columns.length;
-    const void** source = sources_;
+    std::int64_t count = 0;
     for (std::int64_t r = 0; r < rows.length; ++r) {
       const std::int64_t y = image_row + rows.first + r * dilation_.height;
       for (std::int64_t k = 0; k < steps; ++k) {
         const std::int64_t x = columns.first + k * dilation_.width;
-        *source++ = src_ + (y * pool_.input_.width + x) * src_pixel_;
+        sources_[count++] = src_ + (y * pool_.input_.width + x) * src_pixel_;
       }
     }
   }
@@ -156,7 +156,7 @@ Pool::Pool(const PoolSpec& spec, const PoolTypes& types, const KernelSelection& 
                                          : &selection.avgpool(types.dst, types.src)) {}
 
 std::string Pool::kind() const {
-  const std::string kind = spec_.kind == PoolKind::max ? "max_pool2d" : "avg_pool2d";
+  std::string kind = spec_.kind == PoolKind::max ? "max_pool2d" : "avg_pool2d";
   if (!spec_.size) return kind;
   const bool is_mean =
       spec_.kind == PoolKind::average && spec_.size->height * spec_.size->width == 1;

@@ -57,6 +57,11 @@ def from_torch(
     default height and width of 4-D inputs are left open wherever the module allows.
     Nodes bear the paths of the modules they come from; ``name`` defaults to the module's class.
 
+    The engine's tensors have four dimensions. Outputs of another rank have the order of the
+    module's elements: ``[N, C]`` is ``[N, C, 1, 1]``, ``[N, A, B]`` is ``[N, A, 1, B]``, and of
+    more than four dimensions the first behind the batch are merged. A map of indices is
+    ``[N, 1, H, W]``.
+
     Raises `UnsupportedModelError`, which lists all operations the engine lacks, `ModelError` for a
     damaged file, `FileError` for one that cannot be read.
     """
