@@ -50,13 +50,13 @@ void minmax_f32_f16_neon_fp16(const MinMaxArgs& args) {
   Bounds bounds(load_broadcast(args.src.data));
   for (std::int64_t p = 0; p < pixels; ++p) {
     const half* src = args.src.data + p * args.src.stride;
-    std::int64_t c = 0;
-    for (; c + 32 <= channels; c += 32) {
+    const half* const end = src + channels;
+    for (; end - src >= 8 * kChains; src += 8 * kChains) {
 #pragma GCC unroll 4
-      for (int i = 0; i < kChains; ++i) bounds.add(i, load(src + c + 8 * i));
+      for (int i = 0; i < kChains; ++i) bounds.add(i, load(src + 8 * i));
     }
-    for (; c + 8 <= channels; c += 8) bounds.add(0, load(src + c));
-    if (c < channels) bounds.add(1, vbslq_f16(tail, load(src + c), load_broadcast(src + c)));
+    for (; end - src >= 8; src += 8) bounds.add(0, load(src));
+    if (src != end) bounds.add(1, vbslq_f16(tail, load(src), load_broadcast(src)));
   }
   *args.range = bounds.range();
 }
