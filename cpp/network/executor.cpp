@@ -144,15 +144,22 @@ int Executor::find_replaced(int index) const {
 
 std::size_t Executor::buffer_bytes(int buffer) const {
   const auto index = static_cast<std::size_t>(buffer);
-  return static_cast<std::size_t>(shapes_[index].elements()) *
-         size_of(program_.buffers[index].dtype);
+  const Buffer& kind = program_.buffers[index];
+  const std::size_t dense =
+      static_cast<std::size_t>(shapes_[index].elements()) * size_of(kind.dtype);
+  return kind.sparse ? round_up(dense, kAlignment) + outlier_bytes(shapes_[index]) : dense;
 }
 
 TensorView Executor::view(int buffer) {
   const auto index = static_cast<std::size_t>(buffer);
-  return {.data = arena_.data() + offsets_[index],
-          .dtype = program_.buffers[index].dtype,
-          .shape = shapes_[index]};
+  const Buffer& kind = program_.buffers[index];
+  std::byte* data = arena_.data() + offsets_[index];
+  TensorView view{.data = data, .dtype = kind.dtype, .shape = shapes_[index]};
+  if (kind.sparse) {
+    const auto dense = static_cast<std::size_t>(view.shape.elements());
+    view.outliers = outliers_of(view.shape, data + round_up(dense, kAlignment));
+  }
+  return view;
 }
 
 const Shape& Executor::output_shape(std::size_t index) const {

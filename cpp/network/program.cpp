@@ -2,7 +2,9 @@
 #include "network/program.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -10,6 +12,7 @@
 #include "ops/depthwise.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/quantize.h"
+#include "ops/sparsify.h"
 #include "ops/winograd.h"
 
 namespace qpp {
@@ -25,17 +28,19 @@ Overloaded(Functions...) -> Overloaded<Functions...>;
 class Lowering {
  public:
   Lowering(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
-           const KernelSelection& selection)
+           std::optional<double> density, const KernelSelection& selection)
       : model_(model),
         scheme_(scheme),
         activation_bits_(activation_bits),
         algorithm_(algorithm),
+        density_(density),
         selection_(selection),
         int8_(scheme != Scheme::fp16 && scheme != Scheme::measure),
         plan_(plan_int8(model)) {
     for (const Node& node : model.nodes) {
       for (const std::string& input : node.inputs) {
         ++(reads_int8(node) ? uses_[input].int8 : uses_[input].fp16);
+        if (reads_int8(node)) needed_rows_.insert(row_owner(input));
       }
     }
     for (const std::string& output : model.outputs) ++uses_[output].fp16;
@@ -60,6 +65,7 @@ class Lowering {
   };
 
   [[nodiscard]] bool reads_int8(const Node& node) const {
+    if (density_ && !quantizes_fp16(node)) return false;
     return int8_ && plan_.reads_int8[static_cast<std::size_t>(&node - model_.nodes.data())];
   }
 
@@ -85,14 +91,17 @@ class Lowering {
   [[nodiscard]] bool measures_bounds(const std::string& value) const {
     if (row_of(value) < 0 || row_owner(value) != value) return false;
     return scheme_ == Scheme::measure ||
-           (scheme_ == Scheme::dynamic && uses_.contains(value) && uses_.at(value).int8 > 0);
+           (scheme_ == Scheme::dynamic && needed_rows_.contains(value));
   }
 
   int buffer_of(const std::string& value, DType dtype) {
     const auto [found, inserted] =
         buffers_.emplace(std::pair{value, dtype}, static_cast<int>(program_.buffers.size()));
-    if (inserted)
-      program_.buffers.push_back({value, dtype, dtype == DType::qai8 ? row_of(value) : -1});
+    if (inserted) {
+      const bool quantized = dtype == DType::qai8;
+      program_.buffers.push_back(
+          {value, dtype, quantized ? row_of(value) : -1, quantized && density_.has_value()});
+    }
     return found->second;
   }
 
@@ -181,6 +190,8 @@ class Lowering {
                    make_conv2d(spec,
                                {.src = types.src,
                                 .dst = types.dst,
+                                .sparse_src = density_ && types.src == DType::qai8,
+                                .sparse_dst = density_ && types.dst == DType::qai8,
                                 .src_row = src_row(node, types),
                                 .dst_row = types.dst_row,
                                 .range_row = range_row},
@@ -262,16 +273,26 @@ class Lowering {
       add(value,
           std::make_unique<ChooseQParams>(ChooseQParams::Spec{.value = value,
                                                               .row = row_of(value),
-                                                              .alpha = model_.quantization->alpha,
+                                                              .alpha = alpha(),
                                                               .bits = activation_bits_,
                                                               .range_measured = range_measured},
                                           selection_),
           {fp16}, -1);
     }
     if (uses_[value].int8 > 0) {
-      add(value, std::make_unique<Quantize>(row_of(value), selection_), {fp16},
-          buffer_of(value, DType::qai8));
+      std::unique_ptr<Op> quantize;
+      if (density_) {
+        quantize = std::make_unique<Sparsify>(row_of(value), selection_);
+      } else {
+        quantize = std::make_unique<Quantize>(row_of(value), selection_);
+      }
+      add(value, std::move(quantize), {fp16}, buffer_of(value, DType::qai8));
     }
+  }
+
+  /// Of the quantiles that are bounds.
+  [[nodiscard]] double alpha() const {
+    return density_ ? 1 - *density_ : model_.quantization->alpha;
   }
 
   /// At a QPP position: measures the value and writes the rows that it predicts.
@@ -295,10 +316,12 @@ class Lowering {
   Scheme scheme_;
   int activation_bits_;
   Algorithm algorithm_;
+  std::optional<double> density_;
   const KernelSelection& selection_;
   bool int8_;
   Int8Plan plan_;
   std::map<std::string, Uses> uses_;
+  std::set<std::string> needed_rows_;  // values whose rows int8 values are held with
   std::map<std::pair<std::string, DType>, int> buffers_;
   Program program_;
 };
@@ -315,6 +338,20 @@ void check_scheme(const Model& model, Scheme scheme) {
                                   [](const Predictor& predictor) { return predictor.fitted; });
   QPP_CHECK(scheme != Scheme::qpp || fitted, UnsupportedError, "model '", model.name,
             "': scheme \"qpp\" needs fitted predictors, the file has none");
+}
+
+void check_density(const Model& model, Scheme scheme, double density) {
+  constexpr double kLargestDensity = 0.1;
+  QPP_CHECK(density > 0 && density <= kLargestDensity, UnsupportedError,
+            "density: expected a number above 0 and up to 0.1, got ", density);
+  QPP_CHECK(scheme != Scheme::fp16 && scheme != Scheme::measure, UnsupportedError,
+            "density: expected a scheme that quantizes");
+  if (scheme == Scheme::dynamic) return;
+  // Dynamic quantization measures whatever bounds it is asked for; the others have the file's.
+  const double alpha = model.quantization->alpha;
+  QPP_CHECK(std::abs(1 - alpha - density) <= 1e-3 * density, UnsupportedError, "model '",
+            model.name, "': density ", density, " needs bounds of alpha ", 1 - density,
+            ", the file was calibrated with ", alpha, "; calibrate with that alpha");
 }
 
 struct DirectCost {
@@ -403,9 +440,10 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
 }
 
 Program lower(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
-              const KernelSelection& selection) {
+              std::optional<double> density, const KernelSelection& selection) {
   check_scheme(model, scheme);
-  return Lowering(model, scheme, activation_bits, algorithm, selection).lower();
+  if (density) check_density(model, scheme, *density);
+  return Lowering(model, scheme, activation_bits, algorithm, density, selection).lower();
 }
 
 }  // namespace qpp

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,8 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
 struct Buffer {
   std::string value;
   DType dtype = DType::f16;
-  int row = -1;  // of the QP table, where it is int8
+  int row = -1;         // of the QP table, where it is int8
+  bool sparse = false;  // an int8 value with outliers
 };
 
 /// One operation and the buffers it reads and writes.
@@ -54,7 +56,11 @@ struct Program {
 
 /// Decides for every value whether it exists as fp16, int8 or both, who writes its row, and which
 /// kernels run. Throws UnsupportedError when the file lacks what the scheme needs.
+///
+/// With a density, int8 values carry outliers: convolutions of one group read and write dense +
+/// sparse values, everything else reads fp16, which is kept beside. The bounds are then those that
+/// a share `density` of a value's elements lies beyond, at either end.
 Program lower(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
-              const KernelSelection& selection);
+              std::optional<double> density, const KernelSelection& selection);
 
 }  // namespace qpp

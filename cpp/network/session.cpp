@@ -28,7 +28,8 @@ CoreSet choose_cores(const SessionOptions& options) {
 Executor make_executor(const Model& model, const SessionOptions& options) {
   check_options(options);
   return {lower(model, parse_scheme(options.scheme), options.activation_bits,
-                parse_algorithm(options.algorithm), KernelSelection::from_environment()),
+                parse_algorithm(options.algorithm), options.density,
+                KernelSelection::from_environment()),
           options.threads, choose_cores(options)};
 }
 

@@ -20,6 +20,7 @@ struct SessionOptions {
   std::string cores = "all";  // that the threads run on: "all", or "big": those of most capacity
   std::optional<std::string> static_bounds;  // "mean" or "range"; empty: what the file says
   std::string algorithm = "auto";            // "auto", "direct" or "winograd"
+  std::optional<double> density;  // of the sparse part of dense + sparse values; empty: int8 only
 };
 
 struct SessionStats {

@@ -48,6 +48,7 @@ class Session:
         cores: str = "all",
         static_bounds: str | None = None,
         algorithm: str = "auto",
+        density: float | None = None,
     ) -> None: ...
     @property
     def inputs(self) -> list[tuple[str, list[int | None]]]: ...

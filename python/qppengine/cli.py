@@ -240,6 +240,7 @@ def fit(model: Path, statistics: Path, output: Path, as_json: bool, **fp16: Any)
     "-o", "--output", type=_TARGET, help="The .npy file to write, .npz for several outputs."
 )
 @_scheme_option
+@click.option("--density", type=float, help="Of the sparse part of dense + sparse execution.")
 @_session_options
 @_json_option
 def run(

@@ -67,8 +67,11 @@ class Session:
         scheme: Where the quantization parameters come from. "fp16" does not quantize; "static"
             takes the file's bounds; "dynamic" measures every value of every sample; "qpp" predicts
             them per sample from a few statistics of an early value.
-        density: Share of activations kept in fp16 beside the int8 ones. None, the only value
-            there is so far, keeps none.
+        density: Dense + sparse execution: up to this share of a value's elements, 0 < density <=
+            0.1, lies beyond either bound and is kept exactly beside the int8 ones. The bounds are
+            then the quantiles of alpha = 1 - density: "static" and "qpp" need a file calibrated
+            with that alpha. Convolutions read such values; all other operations, and grouped
+            convolutions, read fp16, which is kept beside. None keeps int8 only.
         activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
         threads: Threads one `run` works with, the caller's among them.
         cores: "all" leaves them to the system; "big" keeps them on the cores of the highest
@@ -98,10 +101,6 @@ class Session:
         static_bounds: str | None = None,
         algorithm: str = "auto",
     ) -> None:
-        if density is not None:
-            raise UnsupportedError(
-                f"density: dense + sparse execution is not available, expected None, got {density}"
-            )
         self._core = _core.Session(
             _source(model),
             scheme=scheme,
@@ -110,6 +109,7 @@ class Session:
             cores=cores,
             static_bounds=static_bounds,
             algorithm=algorithm,
+            density=density,
         )
         self.scheme = scheme
 
