@@ -24,7 +24,10 @@ if(NOT "${headers}" STREQUAL "qppengine/qppengine.h;qppengine/qppengine.hpp")
   message(FATAL_ERROR "expected the two public headers to be installed, got ${headers}")
 endif()
 
-set(options -G ${GENERATOR} -D CMAKE_PREFIX_PATH=${prefix} -D CMAKE_FIND_ROOT_PATH=${prefix}
+# The folder itself rather than CMAKE_PREFIX_PATH, which a cross build's toolchain file overrules.
+file(GLOB_RECURSE config ${prefix}/qppengine-config.cmake)
+cmake_path(GET config PARENT_PATH package)
+set(options -G ${GENERATOR} -D qppengine_DIR=${package}
     "-D CMAKE_C_FLAGS=-std=c99 -pedantic -Wall -Wextra -Werror"
     "-D CMAKE_CXX_FLAGS=-pedantic -Wall -Wextra -Werror")
 if(TOOLCHAIN)
