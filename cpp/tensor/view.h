@@ -13,7 +13,9 @@ struct TensorView {
   void* data = nullptr;
   DType dtype = DType::f16;
   Shape shape;
-  Outliers outliers = {};  // present in a dense + sparse value, which is int8
+  /// Present in a dense + sparse value, which is int8. The initializer is for GCC, which warns
+  /// where it is left out.
+  Outliers outliers = {};  // NOLINT(readability-redundant-member-init)
 
   template <typename T>
   [[nodiscard]] T* as() const {
