@@ -136,7 +136,8 @@ int Executor::find_replaced(int index) const {
   const auto fits = [&](int buffer) {
     const auto input = static_cast<std::size_t>(buffer);
     return last_uses_[input] == index && shapes_[input] == shapes_[output] &&
-           program_.buffers[input].dtype == program_.buffers[output].dtype;
+           program_.buffers[input].dtype == program_.buffers[output].dtype &&
+           buffer_bytes(buffer) == buffer_bytes(step.output);  // outliers included
   };
   const auto found = std::find_if(step.inputs.begin(), step.inputs.end(), fits);
   return found == step.inputs.end() ? -1 : *found;
