@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of the paper at full width and depth, from PyTorch to the engine.
+
+Weights are random, images smaller than usual. What float and int8 come to is told at full size by
+bench/accuracy/make_networks.py and `qppengine compare`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import qppengine as qe
+from qppengine.metrics import sqnr
+from qppengine.serialize import serialize
+
+pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+pytest.importorskip("PIL")
+torch = pytest.importorskip("torch")
+
+from qppengine.models.zoo import NETWORKS  # noqa: E402
+
+if TYPE_CHECKING:
+    from qppengine.graph import Array
+
+# Random HRNets amplify any noise by 20 dB from the first layer to the last, that of fp16 as well;
+# there 8 bits, which are 41 dB at the first layer, cannot come to 25.
+SIZES = {"resnet18": 96, "resnet34": 96, "hrnet_w18_cityscapes": 64, "espcn_x3": 48}
+WEIGHTS = {"f16": "f", "qai8": "qsi8cx"}  # of the kernels of convolutions, by source
+SQNR = {"resnet18": 25, "resnet34": 25, "hrnet_w18_cityscapes": 15, "espcn_x3": 25}
+
+
+class Case(NamedTuple):
+    name: str
+    graph: qe.Graph
+    data: bytes
+    x: Array
+    expected: Array  # by PyTorch, of x
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def case(request: pytest.FixtureRequest) -> Case:
+    name = request.param
+    network = replace(NETWORKS[name], height=SIZES[name], width=SIZES[name])
+    module = network.untrained()
+    graph = network.graph(module, name)
+    calibration = qe.calibrate(
+        graph, network.inputs(8), 1.0, positions=network.positions, progress=False
+    )
+    x = next(network.inputs(1, "test", seed=3))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    return Case(name, graph, serialize(graph, calibration), x, expected)
+
+
+def run(case: Case, scheme: str, algorithm: str = "auto") -> tuple[Array, list[Any]]:
+    session = qe.Session(case.data, scheme, algorithm=algorithm)
+    return session.run(case.x).reshape(case.expected.shape), session.explain()
+
+
+def test_fp16_is_within_one_percent_of_torch(case: Case) -> None:
+    y, _ = run(case, "fp16")
+    assert sqnr(y, case.expected) > 40
+
+
+def test_dynamic_int8_is_near(case: Case) -> None:
+    y, _ = run(case, "dynamic")
+    assert sqnr(y, case.expected) > SQNR[case.name]
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic", "qpp"])
+def test_all_convolutions_but_the_ends_read_int8(case: Case, scheme: str) -> None:
+    _, steps = run(case, scheme, "direct")
+    fp16 = {node.name for node in case.graph.nodes if node.fp16}
+    assert len(fp16) == (0 if case.name == "espcn_x3" else 2)
+    convolutions = [node.name for node in case.graph.nodes if node.op == "conv2d"]
+    kernels = {step["node"]: step["kernel"] for step in steps if "conv" in step["op"]}
+    assert list(kernels) == convolutions
+    for name, kernel in kernels.items():
+        source = "f16" if name in fp16 else "qai8"
+        assert f"_{source}_{WEIGHTS[source]}" in kernel, name
+
+
+def test_predictors_stand_where_the_paper_has_them(case: Case) -> None:
+    positions = qe.calibrate(
+        case.graph, [case.x] * 2, positions=NETWORKS[case.name].positions, progress=False
+    ).plan.positions
+    expected = {
+        "hrnet_w18_cityscapes": ["conv1", "layer1.3.add", "stage2.0.add_1", "stage3.3.add_5"],
+        "espcn_x3": ["x"],
+    }
+    assert [p.value for p in positions] == expected.get(case.name, ["conv1"])
+    if case.name == "hrnet_w18_cityscapes":  # in front of every new branch
+        readers = {node.name: node.inputs[0] for node in case.graph.nodes}
+        branches = ("transition1.1.0.0", "transition2.2.0.0", "transition3.3.0.0")
+        assert [readers[name] for name in branches] == [p.value for p in positions[1:]]
