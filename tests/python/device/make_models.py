@@ -25,6 +25,12 @@ FP16_OUTPUT = "fp16.npy"
 SCHEMES = ("static", "dynamic", "qpp")
 BITS = (8, 4)
 
+# Small networks of the paper's kinds, quantized throughout, so that every byte can be compared, and
+# with their ends in fp16.
+NETWORKS = ("resnet", "hrnet")
+LAYERS = "layers.json"  # CRC-32 of what every step stores, in order
+OUTPUTS = "outputs.npz"  # of the networks with ends in fp16
+
 
 def fixed_image(height: int = 24, width: int = 32) -> Array:
     """A gradient with noise, [1, 1, height, width], by integer arithmetic: the same everywhere."""
@@ -33,6 +39,19 @@ def fixed_image(height: int = 24, width: int = 32) -> Array:
     gradient = index * np.uint32(224) // np.uint32(height * width)
     pixels = np.asarray((noise + gradient) / 256, np.float32)  # exact
     return pixels.reshape(1, 1, height, width)
+
+
+def fixed_rgb() -> Array:
+    """Such an image for the small networks, [1, 3, 32, 64]."""
+    return fixed_image(3 * 32, 64).reshape(1, 3, 32, 64)
+
+
+def sign_layers(session: qe.Session) -> list[tuple[str, str, int]]:
+    """Name, dtype and CRC-32 of what every step stores."""
+    return [
+        (stored.value, stored.stored.dtype.name, zlib.crc32(stored.stored.tobytes()))
+        for stored in session.observe(fixed_rgb())
+    ]
 
 
 def sign(session: qe.Session, x: Array) -> dict[str, int]:
@@ -59,6 +78,44 @@ def write_models(folder: Path) -> None:
             signatures[f"{scheme}/{bits}"] = sign(session, x)
     (folder / SIGNATURES).write_text(json.dumps(signatures, indent=2))
     np.save(folder / FP16_OUTPUT, qe.Session(path, "fp16").run(x))
+    write_networks(folder)
+
+
+def write_networks(folder: Path) -> None:
+    """Calibrates the small networks and runs them in every scheme."""
+    import torch
+    from qppengine import photos
+    from qppengine.models.hrnet import HRNetV2
+    from qppengine.models.resnet import ResNet
+
+    samples = list(photos.rgb_samples("calibration", 32, 64, 16))
+    layers: dict[str, Any] = {}
+    outputs: dict[str, Array] = {}
+    for name in NETWORKS:
+        torch.manual_seed(3)
+        module: Any = (
+            ResNet((1, 1, 1, 1), width=8, classes=10)
+            if name == "resnet"
+            else HRNetV2(5, width=8, modules=(1, 1, 1), blocks=1)
+        )
+        with torch.no_grad():  # batch normalizations see the samples
+            module.train()(torch.from_numpy(np.concatenate(samples)))
+        graph = qe.from_torch(module.eval(), samples[0])
+        for kind, kept in (
+            ("int8", graph),
+            ("fp16_ends", qe.keep_fp16(graph, skip_first=True, skip_last=True)),
+        ):
+            calibration = qe.calibrate(kept, samples, 1.0, positions="auto", progress=False)
+            path = folder / f"{name}_{kind}.qpp"
+            qe.save(path, kept, calibration)
+            for scheme in SCHEMES:
+                session = qe.Session(path, scheme, algorithm="direct")
+                if kind == "int8":
+                    layers[f"{name}/{scheme}"] = sign_layers(session)
+                else:
+                    outputs[f"{name}/{scheme}"] = session.run(fixed_rgb())
+    (folder / LAYERS).write_text(json.dumps(layers))
+    np.savez(folder / OUTPUTS, **outputs)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
