@@ -62,7 +62,7 @@ class Network:
         Its batch normalizations know the statistics of photographs, and scale and shift at random.
         Those in front of a sum scale little, as training makes residual branches do (Goyal et al.,
         2017, start them at zero): with full scale every sum would add to the noise, in HRNet more
-        than a hundredfold.
+        than tenfold in all.
         """
         torch.manual_seed(seed)
         module = self.make()
