@@ -46,7 +46,10 @@ def test_features_and_input_bounds_are_exact_quantiles(
         lo, hi = -quantile(-x, 0.999), quantile(x, 0.999)
         assert calibration.bounds[i, 0].tolist() == [min(lo, 0), max(hi, 0)]
         expected = [*(quantile(x, alpha) for alpha in FEATURE_ALPHAS), x.mean(), x.max()]
-        np.testing.assert_allclose(calibration.features[i, 0], expected, rtol=1e-6)
+        features = calibration.features[i, 0]
+        assert features[[0, 1, 2, 4]].tolist() == np.float32(expected)[[0, 1, 2, 4]].tolist()
+        # Pairs are averaged in fp16, each within 2**-11, before the mean is summed.
+        np.testing.assert_allclose(features[3], expected[3], rtol=2**-11)
 
 
 def test_inner_bounds_are_quantiles_of_the_float_network(
