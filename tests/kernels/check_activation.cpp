@@ -90,13 +90,28 @@ void check(const ActivationKernel& kernel, Trial& trial) {
   }
 }
 
+/// tanh: of the functions that need polynomials, the one that networks here use.
+Bench bench(const ActivationKernel& kernel) {
+  constexpr std::int64_t kPixels = 56 * 56;
+  constexpr std::int64_t kChannels = 64;
+  const auto src = random_halves(kPixels * kChannels, 1);
+  const auto dst = random_halves(kPixels * kChannels, 2);
+  return {.amount = kPixels * kChannels, .unit = "elements", .run = [&kernel, src, dst] {
+            kernel.function({.src = src->data(),
+                             .dst = dst->data(),
+                             .pixels = kPixels,
+                             .channels = kChannels,
+                             .function = Function::tanh});
+          }};
+}
+
 }  // namespace
 
 void append_activation(std::vector<Subject>& subjects) {
   for (const ActivationKernel& kernel : activation_kernels()) {
     subjects.push_back({.info = kernel.info,
                         .check = [&kernel](Trial& trial) { check(kernel, trial); },
-                        .bench = {}});
+                        .bench = [&kernel] { return bench(kernel); }});
   }
 }
 

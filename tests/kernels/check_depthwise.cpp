@@ -114,13 +114,46 @@ void check(const DepthwiseKernel& kernel, Trial& trial) {
   }
 }
 
+/// A row of 56 pixels of 64 channels, stride 1.
+Bench bench(const DepthwiseKernel& kernel) {
+  constexpr std::int64_t kPixels = 56;
+  constexpr std::int64_t kChannels = 64;
+  struct Data {
+    AlignedVector<half> row = *random_halves((kPixels + 2) * kChannels, 1);
+    PackedWeights weights;
+    std::vector<std::int32_t> correction = std::vector<std::int32_t>(kChannels);
+    std::vector<float> multiplier = std::vector<float>(kChannels, 1.0F);
+    std::vector<float> bias = std::vector<float>(kChannels);
+    AlignedVector<half> dst = *random_halves(kPixels * kChannels, 2);
+    OutputStage stage;
+  };
+  const auto data = std::make_shared<Data>();
+  const std::vector<float> weights(kChannels * 9, 0.5F);
+  data->weights = pack_depthwise_weights(weights.data(), kChannels, kernel.weights);
+  data->stage.correction = data->correction.data();
+  data->stage.multiplier = data->multiplier.data();
+  data->stage.bias = data->bias.data();
+  data->stage.lo = -100;
+  data->stage.hi = 100;
+  return {.amount = kPixels * kChannels * 9, .unit = "macs", .run = [&kernel, data] {
+            const half* row = data->row.data();
+            kernel.function({.rows = {row, row, row},
+                             .stride = 1,
+                             .channels = kChannels,
+                             .pixel_count = kPixels,
+                             .weights = data->weights.data.data(),
+                             .dst = data->dst.data(),
+                             .output = &data->stage});
+          }};
+}
+
 }  // namespace
 
 void append_depthwise(std::vector<Subject>& subjects) {
   for (const DepthwiseKernel& kernel : depthwise3x3_kernels()) {
     subjects.push_back({.info = kernel.info,
                         .check = [&kernel](Trial& trial) { check(kernel, trial); },
-                        .bench = {}});
+                        .bench = [&kernel] { return bench(kernel); }});
   }
 }
 

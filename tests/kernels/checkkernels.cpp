@@ -13,6 +13,9 @@
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
+#include <string_view>
+
+#include "kernels/select.h"
 
 namespace qpp::check {
 
@@ -171,6 +174,17 @@ void print(const Outcome& outcome, bool json, bool first) {
   std::cout.flush();
 }
 
+/// A kernel that nobody checks, or measures on the arguments of its check, must not exist.
+void expect_all_rows(const std::vector<Subject>& subjects) {
+  for (const KernelInfo& row : all_kernels()) {
+    const bool found =
+        std::any_of(subjects.begin(), subjects.end(), [&row](const Subject& subject) {
+          return std::string_view(subject.info.name) == row.name && subject.check && subject.bench;
+        });
+    if (!found) throw UsageError(std::string(row.name) + ": no check or no bench");
+  }
+}
+
 int run(const Options& options) {
   std::vector<Subject> subjects;
   append_output_stage(subjects);
@@ -184,6 +198,7 @@ int run(const Options& options) {
   append_pool(subjects);
   append_resize(subjects);
   append_sparse(subjects);
+  expect_all_rows(subjects);
   std::erase_if(subjects, [&options](const Subject& subject) {
     return std::string(subject.info.name).find(options.filter) == std::string::npos ||
            (options.bench && !subject.bench);

@@ -231,6 +231,32 @@ def test_kernel_names() -> None:
     assert not check_variants(text)
 
 
+def check_boxes(path: str, text: str, names: set[str]) -> list[str]:
+    """A file that defines kernels tells in boxes what they need and what bounds them."""
+    defined = set(re.findall(r"^void (\w+)\(", text, re.MULTILINE)) & names
+    lacking = [
+        entry
+        for entry in ("preconditions", "loop budget")
+        if not re.search(rf"^// {entry}  ", text, re.MULTILINE)
+    ]
+    return [f"{path}: no box tells the {entry}" for entry in lacking if defined]
+
+
+def test_check_boxes_can_fail() -> None:
+    kernel = "void f(const Args& args) {}\n"
+    assert check_boxes("bad.cpp", kernel, {"f"})
+    assert check_boxes("bad.cpp", "// preconditions  none\n" + kernel, {"f"})
+
+
+def test_kernels_have_boxes() -> None:
+    text = (ROOT / "cpp" / "kernels" / "variants.inc").read_text()
+    names = set(re.findall(r"^QPP_\w+\((\w+),", text, re.MULTILINE))
+    problems = []
+    for path in find_sources("cpp/kernels/neon") + find_sources("cpp/kernels/x86"):
+        problems += check_boxes(path, (ROOT / path).read_text(), names)
+    assert not problems
+
+
 # ------------------------------------------------------------------------- sources and CMake lists
 
 
