@@ -97,7 +97,8 @@ struct WinogradMultiplyArgs {
   const void* v = nullptr;
   const void* u = nullptr;       // [point][c][f % 8], see pack_winograd_weights()
   void* m = nullptr;             // winograd_m_index()
-  std::int64_t channels = 0;     // a multiple of 8
+  std::int64_t channels = 0;     // as the user counts them; V and U hold them rounded up to 8, with
+                                 // zeros in U for the others
   std::int64_t tiles = 0;        // 1 .. block_tiles
   std::int64_t block_tiles = 0;  // a multiple of 8, up to kWinogradMaxBlock
 };

@@ -46,8 +46,7 @@ class WinogradConv2d::Worker {
               .zero_point = zero_point,
               .block_tiles = conv.block_tiles_,
               .v = v};
-    multiply_ = {
-        .v = v, .m = m, .channels = conv.weights_.channels, .block_tiles = conv.block_tiles_};
+    multiply_ = {.v = v, .m = m, .channels = conv.channels_, .block_tiles = conv.block_tiles_};
     for (WinogradOutputArgs& output : outputs_) {
       output = {.dst_row_stride = conv.output_.width * conv.output_.stride(),
                 .dst_pixel_stride = conv.output_.stride(),
@@ -109,8 +108,9 @@ class WinogradConv2d::Worker {
   }
 
   void multiply(std::int64_t filter_block) {
-    multiply_.u = conv_.weights_.data.data() + filter_block * kWinogradPoints * multiply_.channels *
-                                                   kWinogradGroup * element_bytes_;
+    multiply_.u = conv_.weights_.data.data() + filter_block * kWinogradPoints *
+                                                   conv_.weights_.channels * kWinogradGroup *
+                                                   element_bytes_;
     conv_.kernels_.multiply->function(multiply_);
   }
 

@@ -204,8 +204,9 @@ struct Product {
   std::int64_t block_tiles;
 };
 
-const std::vector<Product> kProducts = {{8, 1, 8},    {16, 5, 8},   {32, 8, 8},   {40, 12, 16},
-                                        {64, 16, 16}, {136, 9, 16}, {264, 3, 16}, {520, 8, 8}};
+const std::vector<Product> kProducts = {
+    {8, 1, 8},   {16, 5, 8}, {32, 8, 8},   {40, 12, 16}, {64, 16, 16}, {136, 9, 16}, {264, 3, 16},
+    {520, 8, 8}, {3, 7, 8},  {18, 16, 16}, {23, 8, 8},   {36, 3, 16},  {37, 12, 16}, {270, 8, 8}};
 
 void check_product(const WinogradMultiplyKernel& kernel, const Product& product, bool integers,
                    Trial& trial) {
@@ -216,12 +217,14 @@ void check_product(const WinogradMultiplyKernel& kernel, const Product& product,
     return integers ? static_cast<float>(trial.random.integer(-1, 1))
                     : to_float(to_half(trial.random.normal()));
   };
-  const std::int64_t v_stride = winograd_v_point_stride(product.block_tiles, product.channels);
+  const std::int64_t padded = round_up<std::int64_t>(product.channels, kWinogradGroup);
+  const std::int64_t v_stride = winograd_v_point_stride(product.block_tiles, padded);
   const Elements v(kernel.src, kWinogradPoints * v_stride);
   for (std::int64_t i = 0; i < kWinogradPoints * v_stride; ++i) v.set(i, draw());
-  const std::int64_t u_size = kWinogradPoints * product.channels * kWinogradGroup;
+  const std::int64_t u_size = kWinogradPoints * padded * kWinogradGroup;
   const Elements u(kernel.weights, u_size);
-  for (std::int64_t i = 0; i < u_size; ++i) u.set(i, draw());
+  for (std::int64_t i = 0; i < u_size; ++i)
+    u.set(i, i / kWinogradGroup % padded < product.channels ? draw() : 0);
   const Elements m(kernel.dst, winograd_m_index(kWinogradPoints, 0, 0));
   kernel.function({.v = v.data(),
                    .u = u.data(),
@@ -240,9 +243,9 @@ void check_product(const WinogradMultiplyKernel& kernel, const Product& product,
         if (tile >= product.tiles) continue;
         double sum = 0;
         for (std::int64_t c = 0; c < product.channels; ++c) {
-          sum += static_cast<double>(v.at(
-                     winograd_v_index(point, tile, c, product.block_tiles, product.channels))) *
-                 u.at((point * product.channels + c) * kWinogradGroup + f);
+          sum += static_cast<double>(
+                     v.at(winograd_v_index(point, tile, c, product.block_tiles, padded))) *
+                 u.at((point * padded + c) * kWinogradGroup + f);
         }
         error.add(m.at(at), sum);
       }

@@ -72,10 +72,26 @@ struct Sources {
 #define QPP_SUMS_8 QPP_SUMS_4,                          \
   [sum4] "=&w"(sums[4]), [sum5] "=&w"(sums[5]),         \
   [sum6] "=&w"(sums[6]), [sum7] "=&w"(sums[7])
+#define QPP_MORE_SUMS_4                                 \
+  [sum0] "+w"(sums[0]), [sum1] "+w"(sums[1]),           \
+  [sum2] "+w"(sums[2]), [sum3] "+w"(sums[3])
+#define QPP_MORE_SUMS_8 QPP_MORE_SUMS_4,                \
+  [sum4] "+w"(sums[4]), [sum5] "+w"(sums[5]),           \
+  [sum6] "+w"(sums[6]), [sum7] "+w"(sums[7])
 #define QPP_SOURCES                                     \
   [u] "+&r"(sources.u), [v] "+&r"(sources.v), [channels] "+&r"(channels)
 #define QPP_CLOBBERED                                   \
   "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "cc", "memory"
+#define QPP_ADD_PAIR(tiles, lane, next_lane)            \
+  asm volatile(                                         \
+    "ldp q8, q9, [%[u]]\n"                              \
+    QPP_LOAD_##tiles                                    \
+    "add %[u], %[u], #32\n"                             \
+    QPP_ADD_TO_##tiles(v8, lane)                        \
+    QPP_ADD_TO_##tiles(v9, next_lane)                   \
+    : QPP_MORE_SUMS_##tiles, [u] "+&r"(sources.u)       \
+    : [v] "r"(sources.v)                                \
+    : QPP_CLOBBERED)
 // clang-format on
 
 /// The sums over `channels`, one chain in fp16.
@@ -84,6 +100,18 @@ QPP_NEON_INLINE void add_chain(float16x8_t (&sums)[8], Sources& sources, std::in
 }
 QPP_NEON_INLINE void add_chain(float16x8_t (&sums)[4], Sources& sources, std::int64_t channels) {
   asm volatile(QPP_CHAIN(4) : QPP_SUMS_4, QPP_SOURCES : : QPP_CLOBBERED);
+}
+
+/// Adds the last channels, fewer than eight, two at a time.
+QPP_NEON_INLINE void add_rest(float16x8_t (&sums)[8], Sources sources, std::int64_t rest) {
+  QPP_ADD_PAIR(8, 0, 1);
+  if (rest > 2) QPP_ADD_PAIR(8, 2, 3);
+  if (rest > 4) QPP_ADD_PAIR(8, 4, 5);
+}
+QPP_NEON_INLINE void add_rest(float16x8_t (&sums)[4], Sources sources, std::int64_t rest) {
+  QPP_ADD_PAIR(4, 0, 1);
+  if (rest > 2) QPP_ADD_PAIR(4, 2, 3);
+  if (rest > 4) QPP_ADD_PAIR(4, 4, 5);
 }
 
 /// The sums over at most kSpan channels, chains added up in fp16.
@@ -120,11 +148,15 @@ template <int kTiles>
 QPP_NEON_INLINE void multiply(const half* v, const half* u, std::int64_t channels, half* m) {
   Sources sources{v, u};
   float16x8_t sums[kTiles];
-  if (channels <= kSpan) {
-    add_span(sums, sources, channels);
+  // Eight channels take no longer than a rest of seven.
+  const std::int64_t rest = channels < 8 || channels % 8 == 7 ? 0 : channels % 8;
+  const std::int64_t whole = round_up<std::int64_t>(channels - rest, 8);
+  if (whole <= kSpan) {
+    add_span(sums, sources, whole);
   } else {
-    add_spans(sums, sources, channels);
+    add_spans(sums, sources, whole);
   }
+  if (rest > 0) add_rest(sums, sources, rest);
 #pragma GCC unroll 8
   for (int t = 0; t < kTiles; ++t) store(m + t * kFilters, sums[t]);
 }
@@ -134,7 +166,7 @@ QPP_NEON_INLINE void multiply(const half* v, const half* u, std::int64_t channel
 // m[point, tile, f] = sum over c of v[point, tile, c] * u[point, c, f], eight filters
 //
 // v, u, m        fp16, winograd_v_index(), [point][c][f % 8], winograd_m_index()
-// preconditions  channels % 8 == 0; no over-read
+// preconditions  v is finite up to a multiple of 8 channels, where u holds zeros; no over-read
 // registers      8 for the sums, 8 for the sums of chains, 8 for 8 channels of v, 4 for u; the fp32
 //                totals are in memory
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
@@ -148,15 +180,15 @@ void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& ar
   const half* v = static_cast<const half*>(args.v);
   const half* u = static_cast<const half*>(args.u);
   half* m = static_cast<half*>(args.m);
+  const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
   for (int point = 0; point < kWinogradPoints; ++point) {
     std::int64_t tile = 0;
     for (; tile + 4 < args.tiles; tile += 8) {
-      multiply<8>(v + tile * args.channels, u, args.channels, m + tile * kFilters);
+      multiply<8>(v + tile * padded, u, args.channels, m + tile * kFilters);
     }
-    if (tile < args.tiles)
-      multiply<4>(v + tile * args.channels, u, args.channels, m + tile * kFilters);
-    v += winograd_v_point_stride(args.block_tiles, args.channels);
-    u += args.channels * kFilters;
+    if (tile < args.tiles) multiply<4>(v + tile * padded, u, args.channels, m + tile * kFilters);
+    v += winograd_v_point_stride(args.block_tiles, padded);
+    u += padded * kFilters;
     m += winograd_m_index(1, 0, 0);
   }
 }
