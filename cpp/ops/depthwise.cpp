@@ -156,9 +156,11 @@ std::size_t DepthwiseConv2d::scratch_bytes() const { return lay_out(nullptr).byt
 
 void DepthwiseConv2d::run(const RunArgs& args, RunState& state) const {
   const Scratch scratch = lay_out(args.scratch);
-  const OutputStage stage = fill_output_stage(
+  OutputStage stage = fill_output_stage(
       types_, activation_, weights_, bias_, state,
       {.correction = scratch.correction, .multiplier = scratch.multiplier, .bias = scratch.bias});
+  // Where the multipliers are all 1, kernels add no more than the bias.
+  if (types_.src == DType::f16 && types_.dst == DType::f16) stage.multiplier = nullptr;
   const int zero = types_.src == DType::qai8
                        ? state.qparams[static_cast<std::size_t>(types_.src_row)].zero_point
                        : 0;

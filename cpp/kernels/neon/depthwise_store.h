@@ -12,7 +12,8 @@ namespace qpp {
 class ChannelOutput {
  public:
   QPP_NEON_INLINE ChannelOutput(const OutputStage& stage, std::int64_t channel)
-      : multiplier_(load(stage.multiplier + channel)),
+      : multiplier_(stage.multiplier == nullptr ? Float8{vdupq_n_f32(1), vdupq_n_f32(1)}
+                                                : load(stage.multiplier + channel)),
         bias_(stage.bias + channel),
         tanh_(stage.nonlinearity == Nonlinearity::tanh),
         post_scale_(vdupq_n_f32(stage.post_scale)),
