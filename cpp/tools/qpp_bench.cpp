@@ -434,7 +434,7 @@ void bench_conv(const Options& options, ordered_json& report) {
                                .src_row = 0,
                                .dst_row = 1,
                                .range_row = range ? 1 : -1};
-  constexpr std::size_t kMoreThanCaches = 16 << 20;
+  constexpr std::size_t kMoreThanCaches = 8 << 20;
   const std::size_t weight_bytes = spec.weights.size() * qpp::size_of(src);
   const std::size_t copies = linear ? kMoreThanCaches / weight_bytes + 1 : 1;
   std::vector<std::unique_ptr<qpp::Op>> convs;
