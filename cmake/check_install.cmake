@@ -30,7 +30,8 @@ cmake_path(GET config PARENT_PATH package)
 set(options -G ${GENERATOR} -D qppengine_DIR=${package}
     "-D CMAKE_C_FLAGS=-std=c99 -pedantic -Wall -Wextra -Werror"
     "-D CMAKE_CXX_FLAGS=-pedantic -Wall -Wextra -Werror")
-if(TOOLCHAIN)
+if(TOOLCHAIN)  # a preset may give it as seen from the project
+  cmake_path(ABSOLUTE_PATH TOOLCHAIN BASE_DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/..)
   list(APPEND options -D CMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})
 else()
   list(APPEND options -D CMAKE_CXX_COMPILER=${COMPILER})
