@@ -110,10 +110,11 @@ def test_the_roofline_is_the_largest_bound() -> None:
     conv = ["conv", "--dtype", "int8"]
     assert roofline(conv, {"macs": 3200, "bytes": 1000}) == 100
     assert roofline(["conv", "--dtype", "fp16"], {"macs": 3200}) == 200
-    assert roofline(conv, {"macs": 3200, "bytes": 1 << 20}) == (1 << 20) / 12.8
-    assert roofline(conv, {"macs": 3200, "bytes": 5 << 20}) == (5 << 20) / 4.6
+    assert roofline(conv, {"macs": 3200, "bytes": 1 << 20}) == (512 << 10) / 12.8
+    assert roofline(conv, {"macs": 3200, "bytes": 9 << 20}) == (5 << 20) / 4.6
     assert roofline(["linear", "--dtype", "int8"], {"macs": 3200, "bytes": 4600}) == 4600 / 4.6
     assert roofline(["add", "--dtype", "int8"], {"elements": 3200, "bytes": 9600}) == 1600
+    assert roofline(["depthwise", "--dtype", "int8"], {"macs": 9 * 16}) == 30
     assert roofline(["predict"], {"elements": 3200}) == 0
 
 
