@@ -128,8 +128,8 @@ def test_batches_are_arranged_exactly_by_several_threads(name: str) -> None:
     net = qe.GraphBuilder(name)
     net.output(ARRANGEMENTS[name](net, net.input("x", (2, 12, 6, 8))))
     graph = net.build()
-    x = np.random.default_rng(1).normal(0, 1, (2, 12, 6, 8))
-    x = x.astype(np.float16).astype(np.float32)
+    noise = np.random.default_rng(1).normal(0, 1, (2, 12, 6, 8))
+    x = noise.astype(np.float16).astype(np.float32)
     y = Session(serialize(graph), "fp16", threads=3).run(x)
     np.testing.assert_array_equal(y, reference.run(graph, x)[0])
 

@@ -13,7 +13,7 @@ from qppengine.models.hrnet import HRNetV2, hrnet_w18
 from qppengine.models.resnet import ResNet, resnet18, resnet34
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -70,7 +70,9 @@ def hrnet_keys(head: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("make", "depths"), [(resnet18, (2, 2, 2, 2)), (resnet34, (3, 4, 6, 3))])
-def test_resnets_have_the_keys_of_torchvision(make: type[ResNet], depths: Sequence[int]) -> None:
+def test_resnets_have_the_keys_of_torchvision(
+    make: Callable[[], ResNet], depths: Sequence[int]
+) -> None:
     state = make().state_dict()
     assert sorted(state) == sorted(resnet_keys(depths))
     assert state["conv1.weight"].shape == (64, 3, 7, 7)
