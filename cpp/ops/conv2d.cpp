@@ -288,7 +288,7 @@ class Conv2d::Tiles {
       rows_[i] = inside ? src_ + (n * input_.height + y) * input_.width * pixel_bytes_ : border_;
     }
     std::byte* dst = copies_ + strip % strips.kept * strips.bytes;
-    std::byte* end = dst + strips.bytes;
+    const std::byte* const end = dst + strips.bytes;
     const std::int64_t before = conv_.padding_.width * strips.column_bytes;
     fill_zero(dst, before);
     dst += before;

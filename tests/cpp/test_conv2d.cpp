@@ -253,8 +253,8 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
   test::Random random(17);
   const Conv2dSpec spec = make_spec(test, random);
   // A few percent of the outputs lie beyond.
-  const float reach =
-      0.5F + 0.35F * std::sqrt(static_cast<float>(spec.weights.size() / spec.bias.size()));
+  const auto sum_terms = static_cast<float>(spec.weights.size()) / static_cast<float>(spec.filters);
+  const float reach = 0.5F + 0.35F * std::sqrt(sum_terms);
   QpTable table = table_with(-0.7F, 1.3F, -reach, 1.2F * reach);
   const QParams src = table.qparams[0];
   const QParams dst = table.qparams[1];
