@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast is the direct int8 convolution of this machine's build, next to ONNX Runtime's?
+"""How fast are direct int8 convolutions and networks on this machine, next to ONNX Runtime's?
 
-    pip install .[bench] && cmake --workflow --preset host
+    pip install .[bench,demo,torch] && cmake --workflow --preset host
     python bench/compare_onnxruntime.py
 
-Both run 3x3, stride 1, 64 channels to 64 filters with one scale per filter, ReLU and a requantized
-int8 output, on one thread. ONNX Runtime is given the operator that its quantizer makes,
-QLinearConv. The two take turns, and each is judged by its fastest run.
+Of convolutions both run 3x3, stride 1, 64 channels to 64 filters with one scale per filter, ReLU
+and a requantized int8 output. ONNX Runtime is given the operator that its quantizer makes,
+QLinearConv. Networks have random weights and static bounds; ONNX Runtime is given what `to_onnx`
+makes of the same model file, which it fuses into operators of its own. All runs are on one thread,
+the two take turns, and each is judged by its fastest run.
 """
 
 from __future__ import annotations
@@ -16,17 +18,25 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 import onnx
 import onnxruntime
+import qppengine as qe
 from onnx import TensorProto, helper, numpy_helper
+from qppengine.models.zoo import NETWORKS
+from qppengine.serialize import serialize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIZES = (56, 112, 224)
 DEPTH = 64  # channels and filters
 KERNEL = 3
+COMPARED = ("resnet18", "hrnet_w18_cityscapes", "espcn_x3")
+SAMPLES = 8  # photographs to calibrate on
 BENCH = Path(__file__).resolve().parent.parent / "build" / "host" / "qpp_bench"
 
 
@@ -61,9 +71,15 @@ def make_session(size: int, activations: str) -> onnxruntime.InferenceSession:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
+    return load(model)
+
+
+def load(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """The model on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -120,6 +136,33 @@ def compare(size: int, rounds: int, iters: int, bench: Path) -> dict[str, Any]:
     }
 
 
+def compare_network(name: str, rounds: int) -> dict[str, Any]:
+    """Milliseconds of both, static int8."""
+    network = NETWORKS[name]
+    graph = network.graph(network.untrained(), name)
+    model = serialize(graph, qe.calibrate(graph, network.inputs(SAMPLES), 1.0, progress=False))
+    x = next(network.inputs(1, "test"))
+    ours = qe.Session(model, "static", algorithm="direct")
+    theirs = load(qe.to_onnx(model))
+    runs: dict[str, Callable[[], Any]] = {
+        "qppengine_ms": lambda: ours.run(x),
+        "onnxruntime_ms": lambda: theirs.run(None, {theirs.get_inputs()[0].name: x}),
+    }
+    best = dict.fromkeys(runs, float("inf"))
+    for turn in range(rounds + 1):
+        for key, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn > 0:  # the first plans and warms up
+                best[key] = min(best[key], (time.perf_counter() - start) * 1000)
+    return {
+        "network": name,
+        "size": f"{network.height}x{network.width}x{network.channels}",
+        **{key: round(milliseconds, 3) for key, milliseconds in best.items()},
+        "ratio": round(best["onnxruntime_ms"] / best["qppengine_ms"], 3),
+    }
+
+
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
 @click.option("--rounds", default=5, show_default=True, help="Turns that each of the two takes.")
 @click.option("--iters", default=20, show_default=True, help="Runs in a turn.")
@@ -128,11 +171,17 @@ def compare(size: int, rounds: int, iters: int, bench: Path) -> dict[str, Any]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(rounds: int, iters: int, bench: Path, as_json: bool) -> None:
-    """Prints a row per size."""
+    """Prints a row per convolution and per network."""
     os.environ.pop("QPP_FORCE_KERNEL", None)
     rows = [compare(size, rounds, iters, bench) for size in SIZES]
+    networks = [compare_network(name, rounds) for name in COMPARED]
     if as_json:
-        report = {"onnxruntime": onnxruntime.__version__, "threads": 1, "sizes": rows}
+        report = {
+            "onnxruntime": onnxruntime.__version__,
+            "threads": 1,
+            "sizes": rows,
+            "networks": networks,
+        }
         click.echo(json.dumps(report, indent=2))
         return
     click.echo(f"{'size':12}{'ours':>8}{'ORT ' + onnxruntime.__version__:>14}  GMAC/s, one thread")
@@ -140,6 +189,12 @@ def main(rounds: int, iters: int, bench: Path, as_json: bool) -> None:
         click.echo(
             f"{row['size']:12}{row['qppengine_gmacs']:8}{row['onnxruntime_gmacs']:14}"
             f"  ratio {row['ratio']:.2f}"
+        )
+    click.echo(f"\n{'network':24}{'size':12}{'ours':>8}{'ORT':>8}  ms, one thread")
+    for row in networks:
+        click.echo(
+            f"{row['network']:24}{row['size']:12}{row['qppengine_ms']:8.1f}"
+            f"{row['onnxruntime_ms']:8.1f}  ratio {row['ratio']:.2f}"
         )
 
 
