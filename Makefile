@@ -15,7 +15,7 @@ SOURCES := $(shell find cpp examples include tests -name '*.h' -o -name '*.hpp' 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python core lint format clean
+.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python core bench lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=14
@@ -54,6 +54,9 @@ test-arm64: build/arm64/.stamp core  ## C++ tests and the Python device tests un
 
 test-python: .venv/.dev core  ## Python tests
 	$(BIN)/pytest
+
+bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme
+	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name
 
 lint: .venv/.dev build/arm64/.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check --quiet
