@@ -386,7 +386,9 @@ const Cost* find_cost(const Cost (&costs)[kCount], std::string_view kernel) {
 
 Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
                              const KernelSelection& selection) {
-  if (!WinogradConv2d::supports(spec, types)) return Algorithm::direct;
+  // The costs are those of dense values.
+  const bool sparse = types.sparse_src || types.sparse_dst;
+  if (sparse || !WinogradConv2d::supports(spec)) return Algorithm::direct;
   const WinogradMultiplyKernel& multiply = *selection.winograd4(types.dst, types.src).multiply;
   const DirectCost* direct =
       find_cost(kDirectCosts, selection.conv(types.dst, types.src).info.name);
@@ -433,7 +435,7 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
   }
   if (spec.groups > 1) return std::make_unique<GroupedConv2d>(spec, types, selection);
   if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
-  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec, types)) {
+  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec)) {
     return std::make_unique<WinogradConv2d>(spec, types, selection);
   }
   return std::make_unique<Conv2d>(spec, types, selection);

@@ -6,12 +6,22 @@
 #include <cstring>
 
 #include "ops/conv_output.h"
+#include "ops/sparsify.h"
 
 namespace qpp {
 
 namespace {
 
 constexpr std::int64_t kMElements = winograd_m_index(kWinogradPoints, 0, 0);
+constexpr std::int64_t kPatchColumns =
+    kWinogradMaxBlock * kWinogradTile + 2;  // of a strip, at most
+
+/// What the input kernels read: a dense + sparse source is widened first, since its values do not
+/// fit int8.
+DType kernel_src(const Conv2dTypes& types) { return types.sparse_src ? DType::f16 : types.src; }
+
+/// What the output kernels write: a dense + sparse destination is made from fp16.
+DType kernel_dst(const Conv2dTypes& types) { return types.sparse_dst ? DType::f16 : types.dst; }
 
 }  // namespace
 
@@ -24,6 +34,8 @@ struct WinogradConv2d::Scratch {
   Range* ranges;          // [threads]
   std::byte* v;           // [threads][v_elements()]
   std::byte* m;           // [threads][kMElements]
+  half* patch;            // [threads][patch_elements()], a strip of a dense + sparse source
+  half* sums;             // [threads][sums_elements()], outputs of a block that sparsify_ reads
   std::size_t bytes;
 };
 
@@ -31,8 +43,13 @@ struct WinogradConv2d::Scratch {
 class WinogradConv2d::Worker {
  public:
   Worker(const WinogradConv2d& conv, const RunArgs& run, const Scratch& scratch,
-         const OutputStage& stage, std::int32_t zero_point, int thread)
+         const OutputStage& stage, const SparsifyArgs& sparsify, std::int32_t zero_point,
+         int thread)
       : conv_(conv),
+        run_(run),
+        sparsify_(sparsify),
+        patch_(scratch.patch + thread * conv.patch_elements()),
+        sums_(scratch.sums + thread * conv.sums_elements()),
         src_(static_cast<const std::byte*>(run.inputs[0].data)),
         dst_(static_cast<std::byte*>(run.output.data)),
         border_row_(scratch.border_row),
@@ -58,7 +75,23 @@ class WinogradConv2d::Worker {
   void run(std::int64_t block, std::int64_t filter_part) {
     const std::int64_t first = block * conv_.block_tiles_;
     const std::int64_t all = conv_.input_.batch * conv_.tile_rows_ * conv_.tile_columns_;
-    const std::int64_t end = std::min(first + conv_.block_tiles_, all);
+    run_tiles(first, std::min(first + conv_.block_tiles_, all), filter_part);
+  }
+
+  /// Rows of tiles, of all images, for a dense + sparse destination: rows of pixels list their
+  /// outliers from left to right.
+  void run_rows(std::int64_t first_row, std::int64_t end_row) {
+    const std::int64_t end = end_row * conv_.tile_columns_;
+    for (std::int64_t tile = first_row * conv_.tile_columns_; tile < end;
+         tile += conv_.block_tiles_) {
+      run_tiles(tile, std::min(tile + conv_.block_tiles_, end), 0);
+      for (std::size_t i = 0; i < strips_; ++i) sparsify_strip(i);
+    }
+  }
+
+ private:
+  /// Successive tiles, at most a block.
+  void run_tiles(std::int64_t first, std::int64_t end, std::int64_t filter_part) {
     multiply_.tiles = end - first;
     strips_ = 0;
     for (std::int64_t tile = first; tile < end;) tile += begin_strip(tile, first, end);
@@ -70,7 +103,6 @@ class WinogradConv2d::Worker {
     }
   }
 
- private:
   /// Transforms the sources of the strip that begins with a tile, and ends with its row of tiles or
   /// before `end`; notes where its outputs go. Returns its number of tiles.
   std::int64_t begin_strip(std::int64_t tile, std::int64_t block_first, std::int64_t end) {
@@ -84,15 +116,19 @@ class WinogradConv2d::Worker {
 
     const std::int64_t row_bytes = conv_.input_.width * conv_.input_.stride() *
                                    static_cast<std::int64_t>(size_of(conv_.types_.src));
-    for (int i = 0; i < kWinogradPatch; ++i) {
-      const std::int64_t src_y = y - conv_.padding_.height + i;
-      input_.rows[i] = src_y >= 0 && src_y < conv_.input_.height
-                           ? src_ + (image * conv_.input_.height + src_y) * row_bytes
-                           : border_row_;
-    }
+    input_.width = conv_.input_.width;
     input_.first_column = x - conv_.padding_.width;
     input_.tiles = tiles;
     input_.first_tile = first_tile;
+    std::array<std::int64_t, kWinogradPatch> src_rows{};  // -1: beyond the image
+    for (int i = 0; i < kWinogradPatch; ++i) {
+      const std::int64_t src_y = y - conv_.padding_.height + i;
+      const bool inside = src_y >= 0 && src_y < conv_.input_.height;
+      src_rows[static_cast<std::size_t>(i)] = inside ? image * conv_.input_.height + src_y : -1;
+      input_.rows[i] =
+          inside ? src_ + (image * conv_.input_.height + src_y) * row_bytes : border_row_;
+    }
+    if (conv_.types_.sparse_src) widen_patch(src_rows);
     conv_.kernels_.input->function(input_);
 
     WinogradOutputArgs& output = outputs_[strips_++];
@@ -102,9 +138,53 @@ class WinogradConv2d::Worker {
     output.rows = std::min<std::int64_t>(kWinogradTile, conv_.output_.height - y);
     output.columns = std::min(tiles * kWinogradTile, conv_.output_.width - x);
     const std::int64_t pixel = (image * conv_.output_.height + y) * conv_.output_.width + x;
-    output.dst = dst_ + pixel * conv_.output_.stride() *
-                            static_cast<std::int64_t>(size_of(conv_.types_.dst));
+    pixels_[strips_ - 1] = pixel;
+    if (conv_.sparsify_ != nullptr) {
+      output.dst = sums_ + first_tile * kWinogradTile * kWinogradTile * output.dst_pixel_stride;
+      output.dst_row_stride = tiles * kWinogradTile * output.dst_pixel_stride;
+    } else {
+      output.dst = dst_ + pixel * conv_.output_.stride() *
+                              static_cast<std::int64_t>(size_of(conv_.types_.dst));
+    }
     return tiles;
+  }
+
+  /// Replaces the sources of a strip by sums of their dense and their sparse part, in fp16 and the
+  /// same sixteenths of a step.
+  void widen_patch(const std::array<std::int64_t, kWinogradPatch>& src_rows) {
+    const std::int64_t stride = conv_.input_.stride();
+    const std::int64_t reach = input_.first_column + input_.tiles * kWinogradTile + 2;
+    const std::int64_t end = std::clamp<std::int64_t>(reach, 0, conv_.input_.width);
+    const std::int64_t begin = std::clamp<std::int64_t>(input_.first_column, 0, end);
+    const std::int64_t count = (end - begin) * stride;
+    half* dst = patch_;
+    for (std::size_t i = 0; i < kWinogradPatch; ++i, dst += count) {
+      conv_.dequantize_->function(
+          {.src = static_cast<const std::int8_t*>(input_.rows[i]) + begin * stride,
+           .dst = dst,
+           .count = count,
+           .scale = 1 / kWinogradStepsPerUnit,
+           .zero_point = input_.zero_point});
+      input_.rows[i] = dst;
+      if (src_rows[i] < 0) continue;
+      const OutlierRow row = run_.inputs[0].outliers.row(src_rows[i]);
+      for (std::uint32_t k = row.begins[begin]; k < row.begins[end]; ++k) {
+        half& value = dst[row.positions[k] - begin * stride];
+        value = to_half(to_float(value) + to_float(row.residuals[k]) / kWinogradStepsPerUnit);
+      }
+    }
+    input_.width = end - begin;
+    input_.first_column -= begin;
+  }
+
+  /// Stores both parts of the outputs of a strip.
+  void sparsify_strip(std::size_t strip) {
+    const WinogradOutputArgs& output = outputs_[strip];
+    for (std::int64_t i = 0; i < output.rows; ++i) {
+      sparsify_.src = static_cast<const half*>(output.dst) + i * output.dst_row_stride;
+      sparsify_pixels(*conv_.sparsify_, sparsify_, run_.output,
+                      pixels_[strip] + i * conv_.output_.width, output.columns);
+    }
   }
 
   void multiply(std::int64_t filter_block) {
@@ -120,12 +200,16 @@ class WinogradConv2d::Worker {
       WinogradOutputArgs args = outputs_[i];
       args.constants = constants_ + winograd_constant_index(filter, 0) * element_bytes_;
       args.dst = static_cast<std::byte*>(args.dst) +
-                 filter * static_cast<std::int64_t>(size_of(conv_.types_.dst));
+                 filter * static_cast<std::int64_t>(size_of(conv_.kernels_.output->dst));
       conv_.kernels_.output->function(args);
     }
   }
 
   const WinogradConv2d& conv_;
+  const RunArgs& run_;
+  SparsifyArgs sparsify_;
+  half* patch_;
+  half* sums_;
   const std::byte* src_;
   std::byte* dst_;
   const std::byte* border_row_;
@@ -135,12 +219,11 @@ class WinogradConv2d::Worker {
   WinogradMultiplyArgs multiply_;
   // One per strip, the successive tiles of a block in one row of tiles.
   std::array<WinogradOutputArgs, kWinogradMaxBlock> outputs_;
+  std::array<std::int64_t, kWinogradMaxBlock> pixels_;  // the first output of each
   std::size_t strips_ = 0;
 };
 
-bool WinogradConv2d::supports(const Conv2dSpec& spec, const Conv2dTypes& types) {
-  return is_3x3_stride_1(spec) && !types.sparse_src && !types.sparse_dst;
-}
+bool WinogradConv2d::supports(const Conv2dSpec& spec) { return is_3x3_stride_1(spec); }
 
 WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                const KernelSelection& selection)
@@ -149,7 +232,9 @@ WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
       padding_(spec.padding),
       activation_(spec.activation),
       channels_(spec.channels),
-      kernels_(selection.winograd4(types.dst, types.src)) {
+      kernels_(selection.winograd4(kernel_dst(types), kernel_src(types))),
+      dequantize_(types.sparse_src ? &selection.dequantize() : nullptr),
+      sparsify_(types.sparse_dst ? &selection.sparsify(DType::f16) : nullptr) {
   weights_ = pack_winograd_weights(spec.weights.data(), spec.filters, spec.channels,
                                    kernels_.multiply->weights);
   if (types.src == DType::qai8) {
@@ -180,12 +265,22 @@ Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
   block_tiles_ = std::min(
       {std::int64_t{kWinogradMaxBlock}, share, std::max<std::int64_t>(fitting / 8 * 8, 8)});
   blocks_ = (tiles + block_tiles_ - 1) / block_tiles_;
-  filter_parts_ = std::clamp<std::int64_t>(threads / blocks_, 1, output_.stride() / kWinogradGroup);
+  // Whoever splits a pixel into its two parts needs all of its filters.
+  const std::int64_t most_parts = sparsify_ != nullptr ? 1 : output_.stride() / kWinogradGroup;
+  filter_parts_ = std::clamp<std::int64_t>(threads / blocks_, 1, most_parts);
   return output_;
 }
 
 std::int64_t WinogradConv2d::v_elements() const {
   return kWinogradPoints * winograd_v_point_stride(block_tiles_, weights_.channels);
+}
+
+std::int64_t WinogradConv2d::patch_elements() const {
+  return dequantize_ == nullptr ? 0 : kWinogradPatch * kPatchColumns * input_.stride();
+}
+
+std::int64_t WinogradConv2d::sums_elements() const {
+  return sparsify_ == nullptr ? 0 : block_tiles_ * kWinogradTile * kWinogradTile * output_.stride();
 }
 
 WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
@@ -206,6 +301,8 @@ WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
   take(scratch.ranges, threads * sizeof(Range));
   take(scratch.v, threads * static_cast<std::size_t>(v_elements()) * element_bytes);
   take(scratch.m, threads * kMElements * element_bytes);
+  take(scratch.patch, threads * static_cast<std::size_t>(patch_elements()) * sizeof(half));
+  take(scratch.sums, threads * static_cast<std::size_t>(sums_elements()) * sizeof(half));
   scratch.bytes = offset;
   return scratch;
 }
@@ -214,8 +311,10 @@ std::size_t WinogradConv2d::scratch_bytes() const { return lay_out(nullptr).byte
 
 void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   const Scratch scratch = lay_out(args.scratch);
+  Conv2dTypes stage_types = types_;
+  stage_types.dst = kernels_.output->dst;
   const OutputStage stage =
-      fill_output_stage(types_, activation_, weights_, bias_, state,
+      fill_output_stage(stage_types, activation_, weights_, bias_, state,
                         {.multiplier = scratch.multiplier, .bias = scratch.bias});
   fill_winograd_constants(stage, output_.stride(), kernels_.multiply->dst, scratch.constants);
   const std::int32_t zero_point =
@@ -225,13 +324,20 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
               static_cast<std::size_t>(input_.width * input_.stride()) * size_of(types_.src));
   std::fill_n(scratch.ranges, threads_, Range{});
 
+  SparsifyArgs sparsify;
+  if (sparsify_ != nullptr) {
+    sparsify = sparsify_bounds(state.qparams[static_cast<std::size_t>(types_.dst_row)]);
+  }
   const auto work = [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;
     if (types_.range_row >= 0) own.range = &scratch.ranges[thread];
-    Worker worker(*this, args, scratch, own, zero_point, thread);
+    Worker worker(*this, args, scratch, own, sparsify, zero_point, thread);
+    if (sparsify_ != nullptr) return worker.run_rows(begin, end);
     for (std::int64_t i = begin; i < end; ++i) worker.run(i / filter_parts_, i % filter_parts_);
   };
-  state.pool.parallel_for(blocks_ * filter_parts_, work);
+  const std::int64_t units =
+      sparsify_ != nullptr ? output_.batch * tile_rows_ : blocks_ * filter_parts_;
+  state.pool.parallel_for(units, work);
 
   if (types_.range_row < 0) return;
   Range& range = state.ranges[static_cast<std::size_t>(types_.range_row)] = Range{};

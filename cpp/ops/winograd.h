@@ -13,10 +13,13 @@ namespace qpp {
 ///
 /// The image is cut into tiles of 4x4 outputs, and the tiles, in the order of rows and images, into
 /// blocks: V of a block stays in the cache while all filters pass.
+///
+/// Of a dense + sparse source both parts are added, in fp16, before the tiles are transformed; of a
+/// dense + sparse destination both are made from a block's outputs in fp16.
 class WinogradConv2d final : public Op {
  public:
   /// True for convolutions that this engine can compute.
-  static bool supports(const Conv2dSpec& spec, const Conv2dTypes& types);
+  static bool supports(const Conv2dSpec& spec);
 
   /// `spec` must be supported.
   WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
@@ -39,6 +42,9 @@ class WinogradConv2d final : public Op {
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
   /// Elements of V of one block.
   [[nodiscard]] std::int64_t v_elements() const;
+  /// Elements of the widened sources of a strip, of the outputs of a block; 0 where all is dense.
+  [[nodiscard]] std::int64_t patch_elements() const;
+  [[nodiscard]] std::int64_t sums_elements() const;
 
   std::string name_;
   Conv2dTypes types_;
@@ -48,6 +54,8 @@ class WinogradConv2d final : public Op {
   PackedWeights weights_;
   AlignedVector<float> bias_;  // [filters, padded to 8]
   Winograd4Kernels kernels_;
+  const DequantizeKernel* dequantize_;  // of a dense + sparse source, or null
+  const SparsifyKernel* sparsify_;      // of a dense + sparse destination, or null
   Shape input_;
   Shape output_;
   std::int64_t tile_rows_ = 0;     // of an image

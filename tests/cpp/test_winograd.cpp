@@ -135,6 +135,64 @@ double relative_rms_error(const std::vector<half>& result, const std::vector<dou
   return std::sqrt(error / power);
 }
 
+/// Checks a convolution with dense + sparse values against plain sums of levels.
+void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst) {
+  CAPTURE(to_string(test.input));
+  CAPTURE(sparse_src);
+  CAPTURE(sparse_dst);
+  Problem problem(test, 30);
+  QpTable table(2, 0);
+  const QParams src = table.qparams[0] = choose_qparams(-0.7F, 1.3F, 8);
+  const QParams dst = table.qparams[1] = choose_qparams(-1.8F, 2.2F, 8);
+  test::DenseSparse input(test.input);
+  const std::vector<int> levels =
+      test::random_levels(test.input, sparse_src ? 0.02F : 0.0F, problem.random);
+  input.fill(levels, src);
+  WinogradConv2d conv(problem.spec,
+                      {.src = DType::qai8,
+                       .dst = DType::qai8,
+                       .sparse_src = sparse_src,
+                       .sparse_dst = sparse_dst,
+                       .src_row = 0,
+                       .dst_row = 1},
+                      KernelSelection::from_environment());
+  const Shape shape = conv.prepare(std::span(&test.input, 1), 1);
+  test::DenseSparse output(shape);
+  test::DenseSparse threaded(shape);
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    conv.prepare(std::span(&test.input, 1), threads);
+    AlignedVector<std::byte> scratch(conv.scratch_bytes(), std::byte{0xff});
+    RunState state = table.state(pool);
+    const TensorView view = input.view();
+    conv.run({.inputs = std::span(&view, 1),
+              .output = (threads == 1 ? output : threaded).view(),
+              .scratch = scratch.data()},
+             state);
+  }
+  CHECK(output.dense == threaded.dense);
+  const std::vector<int> result =
+      sparse_dst ? output.levels() : std::vector<int>(output.dense.begin(), output.dense.end());
+  if (sparse_dst) CHECK(threaded.levels() == result);
+
+  const auto expected = problem.convolve(shape, [&](std::size_t at) {
+    return static_cast<float>(levels[at] - src.zero_point) * src.scale;
+  });
+  double error = 0;
+  double power = 0;
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    double level = expected[i] * dst.inverse_scale;
+    power += level * level;
+    if (!sparse_dst) {
+      level = std::clamp<double>(level, dst.qmin - dst.zero_point, dst.qmax - dst.zero_point);
+    }
+    error += std::pow(result[i] - dst.zero_point - level, 2);
+  }
+  const auto count = static_cast<double>(shape.pixels() * shape.channels);
+  constexpr double kRounding = 1.0 / 12;  // of levels, in power
+  CHECK(error / count < std::pow(kErrorBound, 2) * power / count + 1.5 * kRounding);
+}
+
 }  // namespace
 
 TEST_CASE("winograd: fp16 within 0.5 % rms for ragged shapes, the same for any thread count") {
@@ -250,6 +308,16 @@ TEST_CASE("winograd: int8 sources at the ends of their range cannot overflow") {
     for (std::size_t i = 0; i < quantized.size(); ++i) {
       const double level = expected[i] * table.qparams[1].inverse_scale;
       REQUIRE(std::abs(quantized[i] - table.qparams[1].zero_point - level) <= 1);
+    }
+  }
+}
+
+TEST_CASE("winograd: dense + sparse, read and written, whatever the thread count") {
+  for (const Case& test : kRaggedCases) {
+    for (const bool sparse_src : {true, false}) {
+      for (const bool sparse_dst : {true, false}) {
+        if (sparse_src || sparse_dst) check_dense_sparse(test, sparse_src, sparse_dst);
+      }
     }
   }
 }
