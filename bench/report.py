@@ -10,6 +10,11 @@ three runs and one, halved.
 
     python bench/report.py --instrument "my-counter --json" --key whole.cycles --unit cycles ...
 
+``--only`` measures the works that match a pattern, and those that the file of ``--output`` lacks;
+its other rows stay as they are, each with the commit and the date it was measured at:
+
+    python bench/report.py build/host/qpp_bench bench/shapes/*.txt -o costs.csv --only resize
+
 An emulator's elapsed time says nothing, so without an instrument it is refused. ``--update`` writes
 the tables into documents, between the lines ``<!-- bench NAME -->`` (of the list) and
 ``<!-- bench end -->``.
@@ -35,6 +40,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +106,16 @@ class Work:
     network: str
     count: int
     arguments: list[str]
+
+    @property
+    def text(self) -> str:
+        """The arguments as one writes them."""
+        return shlex.join(self.arguments)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells its row from all others."""
+        return self.network, self.text
 
 
 def read_list(path: Path) -> list[Work]:
@@ -195,6 +211,20 @@ def find_commit() -> str:
 
 # -------------------------------------------------------------------------------------- reporting
 
+NUMBERS = ("count", "cost", "macs", "elements", "bytes", "roofline_cycles", "roofline_share")
+
+
+def read_rows(path: Path) -> dict[tuple[str, str], Row]:
+    """The rows of an earlier run, by list and work."""
+    rows: dict[tuple[str, str], Row] = {}
+    with path.open(newline="") as file:
+        for texts in csv.DictReader(file):
+            rows[texts["list"], texts["work"]] = {
+                name: json.loads(text) if name in NUMBERS and text else text
+                for name, text in texts.items()
+            }
+    return rows
+
 
 def markdown(rows: list[Row]) -> str:
     """One table; ``n`` is how often the network does the work."""
@@ -225,6 +255,11 @@ def update(document: Path, tables: dict[str, str]) -> None:
     "lists", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@click.option(
+    "--only",
+    metavar="PATTERN",
+    help="Part of a work's text, or glob: measure what matches, keep the other rows of --output.",
+)
 @click.option("--launcher", default="", help="Command in front of BENCH, such as an emulator.")
 @click.option("--instrument", default="", help="Command that measures the program it is given.")
 @click.option("--key", default="cycles", show_default=True, help="Dotted path in its JSON.")
@@ -244,6 +279,7 @@ def main(
     bench: str,
     lists: tuple[Path, ...],
     output: Path | None,
+    only: str | None,
     launcher: str,
     instrument: str,
     key: str,
@@ -257,9 +293,23 @@ def main(
     """Measure every shape of LISTS with the qpp_bench at BENCH."""
     if jobs > 1 and not instrument:
         raise click.UsageError("--jobs: times of programs that run side by side say nothing")
+    if only is not None and not (output and output.exists()):
+        raise click.UsageError("--only: expected the file of an earlier run as --output")
     meter = Meter(shlex.split(launcher), shlex.split(instrument), key, unit, ghz)
-    works = [work for path in lists for work in read_list(path)]
-    programs = {shlex.join(work.arguments): [bench, *work.arguments] for work in works}
+    works = {work.place: work for path in lists for work in read_list(path)}
+    names = dict.fromkeys(work.network for work in works.values())
+    rows: dict[tuple[str, str], Row] = {}
+    if only is not None and output:
+        rows = {
+            place: row
+            for place, row in read_rows(output).items()
+            if place in works or place[0] not in names
+        }
+    programs = {
+        work.text: [bench, *work.arguments]
+        for place, work in works.items()
+        if place not in rows or (only is not None and fnmatchcase(work.text, f"*{only}*"))
+    }
     about: Row = {
         "machine": machine,
         "commit": find_commit(),
@@ -270,23 +320,22 @@ def main(
             tqdm(executor.map(meter.measure, programs.values()), "shapes", len(programs))
         )
     costs = dict(zip(programs, measured, strict=True))
-    rows: list[Row] = []
-    for work in works:
-        text = shlex.join(work.arguments)
-        rows.append(
-            {"list": work.network, "count": work.count, "work": text, **costs[text], **about}
-        )
+    for place, work in works.items():
+        row: Row = {"list": work.network, "count": work.count, "work": work.text}
+        cost = costs.get(work.text)
+        rows[place] = rows[place] | row if cost is None else row | cost | about
     if output:
         with output.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer = csv.DictWriter(file, fieldnames=list(next(iter(rows.values()))))
             writer.writeheader()
-            writer.writerows(rows)
-    names = dict.fromkeys(work.network for work in works)
-    tables = {name: markdown([row for row in rows if row["list"] == name]) for name in names}
+            writer.writerows(rows.values())
+    tables = {
+        name: markdown([rows[place] for place in works if place[0] == name]) for name in names
+    }
     for document in documents:
         update(document, tables)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps([rows[place] for place in works], indent=1))
     else:
         click.echo("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
 

@@ -39,6 +39,11 @@ def report(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def written(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     path = tmp_path / "shapes.txt"
@@ -62,12 +67,11 @@ def test_wall_clock(tmp_path: Path, shapes: Path) -> None:
     assert rows[0]["cost"] == 0.5
     assert rows[0]["roofline_cycles"] == 25
     assert rows[0]["roofline_share"] == 0.025  # of the 1000 cycles of half a microsecond at 2 GHz
-    with output.open(newline="") as file:
-        written = list(csv.DictReader(file))
-    assert written[1]["compiler"] == "GCC 0"
-    assert written[1]["machine"] == "a board"
-    assert written[1]["commit"]
-    assert written[1]["date"]
+    last = written(output)[1]
+    assert last["compiler"] == "GCC 0"
+    assert last["machine"] == "a board"
+    assert last["commit"]
+    assert last["date"]
 
 
 def test_instrument(tmp_path: Path, shapes: Path) -> None:
@@ -89,6 +93,42 @@ def test_instrument(tmp_path: Path, shapes: Path) -> None:
     done = report(bench, shapes, "--instrument", counter, "--key", "whole.seconds")
     assert done.returncode == 1
     assert "--key whole.seconds: the instrument's JSON has no such number" in done.stderr
+
+
+def test_measures_only_what_matches(tmp_path: Path, shapes: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("quantize --size 4x4x8\nadd --size 8x8x8\n")
+    output = tmp_path / "out.csv"
+    first = report(script(tmp_path / "bench", BENCH, ms="0.5"), shapes, other, "-o", output)
+    assert first.returncode == 0, first.stderr
+    before = written(output)
+
+    # A list that is not named keeps its rows; one that is gets new ones and loses what it lacks.
+    shapes.write_text(shapes.read_text().replace("3 conv", "5 conv") + "minmax --size 4x4x8\n")
+    bench = script(tmp_path / "bench", BENCH, ms="2")
+    options = ("-o", output, "--machine", "another", "--only")
+    done = report(bench, shapes, *options, "quant?ze", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["count"], row["cost"]) for row in rows] == [(5, 0.5), (1, 2), (1, 2)]
+    after = written(output)
+    assert after[0] == before[0] | {"count": "5"}
+    assert after[1] == before[1] | {"cost": "2.0", "machine": "another", "roofline_share": "0.0"}
+    assert after[2:4] == before[2:]
+    assert after[4]["work"] == "minmax --size 4x4x8"
+
+    shapes.write_text("quantize --size 4x4x8\n")
+    done = report(bench, shapes, *options, "nothing")
+    assert done.returncode == 0, done.stderr
+    assert [row["work"] for row in written(output)] == [
+        "quantize --size 4x4x8",
+        "quantize --size 4x4x8",
+        "add --size 8x8x8",
+    ]
+
+    done = report(bench, shapes, "--only", "quantize")
+    assert done.returncode == 2
+    assert "--only: expected the file of an earlier run as --output" in done.stderr
 
 
 def test_refuses_the_times_of_an_emulator(tmp_path: Path, shapes: Path) -> None:
