@@ -59,6 +59,7 @@ qpp::SessionOptions to_options(const qpp_options* options) {
   if (options->static_bounds != nullptr) converted.static_bounds = options->static_bounds;
   if (options->activation_bits != 0) converted.activation_bits = options->activation_bits;
   if (options->threads != 0) converted.threads = options->threads;
+  if (options->density != 0) converted.density = options->density;
   return converted;
 }
 

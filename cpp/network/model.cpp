@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "network/safetensors.h"
+#include "tensor/outliers.h"
 
 namespace qpp {
 namespace {
@@ -17,6 +18,7 @@ using nlohmann::json;
 // Far above any real layer, and small enough that products of a few stay inside 64 bits.
 constexpr std::int64_t kLargestAttribute = 1 << 16;
 constexpr std::int64_t kLargestSize = 1 << 24;  // the same, of many pixels
+constexpr std::size_t kMostDensities = 16;
 
 /// A JSON value together with where it stands, so that every complaint names the place.
 class Field {
@@ -514,9 +516,13 @@ class Parser {
   }
 
   Quantization parse_quantization(const Field& field, const Model& model) const {
-    field.only({"alpha", "values", "static", "default_static", "seen", "predictors"});
+    field.only({"alpha", "densities", "values", "static", "default_static", "seen", "predictors"});
     Quantization result;
-    result.alpha = parse_alpha(field["alpha"]);
+    result.bounds.push_back({.alpha = parse_alpha(field["alpha"])});
+    if (field.has("densities")) {
+      result.densities = parse_densities(field["densities"]);
+      for (const double density : result.densities) result.bounds.push_back({.alpha = 1 - density});
+    }
     result.values = field["values"].strings();
     const std::size_t rows = result.values.size();
     std::set<std::string> unique;
@@ -529,29 +535,35 @@ class Parser {
       QPP_CHECK(unique.contains(value), ModelError, field["values"].where(), ": '", value,
                 "', which is held in int8, is missing");
     }
-    if (field.has("static")) {
-      field["static"].only({"mean", "range"});
-      for (const char* rule : {"mean", "range"}) {
-        const std::vector<float> bounds = matrix(field["static"][rule], rows, 2);
-        for (std::size_t i = 0; i < rows; ++i) {
-          result.static_bounds[rule].push_back({.lo = bounds[2 * i], .hi = bounds[2 * i + 1]});
-        }
-      }
-      result.default_static = field["default_static"].string();
-      QPP_CHECK(result.static_bounds.contains(result.default_static), ModelError,
-                field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
-                result.default_static, "\"");
-    }
-    const std::vector<float> seen =
-        field.has("seen") ? matrix(field["seen"], rows, 4) : std::vector<float>();
-    for (const Field& predictor : field["predictors"].list()) {
-      result.predictors.push_back(parse_predictor(predictor, result, seen));
-    }
+    for (std::size_t set = 0; set < result.bounds.size(); ++set) parse_bounds(field, set, result);
     check_coverage(result, field["predictors"].where());
     return result;
   }
 
-  Predictor parse_predictor(const Field& field, const Quantization& quantization,
+  /// The set of bounds of this index, from tensors that hold those of all sets one after the other.
+  void parse_bounds(const Field& field, std::size_t set, Quantization& result) const {
+    const std::size_t rows = result.values.size();
+    const std::size_t sets = result.bounds.size();
+    Bounds& bounds = result.bounds[set];
+    if (field.has("static")) {
+      field["static"].only({"mean", "range"});
+      for (const char* rule : {"mean", "range"}) {
+        const std::vector<float> all = matrix(field["static"][rule], sets * rows, 2);
+        for (std::size_t i = set * rows; i < (set + 1) * rows; ++i)
+          bounds.of_static[rule].push_back({.lo = all[2 * i], .hi = all[2 * i + 1]});
+      }
+      result.default_static = field["default_static"].string();
+      QPP_CHECK(bounds.of_static.contains(result.default_static), ModelError,
+                field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
+                result.default_static, "\"");
+    }
+    const std::vector<float> seen =
+        field.has("seen") ? matrix(field["seen"], sets * rows, 4) : std::vector<float>();
+    for (const Field& predictor : field["predictors"].list())
+      bounds.predictors.push_back(parse_predictor(predictor, set, result, seen));
+  }
+
+  Predictor parse_predictor(const Field& field, std::size_t set, const Quantization& quantization,
                             const std::vector<float>& seen) const {
     field.only({"position", "alphas", "rows", "weight", "bias"});
     Predictor predictor;
@@ -574,16 +586,20 @@ class Parser {
 
     QPP_CHECK(!seen.empty(), ModelError, field.where(),
               ": a fitted predictor needs the tensor 'seen'");
-    const std::size_t bounds = 2 * predictor.rows.size();
-    const std::vector<float> weight = matrix(field["weight"], bounds, kFeatures);
-    const std::vector<float> bias = matrix(field["bias"], bounds, 0);
+    const std::size_t sets = quantization.bounds.size();
+    const std::size_t outputs = 2 * predictor.rows.size();
+    const std::vector<float> weight = matrix(field["weight"], sets * outputs, kFeatures);
+    const std::vector<float> bias = matrix(field["bias"], sets * outputs, 0);
     for (std::size_t i = 0; i < predictor.rows.size(); ++i) {
       PredictQParams::Row& row = predictor.rows[i];
-      std::copy_n(&weight[2 * i * kFeatures], kFeatures, row.weight_lo.begin());
-      std::copy_n(&weight[(2 * i + 1) * kFeatures], kFeatures, row.weight_hi.begin());
-      row.bias_lo = bias[2 * i];
-      row.bias_hi = bias[2 * i + 1];
-      const float* limits = &seen[4 * static_cast<std::size_t>(row.row)];
+      const std::size_t lo = set * outputs + 2 * i;
+      std::copy_n(&weight[lo * kFeatures], kFeatures, row.weight_lo.begin());
+      std::copy_n(&weight[(lo + 1) * kFeatures], kFeatures, row.weight_hi.begin());
+      row.bias_lo = bias[lo];
+      row.bias_hi = bias[lo + 1];
+      const std::size_t value =
+          set * quantization.values.size() + static_cast<std::size_t>(row.row);
+      const float* limits = &seen[4 * value];
       row.seen_lo = {.lo = limits[0], .hi = limits[1]};
       row.seen_hi = {.lo = limits[2], .hi = limits[3]};
       QPP_CHECK(limits[0] <= limits[1] && limits[2] <= limits[3], ModelError, field.where(),
@@ -599,9 +615,24 @@ class Parser {
     return alpha;
   }
 
+  static std::vector<double> parse_densities(const Field& field) {
+    std::vector<double> densities;
+    for (const Field& item : field.list()) {
+      const double density = item.number();
+      const double last = densities.empty() ? 0 : densities.back();
+      QPP_CHECK(density > last && density <= kLargestDensity, ModelError, item.where(),
+                ": expected a density above ", last, " and up to ", kLargestDensity, ", got ",
+                density);
+      densities.push_back(density);
+    }
+    QPP_CHECK(densities.size() <= kMostDensities, ModelError, field.where(), ": expected up to ",
+              kMostDensities, " densities, got ", densities.size());
+    return densities;
+  }
+
   static void check_coverage(const Quantization& quantization, const std::string& where) {
     std::vector<int> served(quantization.values.size(), 0);
-    for (const Predictor& predictor : quantization.predictors) {
+    for (const Predictor& predictor : quantization.bounds[0].predictors) {
       for (const PredictQParams::Row& row : predictor.rows)
         ++served[static_cast<std::size_t>(row.row)];
     }
@@ -621,6 +652,14 @@ class Parser {
 int Quantization::row(const std::string& value) const {
   const auto found = std::find(values.begin(), values.end(), value);
   return found == values.end() ? -1 : static_cast<int>(found - values.begin());
+}
+
+const Bounds* Quantization::find_bounds(std::optional<double> density) const {
+  if (!density) return bounds.data();
+  const auto found = std::find_if(bounds.begin(), bounds.end(), [&](const Bounds& set) {
+    return std::abs(1 - set.alpha - *density) <= 1e-3 * *density;
+  });
+  return found == bounds.end() ? nullptr : &*found;
 }
 
 namespace {

@@ -51,15 +51,23 @@ struct Predictor {
   bool fitted = false;  // false in a file that is only calibrated from
 };
 
-struct Quantization {
+/// What calibration has found for bounds of one alpha.
+struct Bounds {
   double alpha = 1;
-  std::vector<std::string> values;                          // one row of the QP table each
-  std::map<std::string, std::vector<Range>> static_bounds;  // by rule ("mean", "range"), per row
-  std::string default_static;
+  std::map<std::string, std::vector<Range>> of_static;  // by rule ("mean", "range"), per row
   std::vector<Predictor> predictors;
+};
+
+struct Quantization {
+  std::vector<std::string> values;  // one row of the QP table each
+  std::string default_static;
+  std::vector<double> densities;  // of dense + sparse execution that the file is calibrated for
+  std::vector<Bounds> bounds;     // without density, then for each of them
 
   /// Row of a value, or -1.
   [[nodiscard]] int row(const std::string& value) const;
+  /// Null where the file has none for this density.
+  [[nodiscard]] const Bounds* find_bounds(std::optional<double> density) const;
 };
 
 /// A model file, checked: whatever is in here can be lowered.

@@ -35,6 +35,7 @@ class Lowering {
         algorithm_(algorithm),
         density_(density),
         selection_(selection),
+        bounds_(model.quantization ? model.quantization->find_bounds(density) : nullptr),
         int8_(scheme != Scheme::fp16 && scheme != Scheme::measure),
         plan_(plan_int8(model)) {
     for (const Node& node : model.nodes) {
@@ -80,11 +81,10 @@ class Lowering {
 
   [[nodiscard]] const Predictor* predictor_at(const std::string& value) const {
     if (scheme_ != Scheme::qpp && scheme_ != Scheme::measure) return nullptr;
-    const auto& predictors = model_.quantization->predictors;
     const auto found =
-        std::find_if(predictors.begin(), predictors.end(),
+        std::find_if(bounds_->predictors.begin(), bounds_->predictors.end(),
                      [&](const Predictor& predictor) { return predictor.position == value; });
-    return found == predictors.end() ? nullptr : &*found;
+    return found == bounds_->predictors.end() ? nullptr : &*found;
   }
 
   /// True when the bounds of the value come from the value itself.
@@ -272,8 +272,7 @@ class Lowering {
     if (measures_bounds(value)) {
       add(value,
           std::make_unique<ChooseQParams>(ChooseQParams::Spec{.value = value,
-                                                              .row = row_of(value),
-                                                              .alpha = alpha(),
+                                                              .targets = targets_of(value),
                                                               .bits = activation_bits_,
                                                               .range_measured = range_measured},
                                           selection_),
@@ -290,16 +289,26 @@ class Lowering {
     }
   }
 
-  /// Of the quantiles that are bounds.
-  [[nodiscard]] double alpha() const {
-    return density_ ? 1 - *density_ : model_.quantization->alpha;
+  /// The rows that a value's own bounds are written to. Calibration measures those of every alpha,
+  /// each in a table of its own behind the one before.
+  [[nodiscard]] std::vector<ChooseQParams::Target> targets_of(const std::string& value) const {
+    const Quantization& quantization = *model_.quantization;
+    int row = row_of(value);
+    if (scheme_ != Scheme::measure)
+      return {{.row = row, .alpha = density_ ? 1 - *density_ : quantization.bounds[0].alpha}};
+    std::vector<ChooseQParams::Target> targets;
+    for (const Bounds& bounds : quantization.bounds) {
+      targets.push_back({.row = row, .alpha = bounds.alpha});
+      row += static_cast<int>(quantization.values.size());
+    }
+    return targets;
   }
 
   /// At a QPP position: measures the value and writes the rows that it predicts.
   void predict_behind(const std::string& value, int fp16) {
     const Predictor* predictor = predictor_at(value);
     if (predictor == nullptr) return;
-    const int position = static_cast<int>(predictor - model_.quantization->predictors.data());
+    const int position = static_cast<int>(predictor - bounds_->predictors.data());
     add(value,
         std::make_unique<MeasureFeatures>(
             MeasureFeatures::Spec{
@@ -318,6 +327,7 @@ class Lowering {
   Algorithm algorithm_;
   std::optional<double> density_;
   const KernelSelection& selection_;
+  const Bounds* bounds_;  // null where nothing but the values themselves tells any
   bool int8_;
   Int8Plan plan_;
   std::map<std::string, Uses> uses_;
@@ -331,27 +341,29 @@ void check_scheme(const Model& model, Scheme scheme) {
   QPP_CHECK(model.quantization, UnsupportedError, "model '", model.name,
             "': this scheme needs a calibrated model, got one without calibration; run "
             "qppengine.calibrate and save its result");
-  const Quantization& quantization = *model.quantization;
-  QPP_CHECK(scheme != Scheme::fixed || !quantization.static_bounds.empty(), UnsupportedError,
-            "model '", model.name, "': scheme \"static\" needs static bounds, the file has none");
-  const bool fitted = std::all_of(quantization.predictors.begin(), quantization.predictors.end(),
+  const Bounds& bounds = model.quantization->bounds[0];
+  QPP_CHECK(scheme != Scheme::fixed || !bounds.of_static.empty(), UnsupportedError, "model '",
+            model.name, "': scheme \"static\" needs static bounds, the file has none");
+  const bool fitted = std::all_of(bounds.predictors.begin(), bounds.predictors.end(),
                                   [](const Predictor& predictor) { return predictor.fitted; });
   QPP_CHECK(scheme != Scheme::qpp || fitted, UnsupportedError, "model '", model.name,
             "': scheme \"qpp\" needs fitted predictors, the file has none");
 }
 
 void check_density(const Model& model, Scheme scheme, double density) {
-  constexpr double kLargestDensity = 0.1;
   QPP_CHECK(density > 0 && density <= kLargestDensity, UnsupportedError,
-            "density: expected a number above 0 and up to 0.1, got ", density);
+            "density: expected a number above 0 and up to ", kLargestDensity, ", got ", density);
   QPP_CHECK(scheme != Scheme::fp16 && scheme != Scheme::measure, UnsupportedError,
             "density: expected a scheme that quantizes");
   if (scheme == Scheme::dynamic) return;
   // Dynamic quantization measures whatever bounds it is asked for; the others have the file's.
-  const double alpha = model.quantization->alpha;
-  QPP_CHECK(std::abs(1 - alpha - density) <= 1e-3 * density, UnsupportedError, "model '",
-            model.name, "': density ", density, " needs bounds of alpha ", 1 - density,
-            ", the file was calibrated with ", alpha, "; calibrate with that alpha");
+  std::string known;
+  for (const double other : model.quantization->densities)
+    known += concat(known.empty() ? "" : ", ", other);
+  QPP_CHECK(model.quantization->find_bounds(density) != nullptr, UnsupportedError, "model '",
+            model.name, "': expected a density that the file is calibrated for (",
+            known.empty() ? "none" : known, "), got ", density, "; calibrate with densities=[",
+            density, "], or take scheme \"dynamic\"");
 }
 
 struct DirectCost {

@@ -33,17 +33,20 @@ Executor make_executor(const Model& model, const SessionOptions& options) {
           options.threads, choose_cores(options)};
 }
 
-QpTable make_table(const Model& model) {
+QpTable make_table(const Model& model, Scheme scheme) {
   if (!model.quantization) return {0, 0};
-  return {model.quantization->values.size(), model.quantization->predictors.size()};
+  const Quantization& quantization = *model.quantization;
+  const std::size_t tables = scheme == Scheme::measure ? quantization.bounds.size() : 1;
+  return {tables * quantization.values.size(), quantization.bounds[0].predictors.size()};
 }
 
 /// Static quantization: the loader writes the rows, once.
 void write_static_rows(const Quantization& quantization, const SessionOptions& options,
                        QpTable& table) {
   const std::string rule = options.static_bounds.value_or(quantization.default_static);
-  const auto bounds = quantization.static_bounds.find(rule);
-  QPP_CHECK(bounds != quantization.static_bounds.end(), UnsupportedError,
+  const auto& of_static = quantization.find_bounds(options.density)->of_static;
+  const auto bounds = of_static.find(rule);
+  QPP_CHECK(bounds != of_static.end(), UnsupportedError,
             "static_bounds: expected \"mean\" or \"range\", got \"", rule, "\"");
   for (std::size_t row = 0; row < table.qparams.size(); ++row) {
     const Range& range = bounds->second[row];
@@ -77,7 +80,7 @@ Session::Session(const Model& model, const SessionOptions& options)
       outputs_(model.outputs),
       scheme_(parse_scheme(options.scheme)),
       executor_(make_executor(model, options)),
-      table_(make_table(model)),
+      table_(make_table(model, scheme_)),
       shapes_(inputs_.size()),
       sources_(inputs_.size()),
       targets_(outputs_.size()) {

@@ -63,7 +63,8 @@ class Session {
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }
   [[nodiscard]] SessionStats stats() const;
-  /// Bounds of every quantized value in the last run, in the order of the QP table.
+  /// Bounds of every quantized value in the last run, in the order of the QP table; of scheme
+  /// "measure" those of every alpha, one table after the other.
   [[nodiscard]] std::vector<Range> bounds() const;
   /// kFeatures per QPP position, from the last run.
   [[nodiscard]] std::vector<float> features() const;

@@ -56,7 +56,11 @@ void QuantileScan::run(const TensorView& src, std::span<const std::int64_t> rank
 }
 
 ChooseQParams::ChooseQParams(Spec spec, const KernelSelection& selection)
-    : spec_(std::move(spec)), minmax_(&selection.minmax()), quantile_(selection) {}
+    : spec_(std::move(spec)),
+      scans_(std::any_of(spec_.targets.begin(), spec_.targets.end(),
+                         [](const Target& target) { return target.alpha < 1; })),
+      minmax_(&selection.minmax()),
+      quantile_(selection) {}
 
 Shape ChooseQParams::prepare(std::span<const Shape> inputs, int /*threads*/) {
   shape_ = inputs[0];
@@ -64,27 +68,39 @@ Shape ChooseQParams::prepare(std::span<const Shape> inputs, int /*threads*/) {
 }
 
 std::size_t ChooseQParams::scratch_bytes() const {
-  return spec_.alpha < 1 ? QuantileScan::scratch_bytes(shape_) : 0;
+  return scans_ ? QuantileScan::scratch_bytes(shape_) : 0;
 }
 
 void ChooseQParams::run(const RunArgs& args, RunState& state) const {
   const TensorView& view = args.inputs[0];
-  const auto row = static_cast<std::size_t>(spec_.row);
-  Range bounds = spec_.range_measured ? state.ranges[row] : measure(*minmax_, view);
-  check_finite(bounds, spec_.value);
-  if (spec_.alpha < 1) {
-    const std::int64_t count = shape_.pixels() * shape_.channels;
-    const std::int64_t rank = quantile_rank(spec_.alpha, count);
-    const std::array<std::int64_t, 2> ranks{count - 1 - rank, rank};
-    std::array<float, 2> values{};
-    quantile_.run(view, ranks, values.data(), args.scratch);
-    bounds = {.lo = values[0], .hi = values[1]};
+  const auto first_row = static_cast<std::size_t>(spec_.targets[0].row);
+  const Range range = spec_.range_measured ? state.ranges[first_row] : measure(*minmax_, view);
+  check_finite(range, spec_.value);
+  const std::int64_t count = shape_.pixels() * shape_.channels;
+  constexpr std::size_t kAtOnce = kMaxRanks / 2;
+  for (std::size_t first = 0; first < spec_.targets.size(); first += kAtOnce) {
+    const std::span<const Target> targets =
+        std::span(spec_.targets).subspan(first, std::min(kAtOnce, spec_.targets.size() - first));
+    std::array<std::int64_t, kMaxRanks> ranks{};
+    std::array<float, kMaxRanks> values{};
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const std::int64_t rank = quantile_rank(targets[i].alpha, count);
+      ranks[2 * i] = count - 1 - rank;
+      ranks[2 * i + 1] = rank;
+      values[2 * i] = range.lo;
+      values[2 * i + 1] = range.hi;
+    }
+    if (scans_)
+      quantile_.run(view, std::span(ranks).first(2 * targets.size()), values.data(), args.scratch);
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      state.qparams[static_cast<std::size_t>(targets[i].row)] =
+          choose_qparams(values[2 * i], values[2 * i + 1], spec_.bits);
+    }
   }
-  state.qparams[row] = choose_qparams(bounds.lo, bounds.hi, spec_.bits);
 }
 
 std::string ChooseQParams::kernel() const {
-  if (spec_.alpha < 1) return quantile_.name();
+  if (scans_) return quantile_.name();
   return spec_.range_measured ? "" : minmax_->info.name;
 }
 

@@ -32,17 +32,20 @@ class QuantileScan {
   const QuantileKernel* kernel_;
 };
 
-/// Dynamic quantization: the value's row of the QP table from the value itself. The bounds are its
-/// alpha-quantiles from both ends, hi = Q(x), lo = -Q(-x); at alpha = 1 they are its smallest and
-/// largest element.
+/// Dynamic quantization: rows of the QP table from the value itself. The bounds of a row are the
+/// value's alpha-quantiles from both ends, hi = Q(x), lo = -Q(-x); at alpha = 1 they are its
+/// smallest and largest element. A run needs one row; calibration measures several alphas at once.
 class ChooseQParams final : public Op {
  public:
-  struct Spec {
-    std::string value;
+  struct Target {
     int row = -1;
     double alpha = 1;
+  };
+  struct Spec {
+    std::string value;
+    std::vector<Target> targets;
     int bits = 8;
-    bool range_measured = false;  // the producer's epilogue has filled the row's range
+    bool range_measured = false;  // the producer's epilogue has filled the first row's range
   };
   ChooseQParams(Spec spec, const KernelSelection& selection);
   Shape prepare(std::span<const Shape> inputs, int threads) override;
@@ -54,6 +57,7 @@ class ChooseQParams final : public Op {
 
  private:
   Spec spec_;
+  bool scans_;  // an alpha below 1 is among the targets
   const MinMaxKernel* minmax_;
   QuantileScan quantile_;
   Shape shape_;

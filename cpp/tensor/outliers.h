@@ -20,6 +20,9 @@ namespace qpp {
 // without a sparse part. Memory is thus known beforehand, and what is stored does not depend on
 // which thread stored it.
 
+/// The share of a value's elements beyond either bound, at most: outliers are few.
+inline constexpr double kLargestDensity = 0.1;
+
 /// Residuals are whole steps of the value's scale, up to this magnitude.
 inline constexpr std::int32_t kLargestResidual = 3840;
 

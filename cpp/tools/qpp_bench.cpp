@@ -383,8 +383,6 @@ qpp::DType parse_dtype(const std::string& option, const std::string& name) {
   throw UsageError(option + ": expected fp16 or int8, got " + name);
 }
 
-constexpr double kLargestDensity = 0.1;
-
 /// Convolutions of all kinds.
 void bench_conv(const Options& options, ordered_json& report) {
   options.only({"--dtype", "--size", "--filters", "--kernel", "--stride", "--algorithm", "--out",
@@ -422,7 +420,7 @@ void bench_conv(const Options& options, ordered_json& report) {
     throw UsageError("--dtype ds: only for conv");
   }
   const double density = options.number("--density", 0.01);
-  if (density <= 0 || density > kLargestDensity) {
+  if (density <= 0 || density > qpp::kLargestDensity) {
     throw UsageError("--density: expected a number above 0 and up to 0.1");
   }
   const bool range = options.has("--range");
@@ -573,11 +571,12 @@ void bench_tensor(const Options& options, ordered_json& report) {
     ops.push_back(std::make_unique<qpp::Quantize>(0, selection));
   } else if (command == "minmax") {
     ops.push_back(std::make_unique<qpp::ChooseQParams>(
-        qpp::ChooseQParams::Spec{.value = "x", .row = 0, .alpha = 1}, selection));
+        qpp::ChooseQParams::Spec{.value = "x", .targets = {{.row = 0}}}, selection));
   } else if (command == "quantile") {
     // As in a network: the producer's epilogue has measured the range.
     ops.push_back(std::make_unique<qpp::ChooseQParams>(
-        qpp::ChooseQParams::Spec{.value = "x", .row = 0, .alpha = alpha, .range_measured = true},
+        qpp::ChooseQParams::Spec{
+            .value = "x", .targets = {{.row = 0, .alpha = alpha}}, .range_measured = true},
         selection));
   } else {
     ops.push_back(std::make_unique<qpp::MeasureFeatures>(

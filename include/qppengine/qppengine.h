@@ -45,6 +45,7 @@ typedef struct qpp_options {
       static_bounds;   /* of scheme "static": "mean" or "range"; default: what the file says */
   int activation_bits; /* 2 to 8 (default) */
   int threads;         /* 1 (default) to 256 */
+  double density;      /* of dense + sparse execution: up to 0.1; default: int8 alone */
 } qpp_options;
 
 /* The order of all shapes and arrays: batch, channels, height, width (NCHW), the last fastest. */

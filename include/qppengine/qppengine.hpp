@@ -47,6 +47,7 @@ struct Options {
   std::string static_bounds = {};  // of scheme "static": "mean", "range" or "": what the file says
   int activation_bits = 8;         // 2 to 8
   int threads = 1;
+  double density = 0;  // of dense + sparse execution: up to 0.1; 0: int8 alone
 };
 
 inline std::string version() { return qpp_version(); }
@@ -152,6 +153,7 @@ class Session {
         options.static_bounds.empty() ? nullptr : options.static_bounds.c_str();
     converted.activation_bits = options.activation_bits;
     converted.threads = options.threads;
+    converted.density = options.density;
     return converted;
   }
   template <typename Open>

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # calibration splits: bench/accuracy/feature_alphas.py.
 FEATURE_ALPHAS = (0.6, 0.997, 0.999)
 FEATURES = 5  # three quantiles, mean, max
+DENSITIES = (0.01, 0.03, 0.1)  # the paper's
+LARGEST_DENSITY = 0.1
 
 _CHUNK = 4  # samples a worker gets at a time
 _CHUNKS_IN_FLIGHT = 32
@@ -56,6 +58,7 @@ class Plan:
     values: tuple[str, ...]  # the quantized values, V
     positions: tuple[Position, ...]  # P
     feature_alphas: tuple[float, float, float]
+    densities: tuple[float, ...] = ()  # of dense + sparse execution, D
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +66,22 @@ class Calibration:
     """What calibration measured on N samples.
 
     ``bounds`` ``[N, V, 2]``: lo, hi of every quantized value, the alpha-quantiles from both ends.
-    ``features`` ``[N, P, 5]``: three quantiles, mean and max at every position. Both float32.
+    ``features`` ``[N, P, 5]``: three quantiles, mean and max at every position.
+    ``sparse_bounds``: for every density bounds as above, of alpha = 1 - density. All are float32.
     """
 
     plan: Plan
     bounds: Array
     features: Array
+    sparse_bounds: tuple[Array, ...] = ()
+
+    @property
+    def by_density(self) -> tuple[Calibration, ...]:
+        """For every density what a calibration with alpha = 1 - density measures."""
+        return tuple(
+            Calibration(replace(self.plan, alpha=1 - density, densities=()), bounds, self.features)
+            for density, bounds in zip(self.plan.densities, self.sparse_bounds, strict=True)
+        )
 
     @property
     def mean_bounds(self) -> Array:
@@ -100,6 +113,8 @@ class Calibration:
             "feature_alphas": self.plan.feature_alphas,
             "bounds": self.bounds,
             "features": self.features,
+            "densities": self.plan.densities,
+            "sparse_bounds": np.reshape(self.sparse_bounds, (-1, *self.bounds.shape)),
         }
         try:
             with Path(path).open("wb") as file:
@@ -126,22 +141,25 @@ class Calibration:
                     tuple(data["values"].tolist()),
                     positions,
                     (first, second, third),
+                    tuple(data["densities"].tolist()),
                 )
                 bounds, features = data["bounds"], data["features"]
+                sparse_bounds = data["sparse_bounds"]
         except OSError as error:
             raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
         except Exception as error:  # np.load names no exceptions for a damaged file
             raise CalibrationError(f"{str(path)!r} holds no calibration: {error}") from error
-        samples = len(bounds)
-        if bounds.shape != (samples, len(plan.values), 2) or features.shape != (
-            samples,
-            len(plan.positions),
-            FEATURES,
+        expected = (len(bounds), len(plan.values), 2)
+        if (
+            bounds.shape != expected
+            or features.shape != (len(bounds), len(plan.positions), FEATURES)
+            or sparse_bounds.shape != (len(plan.densities), *expected)
         ):
             raise CalibrationError(
-                f"{str(path)!r}: bounds {bounds.shape} and features {features.shape} do not match"
+                f"{str(path)!r}: bounds {bounds.shape}, features {features.shape} and bounds of "
+                f"densities {sparse_bounds.shape} do not match"
             )
-        return cls(plan, bounds, features)
+        return cls(plan, bounds, features, tuple(sparse_bounds))
 
 
 def calibrate(
@@ -149,6 +167,7 @@ def calibrate(
     samples: Iterable[Any],
     alpha: float = 0.9997,
     *,
+    densities: Sequence[float] = DENSITIES,
     positions: str | Sequence[str] = "first",
     feature_alphas: tuple[float, float, float] = FEATURE_ALPHAS,
     executor: Executor | None = None,
@@ -162,6 +181,8 @@ def calibrate(
             when the network has several inputs. Consumed lazily, once.
         alpha: The bounds are the alpha-quantiles of a value from both ends, 0.5 < alpha <= 1;
             1 makes them its minimum and maximum.
+        densities: Of dense + sparse execution in schemes "static" and "qpp", each above 0 and up to
+            0.1: what they need is measured besides, in the same pass.
         positions: Names of values whose features predict bounds; each serves itself and what is
             computed from it, up to the next one. "first" takes the first quantized values: the
             input, or what the first activation gives when the first convolution keeps fp16.
@@ -177,12 +198,18 @@ def calibrate(
     for name, value in (("alpha", alpha), *(("feature_alphas", a) for a in feature_alphas)):
         if not 0.5 < value <= 1:
             raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {value}")
+    for density in densities:
+        if not 0 < density <= LARGEST_DENSITY:
+            raise CalibrationError(
+                f"densities: expected above 0 and up to {LARGEST_DENSITY}, got {density}"
+            )
     graph = optimize(graph)
     plan = Plan(
         alpha,
         graph.quantized_values,
         _serve(graph, _find_positions(graph, positions)),
         feature_alphas,
+        tuple(sorted(set(densities))),
     )
     model = serialize_for_measurement(graph, plan)
 
@@ -197,15 +224,15 @@ def calibrate(
     measured = [measurement for chunk in results for measurement in chunk]
     if not measured:
         raise CalibrationError("the calibration set is empty: expected at least one sample, got 0")
-    return Calibration(
-        plan,
-        np.stack([measurement.bounds for measurement in measured]),
-        np.stack([measurement.features for measurement in measured]),
-    )
+    # Of alpha, then of every density.
+    bounds = np.stack([measurement.bounds for measurement in measured])
+    by_alpha = np.split(bounds, 1 + len(plan.densities), axis=1)
+    features = np.stack([measurement.features for measurement in measured])
+    return Calibration(plan, by_alpha[0], features, tuple(by_alpha[1:]))
 
 
 class _Measurement(NamedTuple):
-    bounds: Array
+    bounds: Array  # [V, 2] of every alpha, one after the other
     features: Array
 
 

@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from qppengine import metrics, reference
-from qppengine.calibrate import Calibration, calibrate
+from qppengine.calibrate import DENSITIES, Calibration, calibrate
 from qppengine.errors import Error, FileError, ModelError, UnsupportedError
 from qppengine.exporters import to_dot, to_onnx
 from qppengine.importers import from_onnx, from_torch
@@ -92,6 +92,9 @@ def _json_option(command: _Command) -> _Command:
 def _session_options(command: _Command) -> _Command:
     """The options of `Session` beside the scheme."""
     for option in (
+        click.option(
+            "--density", type=float, help="Of the sparse part of dense + sparse execution."
+        ),
         click.option(
             "--algorithm", type=click.Choice(["auto", "direct", "winograd"]), default="auto"
         ),
@@ -178,6 +181,15 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp or .npz file to write.")
 @click.option("--alpha", type=float, default=0.9997, show_default=True, help="Of the quantiles.")
 @click.option(
+    "--density",
+    "densities",
+    type=float,
+    multiple=True,
+    default=DENSITIES,
+    show_default=True,
+    help="Of dense + sparse execution; any number of times.",
+)
+@click.option(
     "--position",
     "positions",
     multiple=True,
@@ -192,6 +204,7 @@ def calibrate_(
     samples: Path,
     output: Path,
     alpha: float,
+    densities: tuple[float, ...],
     positions: tuple[str, ...],
     as_json: bool,
     **fp16: Any,
@@ -206,6 +219,7 @@ def calibrate_(
         graph,
         _images(samples),
         alpha,
+        densities=densities,
         positions=positions[0] if positions in (("first",), ("auto",)) else positions,
         progress=sys.stderr.isatty(),
     )
@@ -240,7 +254,6 @@ def fit(model: Path, statistics: Path, output: Path, as_json: bool, **fp16: Any)
     "-o", "--output", type=_TARGET, help="The .npy file to write, .npz for several outputs."
 )
 @_scheme_option
-@click.option("--density", type=float, help="Of the sparse part of dense + sparse execution.")
 @_session_options
 @_json_option
 def run(
@@ -314,7 +327,7 @@ def inspect(
     report = _describe(graph)
     if model.suffix not in _IMPORTERS:
         scheme = scheme if scheme in _schemes(model) else "fp16"
-        session = Session(model, scheme, **options)
+        session = _open(model, scheme, options)
         if size is not None:
             session.prepare(*(_close(value.shape, size) for value in session.inputs))
         steps = [{**step, "shape": _text(step["shape"] or ())} for step in session.explain()]
@@ -341,7 +354,7 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
     expected: dict[str, Array] = {}
     layers: dict[str, dict[str, Any]] = {}
     for scheme in _schemes(model):
-        session = Session(model, scheme, **options)
+        session = _open(model, scheme, options)
         outputs = _outputs(session, arrays)
         # After the first run, which has checked the inputs.
         expected = expected or reference.run_all(load_graph(model), *arrays)
@@ -411,7 +424,7 @@ def bench(
         raise UnsupportedError("--trace: the times of an emulator say nothing")
     rows: list[dict[str, Any]] = []
     for scheme in schemes or _schemes(model):
-        session = Session(model, scheme, **options)
+        session = _open(model, scheme, options)
         rng = np.random.default_rng(0)
         inputs = [
             rng.random(_close(value.shape, size or (64, 64)), np.float32)
@@ -468,6 +481,11 @@ def _schemes(model: Path) -> tuple[str, ...]:
     """The schemes a model file has what it needs for."""
     calibrated = "quantization" in json.loads(read_model(model)[0])
     return SCHEMES if calibrated else ("fp16",)
+
+
+def _open(model: Path, scheme: str, options: dict[str, Any]) -> Session:
+    """A session for one of several schemes, of which "fp16" knows no dense + sparse values."""
+    return Session(model, scheme, **options | ({"density": None} if scheme == "fp16" else {}))
 
 
 def _load_array(path: Path) -> Any:
@@ -536,6 +554,7 @@ def _describe_calibration(output: Path, calibration: Calibration) -> dict[str, A
         "bytes": output.stat().st_size,
         "samples": len(calibration.bounds),
         "alpha": calibration.plan.alpha,
+        "densities": list(calibration.plan.densities),
         "values": [
             {
                 "value": value,

@@ -85,20 +85,22 @@ def serialize(graph: Graph, calibration: Calibration | None = None) -> bytes:
         )
     quantization = _quantization(plan)
     # A slash keeps these apart from the weights, whose names begin with module paths.
+    sets = (calibration, *calibration.by_density)
     tensors = {
-        "qparams/mean": calibration.mean_bounds,
-        "qparams/range": calibration.range_bounds,
-        "qparams/seen": calibration.seen,
+        "qparams/mean": np.concatenate([one.mean_bounds for one in sets]),
+        "qparams/range": np.concatenate([one.range_bounds for one in sets]),
+        "qparams/seen": np.concatenate([one.seen for one in sets]),
     }
     quantization |= {
         "static": {"mean": "qparams/mean", "range": "qparams/range"},
         "default_static": "mean",
         "seen": "qparams/seen",
     }
-    for index, predictor in enumerate(fit(calibration)):
+    for index, fitted in enumerate(zip(*map(fit, sets), strict=True)):
         names = {key: f"predictors/{index}/{key}" for key in ("weight", "bias")}
         quantization["predictors"][index] |= names
-        tensors |= {names["weight"]: predictor.weight, names["bias"]: predictor.bias}
+        tensors[names["weight"]] = np.concatenate([predictor.weight for predictor in fitted])
+        tensors[names["bias"]] = np.concatenate([predictor.bias for predictor in fitted])
     return _pack(optimize(graph), quantization, tensors)
 
 
@@ -141,6 +143,7 @@ def load_graph(path: str | os.PathLike[str] | bytes) -> Graph:
 def _quantization(plan: Plan) -> dict[str, Any]:
     return {
         "alpha": plan.alpha,
+        "densities": list(plan.densities),
         "values": list(plan.values),
         "predictors": [
             {

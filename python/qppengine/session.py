@@ -69,9 +69,9 @@ class Session:
             them per sample from a few statistics of an early value.
         density: Dense + sparse execution: up to this share of a value's elements, 0 < density <=
             0.1, lies beyond either bound and is kept beside the int8 ones, to the nearest step. The
-            bounds are then the quantiles of alpha = 1 - density: "static" and "qpp" need a file
-            calibrated with that alpha. Convolutions read such values; all other operations, and
-            grouped convolutions, read fp16, which is kept beside. None keeps int8 only.
+            bounds are then the quantiles of alpha = 1 - density: "static" and "qpp" take a density
+            that the file is calibrated for. Convolutions read such values; all other operations,
+            and grouped convolutions, read fp16, which is kept beside. None keeps int8 only.
         activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
         threads: Threads one `run` works with, the caller's among them.
         cores: "all" leaves them to the system; "big" keeps them on the cores of the highest

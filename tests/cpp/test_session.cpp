@@ -197,6 +197,43 @@ TEST_CASE("one session may be used from several threads") {
   CHECK(session.stats().runs == 41);
 }
 
+TEST_CASE("a density takes its own bounds and predictors of the file") {
+  test::ModelParts parts = test::small_network();
+  parts.graph["quantization"]["densities"] = {0.01, 0.1};
+  // Those without density first, then those of 0.01 and of 0.1, which are a half and a fourth.
+  for (const char* name : {"mean", "range", "seen", "weight", "bias"}) {
+    Tensor& tensor = parts.tensors[name];
+    std::vector<float> values;
+    for (const float factor : {1.0F, 0.5F, 0.25F}) {
+      for (std::int64_t i = 0; i < tensor.elements(); ++i) values.push_back(factor * tensor.at(i));
+    }
+    std::vector<std::int64_t> shape = tensor.shape;
+    shape[0] *= 3;
+    tensor = test::f32_tensor(shape, values);
+  }
+  const Model model = load_model(parts.bytes(), "test");
+  const auto data = image(kShape);
+  for (const char* name : {"static", "qpp"}) {
+    CAPTURE(name);
+    SessionOptions options = scheme(name);
+    Session dense(model, options);
+    run(dense, data, kShape);
+    for (const auto& [density, factor] : {std::pair{0.01, 0.5F}, std::pair{0.1, 0.25F}}) {
+      CAPTURE(density);
+      options.density = density;
+      Session session(model, options);
+      run(session, data, kShape);
+      for (std::size_t row = 0; row < 3; ++row) {
+        CHECK(session.bounds()[row].lo == factor * dense.bounds()[row].lo);
+        CHECK(session.bounds()[row].hi == factor * dense.bounds()[row].hi);
+      }
+    }
+    options.density = 0.05;
+    CHECK_THROWS_WITH_AS(Session(model, options), doctest::Contains("(0.01, 0.1), got 0.05"),
+                         UnsupportedError);
+  }
+}
+
 TEST_CASE("a skipped value: positions inside the network and values read both ways") {
   // c reads b as int8 while y reads b in fp16 too, and the predictor sits at a, behind the first
   // activation.

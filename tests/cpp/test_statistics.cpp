@@ -62,13 +62,33 @@ TEST_CASE("choose_qparams takes the quantiles from both ends") {
       CAPTURE(to_string(shape));
       CAPTURE(alpha);
       QpTable table(1, 0);
-      ChooseQParams op({.value = "v", .row = 0, .alpha = alpha, .bits = 8}, selection);
+      ChooseQParams op({.value = "v", .targets = {{.row = 0, .alpha = alpha}}}, selection);
       run(op, sample.view(), table);
       const std::int64_t rank = quantile_rank(alpha, count);
       CHECK(table.qparams[0].hi == std::max(sample.sorted[static_cast<std::size_t>(rank)], 0.0F));
       CHECK(table.qparams[0].lo ==
             std::min(sample.sorted[static_cast<std::size_t>(count - 1 - rank)], 0.0F));
     }
+  }
+}
+
+TEST_CASE("choose_qparams measures more alphas than a kernel takes ranks for") {
+  const KernelSelection selection = KernelSelection::from_environment();
+  Sample sample({1, 20, 30, 6}, 4);
+  std::vector<ChooseQParams::Target> targets;
+  for (const double alpha : {1.0, 0.9997, 0.99, 0.97, 0.95, 0.9})
+    targets.push_back({.row = static_cast<int>(targets.size()), .alpha = alpha});
+  QpTable together(targets.size(), 0);
+  QpTable alone(targets.size(), 0);
+  ChooseQParams op({.value = "v", .targets = targets}, selection);
+  run(op, sample.view(), together);
+  for (const ChooseQParams::Target& target : targets) {
+    CAPTURE(target.alpha);
+    ChooseQParams single({.value = "v", .targets = {target}}, selection);
+    run(single, sample.view(), alone);
+    const auto row = static_cast<std::size_t>(target.row);
+    CHECK(together.qparams[row].lo == alone.qparams[row].lo);
+    CHECK(together.qparams[row].hi == alone.qparams[row].hi);
   }
 }
 
@@ -95,7 +115,7 @@ TEST_CASE("NaN and infinity are reported with the value's name") {
     Sample sample({1, 9, 9, 8}, 2);
     sample.data[100] = to_half(bad);
     QpTable table(1, 1);
-    ChooseQParams choose({.value = "layer3", .row = 0, .alpha = 0.99, .bits = 8}, selection);
+    ChooseQParams choose({.value = "layer3", .targets = {{.row = 0, .alpha = 0.99}}}, selection);
     CHECK_THROWS_AS(run(choose, sample.view(), table), NonFiniteError);
     MeasureFeatures features({.value = "layer3", .position = 0, .alphas = {0.9, 0.99, 0.999}},
                              selection);

@@ -124,7 +124,7 @@ std::unique_ptr<Op> make_concat(const Case& test) {
 
 std::unique_ptr<Op> make_choice(double alpha) {
   return std::make_unique<ChooseQParams>(
-      ChooseQParams::Spec{.value = "x", .row = 0, .alpha = alpha}, selection());
+      ChooseQParams::Spec{.value = "x", .targets = {{.row = 0, .alpha = alpha}}}, selection());
 }
 
 const std::vector<Case> kCases = {

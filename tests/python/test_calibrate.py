@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import qppengine as qe
 from qppengine import Calibration, CalibrationError, FileError, Graph, calibrate, reference
-from qppengine.calibrate import FEATURE_ALPHAS, Plan, Position
+from qppengine.calibrate import DENSITIES, FEATURE_ALPHAS, Plan, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,13 +29,15 @@ def assert_equal(one: Calibration, other: Calibration) -> None:
     assert one.plan == other.plan
     np.testing.assert_array_equal(one.bounds, other.bounds)
     np.testing.assert_array_equal(one.features, other.features)
+    np.testing.assert_array_equal(one.sparse_bounds, other.sparse_bounds)
 
 
 def test_plan_names_what_is_measured(calibration: Calibration) -> None:
     assert calibration.plan == Plan(
-        0.999, ("x", "head", "body"), (Position("x", (0, 1, 2)),), FEATURE_ALPHAS
+        0.999, ("x", "head", "body"), (Position("x", (0, 1, 2)),), FEATURE_ALPHAS, DENSITIES
     )
     assert calibration.bounds.shape == (20, 3, 2)
+    assert [bounds.shape for bounds in calibration.sparse_bounds] == [(20, 3, 2)] * 3
     assert calibration.features.shape == (20, 1, 5)
 
 
@@ -65,6 +67,22 @@ def test_inner_bounds_are_quantiles_of_the_float_network(
 def test_alpha_one_gives_the_extremes(graph: Graph, samples: list[Array]) -> None:
     extreme = calibrate(graph, samples[:2], 1.0, progress=False)
     assert extreme.bounds[1, 0].tolist() == [min(samples[1].min(), 0), samples[1].max()]
+
+
+def test_bounds_of_a_density_are_those_of_its_alpha(graph: Graph, samples: list[Array]) -> None:
+    many = calibrate(
+        graph, samples[:3], densities=[0.1, 0.02, 0.1, 0.05, 0.04, 0.03], progress=False
+    )
+    assert many.plan.densities == (0.02, 0.03, 0.04, 0.05, 0.1)
+    for density, calibration in zip(many.plan.densities, many.by_density, strict=True):
+        alone = calibrate(graph, samples[:3], 1 - density, densities=(), progress=False)
+        assert_equal(calibration, alone)
+
+
+def test_densities_must_be_small(graph: Graph) -> None:
+    for density in (0, -0.1, 0.2):
+        with pytest.raises(CalibrationError, match=r"densities: expected above 0 and up to 0\.1"):
+            calibrate(graph, [], densities=[0.01, density])
 
 
 def test_summaries(calibration: Calibration) -> None:

@@ -221,6 +221,22 @@ def test_compare_tells_every_layer(folder: Path) -> None:
     assert layers["x"]["fp16"] is None  # no step writes it
 
 
+def test_density_is_an_option_of_every_command_that_runs(folder: Path) -> None:
+    model = folder / "espcn.qpp"
+    density = ("--density", 0.03)
+    report = call_json("compare", model, "--input", folder / "x.npy", *density)
+    assert [row["scheme"] for row in report["schemes"]] == list(qe.SCHEMES)
+    dense = call_json("compare", model, "--input", folder / "x.npy")
+    assert report["schemes"][0] == dense["schemes"][0]  # fp16
+    assert report["schemes"][1] != dense["schemes"][1]
+    call("bench", model, "--size", 24, 32, "--iters", 1, *density)
+    call("inspect", model, *density)
+    assert "(0.01, 0.03, 0.1), got 0.02" in fail("inspect", model, "--density", 0.02)
+    assert "a scheme that quantizes" in fail(
+        "run", model, "--input", folder / "x.npy", "--scheme", "fp16", *density
+    )
+
+
 def test_bench_compares_all_schemes_and_shows_the_steps(folder: Path, tmp_path: Path) -> None:
     arguments = ("bench", folder / "espcn.qpp", "--size", 24, 32, "--iters", 3)
     report = call_json(*arguments, "--profile", "--trace", tmp_path / "trace.json")

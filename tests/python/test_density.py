@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import qppengine as qe
 from qppengine.metrics import sqnr
+from qppengine.serialize import serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qppengine.graph import Array
 
 SCHEMES = ("static", "dynamic", "qpp")
@@ -57,61 +56,65 @@ def graph() -> qe.Graph:
 
 
 @pytest.fixture(scope="module")
-def models(graph: qe.Graph, samples: list[Array], tmp_path_factory: Any) -> dict[float, Path]:
-    """Files calibrated with an alpha each."""
-    folder = tmp_path_factory.mktemp("density")
-    files = {}
-    for alpha in (0.9997, 0.99, 0.97, 0.9):
-        files[alpha] = folder / f"{alpha}.qpp"
-        qe.save(files[alpha], graph, qe.calibrate(graph, samples, alpha, progress=False))
-    return files
+def model(graph: qe.Graph, samples: list[Array]) -> bytes:
+    return serialize(graph, qe.calibrate(graph, samples, progress=False))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("density", [0.01, 0.03, 0.1])
 def test_outliers_count(
-    models: dict[float, Path], samples: list[Array], scheme: str, density: float
+    graph: qe.Graph, model: bytes, samples: list[Array], scheme: str, density: float
 ) -> None:
     """At 4 bits, dense + sparse is nearer to fp16 than the best that int8 alone does."""
     x = samples[5]
-    expected = Session(models[0.99], "fp16").run(x)
-    standard = Session(models[0.9997], scheme, activation_bits=4).run(x)
-    alpha = round(1 - density, 2)
-    sparse = Session(models[alpha], scheme, activation_bits=4, density=density).run(x)
-    cut = Session(models[alpha], scheme, activation_bits=4).run(x)
+    expected = Session(model, "fp16").run(x)
+    standard = Session(model, scheme, activation_bits=4).run(x)
+    sparse = Session(model, scheme, activation_bits=4, density=density).run(x)
+    alone = serialize(graph, qe.calibrate(graph, samples, 1 - density, progress=False))
+    cut = Session(alone, scheme, activation_bits=4).run(x)
     if density == 0.01:
         assert sqnr(sparse, expected) > sqnr(standard, expected) + 1
     assert sqnr(sparse, expected) > sqnr(cut, expected) + 3
 
 
-def test_8_bits_gain_as_well(models: dict[float, Path], samples: list[Array]) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_file_of_many_densities_runs_as_one_calibrated_for_each(
+    graph: qe.Graph, model: bytes, samples: list[Array], scheme: str
+) -> None:
+    for density in (0.01, 0.03, 0.1):
+        alone = serialize(
+            graph, qe.calibrate(graph, samples, 1 - density, densities=(), progress=False)
+        )
+        expected = Session(alone, scheme, density=density).run(samples[4])
+        assert np.array_equal(Session(model, scheme, density=density).run(samples[4]), expected)
+
+
+def test_8_bits_gain_as_well(model: bytes, samples: list[Array]) -> None:
     x = samples[5]
-    expected = Session(models[0.99], "fp16").run(x)
-    standard = Session(models[0.9997], "static").run(x)
-    sparse = Session(models[0.99], "static", density=0.01).run(x)
+    expected = Session(model, "fp16").run(x)
+    standard = Session(model, "static").run(x)
+    sparse = Session(model, "static", density=0.01).run(x)
     assert sqnr(sparse, expected) > sqnr(standard, expected)
 
 
-def test_threads_do_not_matter(models: dict[float, Path], samples: list[Array]) -> None:
+def test_threads_do_not_matter(model: bytes, samples: list[Array]) -> None:
     x = samples[5]
-    one = Session(models[0.99], "qpp", density=0.01).run(x)
-    three = Session(models[0.99], "qpp", density=0.01, threads=3).run(x)
+    one = Session(model, "qpp", density=0.01).run(x)
+    three = Session(model, "qpp", density=0.01, threads=3).run(x)
     assert np.array_equal(one, three)
 
 
-def test_bounds_must_be_those_of_the_density(models: dict[float, Path]) -> None:
+def test_density_must_be_one_of_the_file(model: bytes) -> None:
     for scheme in ("static", "qpp"):
-        with pytest.raises(qe.UnsupportedError, match=r"needs bounds of alpha 0\.99, .* 0\.9997"):
-            Session(models[0.9997], scheme, density=0.01)
-    Session(models[0.9997], "dynamic", density=0.01)  # measures the bounds it needs
+        with pytest.raises(qe.UnsupportedError, match=r"\(0\.01, 0\.03, 0\.1\), got 0\.02;"):
+            Session(model, scheme, density=0.02)
+    Session(model, "dynamic", density=0.02)  # measures the bounds it needs
     with pytest.raises(qe.UnsupportedError, match="density: expected a scheme that quantizes"):
-        Session(models[0.99], "fp16", density=0.01)
+        Session(model, "fp16", density=0.01)
 
 
-def test_convolutions_of_one_group_stay_in_int8(
-    models: dict[float, Path], samples: list[Array]
-) -> None:
-    session = Session(models[0.99], "static", density=0.01)
+def test_convolutions_of_one_group_stay_in_int8(model: bytes, samples: list[Array]) -> None:
+    session = Session(model, "static", density=0.01)
     session.run(samples[0])
     kernels = {step["node"]: step["kernel"] for step in session.explain() if step["kernel"]}
     for name in ("one", "two", "strided", "last"):

@@ -69,10 +69,14 @@ def test_file_is_safetensors_with_the_quantization(
         metadata = file.metadata()
         assert file.get_tensor("head.weight").dtype == np.float16
         assert file.get_tensor("head.bias").dtype == np.float32
-        np.testing.assert_array_equal(file.get_tensor("qparams/seen"), calibration.seen)
-        np.testing.assert_array_equal(file.get_tensor("qparams/mean"), calibration.mean_bounds)
-        np.testing.assert_array_equal(file.get_tensor("qparams/range"), calibration.range_bounds)
-        assert file.get_tensor("predictors/0/weight").shape == (6, 5)
+        # Three values, four sets of bounds: without density, then of every density.
+        for index, one in enumerate((calibration, *calibration.by_density)):
+            rows = slice(3 * index, 3 * index + 3)
+            np.testing.assert_array_equal(file.get_tensor("qparams/seen")[rows], one.seen)
+            np.testing.assert_array_equal(file.get_tensor("qparams/mean")[rows], one.mean_bounds)
+            np.testing.assert_array_equal(file.get_tensor("qparams/range")[rows], one.range_bounds)
+        assert file.get_tensor("qparams/seen").shape == (12, 4)
+        assert file.get_tensor("predictors/0/weight").shape == (24, 5)
     assert (metadata["format"], metadata["format_version"]) == ("qppengine", "1")
     assert json.loads(metadata["graph"])["quantization"]["values"] == ["x", "head", "body"]
 
@@ -84,6 +88,18 @@ def test_saving_what_was_loaded_changes_nothing(model: Path, calibration: qe.Cal
     assert tensors.keys() == first_tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, first_tensors[name])
+
+
+def test_file_without_densities_has_one_set_of_bounds(
+    graph: Graph, samples: list[Array], model: Path
+) -> None:
+    """As files have been before there were densities."""
+    data = serialize(graph, qe.calibrate(graph, samples, densities=(), progress=False))
+    data = edit(data, lambda d: d["quantization"].pop("densities"))
+    for scheme in SCHEMES:
+        Session(data, scheme).run(samples[0])
+    with pytest.raises(qe.UnsupportedError, match=r"calibrated for \(none\), got 0\.01"):
+        Session(data, "qpp", density=0.01)
 
 
 def test_uncalibrated_file_runs_in_fp16_only(graph: Graph, tmp_path: Path) -> None:
@@ -227,6 +243,11 @@ def last_becomes(op: str, **attributes: Any) -> Callable[[Any], None]:
         (lambda d: d["nodes"][0]["attributes"].update(groups=5), "groups"),
         (lambda d: d["quantization"].update(values=["x"]), "."),
         (lambda d: d["quantization"].update(alpha=2), "alpha"),
+        (lambda d: d["quantization"].pop("densities"), "wrong shape for 3 rows"),
+        (lambda d: d["quantization"].update(densities=[0.01, 0.1]), "wrong shape for 9 rows"),
+        (lambda d: d["quantization"].update(densities=[0.03, 0.01, 0.1]), "above 0.03"),
+        (lambda d: d["quantization"].update(densities=[0.01, 0.03, 0.5]), "up to 0.1"),
+        (lambda d: d["quantization"].update(densities=[i / 200 for i in range(1, 18)]), "up to 16"),
         (lambda d: d["quantization"]["predictors"][0].update(rows=[0, 1]), "."),
         (lambda d: d["quantization"]["predictors"][0].update(alphas=[0.9]), "alphas"),
         (lambda d: d.update(outputs=["nothing"]), "nothing"),

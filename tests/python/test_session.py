@@ -350,7 +350,11 @@ def test_preparing_tells_memory_and_shapes_without_a_run(model: Path) -> None:
         ({"scheme": "int8"}, "scheme: expected fp16, static, dynamic or qpp, got"),
         ({"density": 0.0}, "density: expected a number above 0 and up to 0.1, got 0"),
         ({"density": 0.2}, "density: expected a number above 0 and up to 0.1, got 0.2"),
-        ({"density": 0.01}, "density 0.01 needs bounds of alpha 0.99, the file was"),
+        (
+            {"density": 0.02},
+            r"a density that the file is calibrated for \(0.01, 0.03, 0.1\), got 0.02; calibrate "
+            r'with densities=\[0.02\], or take scheme "dynamic"',
+        ),
         ({"activation_bits": 1}, "activation_bits: expected 2 to 8, got 1"),
         ({"activation_bits": 9}, "activation_bits: expected 2 to 8, got 9"),
         ({"algorithm": "fft"}, "algorithm: expected .* got"),

@@ -53,9 +53,9 @@ def to_onnx(
         rule = static_bounds or quantization["default_static"]
         if rule not in quantization["static"]:
             raise UnsupportedError(f'static_bounds: expected "mean" or "range", got {rule!r}')
-        bounds = dict(
-            zip(quantization["values"], tensors[quantization["static"][rule]], strict=True)
-        )
+        values = quantization["values"]
+        rows = tensors[quantization["static"][rule]][: len(values)]  # those of densities follow
+        bounds = dict(zip(values, rows, strict=True))
         qparams = {
             value: QParams.from_bounds(float(bounds[owner][0]), float(bounds[owner][1]), 8)
             for value, owner in graph.row_owners.items()
