@@ -7,11 +7,12 @@
 #include <utility>
 
 #include "base/align.h"
+#include "ops/copy_pixels.h"
 
 namespace qpp {
 namespace {
 
-constexpr std::int64_t kBlock = 32;  // pixels that are converted at once, to stay in the L1 cache
+constexpr std::int64_t kBlockBytes = 1 << 14;  // that are converted at once, in the L1 cache
 
 }  // namespace
 
@@ -40,8 +41,9 @@ Shape Concat::prepare(std::span<const Shape> inputs, int threads) {
     output_.channels += input.channels;
     widest = std::max(widest, input.stride());
   }
-  block_bytes_ =
-      round_up(static_cast<std::size_t>(kBlock * widest) * size_of(types_.dst), kAlignment);
+  const std::int64_t pixel_bytes = widest * static_cast<std::int64_t>(size_of(types_.dst));
+  block_ = std::max<std::int64_t>(kBlockBytes / pixel_bytes, 1);
+  block_bytes_ = round_up(static_cast<std::size_t>(block_ * pixel_bytes), kAlignment);
   return output_;
 }
 
@@ -79,24 +81,26 @@ const std::byte* Concat::convert(const RunArgs& args, const RunState& state, std
 void Concat::run(const RunArgs& args, RunState& state) const {
   const auto bytes = static_cast<std::int64_t>(size_of(types_.dst));
   const std::int64_t pixel_bytes = output_.stride() * bytes;
-  const std::int64_t padding_bytes = pixel_bytes - output_.channels * bytes;
   auto* dst = static_cast<std::byte*>(args.output.data);
   state.pool.parallel_for(output_.pixels(), [&](std::int64_t begin, std::int64_t end, int thread) {
     std::byte* scratch = args.scratch + static_cast<std::size_t>(thread) * block_bytes_;
-    for (std::int64_t first = begin; first < end; first += kBlock) {
-      const std::int64_t count = std::min(kBlock, end - first);
+    for (std::int64_t first = begin; first < end; first += block_) {
+      const std::int64_t count = std::min(block_, end - first);
       std::byte* out = dst + first * pixel_bytes;
+      // The padding is part of the last of these; channels follow.
+      const std::int64_t tail = kChannelPadding * bytes;
+      for (std::int64_t p = 1; p <= count; ++p)
+        std::fill_n(out + p * pixel_bytes - tail, tail, std::byte{});
       for (std::size_t i = 0; i < args.inputs.size(); ++i) {
         const Shape& shape = args.inputs[i].shape;
-        const std::byte* src = convert(args, state, i, first, count, scratch);
-        for (std::int64_t p = 0; p < count; ++p) {
-          std::memcpy(out + p * pixel_bytes, src + p * shape.stride() * bytes,
-                      static_cast<std::size_t>(shape.channels * bytes));
-        }
+        copy_pixels({.src = convert(args, state, i, first, count, scratch),
+                     .dst = out,
+                     .src_pixel = shape.stride() * bytes,
+                     .dst_pixel = pixel_bytes,
+                     .bytes = shape.channels * bytes},
+                    count);
         out += shape.channels * bytes;
       }
-      for (std::int64_t p = 0; p < count; ++p)
-        std::memset(out + p * pixel_bytes, 0, static_cast<std::size_t>(padding_bytes));
     }
   });
 }

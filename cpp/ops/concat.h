@@ -38,6 +38,7 @@ class Concat final : public Op {
   const BinaryKernel* requantize_;
   const DequantizeKernel* dequantize_;
   Shape output_;
+  std::int64_t block_ = 1;       // pixels that are converted at once
   std::size_t block_bytes_ = 0;  // of scratch, for each thread
   int threads_ = 1;
 };

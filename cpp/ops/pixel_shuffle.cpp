@@ -7,49 +7,52 @@
 namespace qpp {
 namespace {
 
-/// Visits the pixels of the large image beside those of the small one, which has r * r times as
-/// many channels: move(place of the small pixel, place of the large one, first of its channels).
-template <typename Move>
-void for_pixels(const Shape& small, const Shape& large, std::int64_t r, ThreadPool& pool,
-                const Move& move) {
+/// Moves channels between the pixels of a small image and those of one `r` times as high and wide:
+/// channel c of a large pixel is channel c * r * r + i * r + j of a small one. `kChannels` is how
+/// many a large pixel has, or 0: what its shape says.
+template <typename T, bool kInverse, std::int64_t kChannels>
+void shuffle(const RunArgs& args, std::int64_t r, ThreadPool& pool) {
+  const Shape& small = kInverse ? args.output.shape : args.inputs[0].shape;
+  const Shape& large = kInverse ? args.inputs[0].shape : args.output.shape;
+  const std::int64_t channels = kChannels == 0 ? large.channels : kChannels;
+  const std::int64_t step = r * r;
+  const T* src = static_cast<const T*>(args.inputs[0].data);
+  T* dst = static_cast<T*>(args.output.data);
+  const auto zero_padding = [dst, stride = args.output.shape.stride()](std::int64_t pixel) {
+    std::fill_n(dst + (pixel + 1) * stride - kChannelPadding, kChannelPadding, T{});
+  };
+  const auto move_row = [&](std::int64_t row, std::int64_t i) {
+    for (std::int64_t x = 0; x < small.width; ++x) {
+      const std::int64_t at = (row * small.width + x) * small.stride() + i * r;
+      for (std::int64_t j = 0; j < r; ++j) {
+        const std::int64_t pixel = (row * r + i) * large.width + x * r + j;
+        if (!kInverse) zero_padding(pixel);
+        for (std::int64_t c = 0; c < channels; ++c) {
+          const std::int64_t from = at + j + c * step;
+          const std::int64_t to = pixel * large.stride() + c;
+          dst[kInverse ? from : to] = src[kInverse ? to : from];
+        }
+      }
+    }
+  };
   pool.parallel_for(small.batch * small.height,
                     [&](std::int64_t begin, std::int64_t end, int /*thread*/) {
                       for (std::int64_t row = begin; row < end; ++row) {
-                        for (std::int64_t x = 0; x < small.width; ++x) {
-                          const std::int64_t from = (row * small.width + x) * small.stride();
-                          for (std::int64_t i = 0; i < r; ++i) {
-                            const std::int64_t to = (row * r + i) * large.width + x * r;
-                            for (std::int64_t j = 0; j < r; ++j)
-                              move(from, (to + j) * large.stride(), i * r + j);
-                          }
+                        if (kInverse) {
+                          for (std::int64_t x = 0; x < small.width; ++x)
+                            zero_padding(row * small.width + x);
                         }
+                        for (std::int64_t i = 0; i < r; ++i) move_row(row, i);
                       }
                     });
 }
 
+/// Of one channel, as in the super-resolution of brightness, loops over channels would cost most.
 template <typename T>
 void shuffle(const RunArgs& args, std::int64_t r, bool inverse, ThreadPool& pool) {
-  const T* src = static_cast<const T*>(args.inputs[0].data);
-  T* dst = static_cast<T*>(args.output.data);
-  const Shape& input = args.inputs[0].shape;
-  const Shape& output = args.output.shape;
-  if (inverse) {
-    for_pixels(output, input, r, pool,
-               [&](std::int64_t small, std::int64_t large, std::int64_t first) {
-                 T* to = dst + small;
-                 for (std::int64_t c = 0; c < input.channels; ++c)
-                   to[c * r * r + first] = src[large + c];
-                 std::fill(to + output.channels, to + output.stride(), T{});
-               });
-  } else {
-    for_pixels(input, output, r, pool,
-               [&](std::int64_t small, std::int64_t large, std::int64_t first) {
-                 T* to = dst + large;
-                 for (std::int64_t c = 0; c < output.channels; ++c)
-                   to[c] = src[small + c * r * r + first];
-                 std::fill(to + output.channels, to + output.stride(), T{});
-               });
-  }
+  if (inverse) return shuffle<T, true, 0>(args, r, pool);
+  if (args.output.shape.channels == 1) return shuffle<T, false, 1>(args, r, pool);
+  return shuffle<T, false, 0>(args, r, pool);
 }
 
 }  // namespace

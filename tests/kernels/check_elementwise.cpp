@@ -79,8 +79,8 @@ void check_all(const BinaryKernel& kernel, BinaryFunction reference, Trial& tria
       const QParams a = choose_qparams(-trial.random.uniform(0, 1), trial.random.uniform(0, 1), 8);
       const QParams b = choose_qparams(-trial.random.uniform(0, 1), trial.random.uniform(0, 1), 8);
       const QParams dst = choose_qparams(-trial.random.uniform(0, span), span, i % 5 == 0 ? 4 : 8);
-      args.levels = make_add_levels(a, b, dst, i % 2 == 0 ? 1.0F : -1.0F,
-                                    i % 3 == 0 ? 0.0F : -INFINITY, INFINITY);
+      const float sign = i % 7 == 6 ? 0.0F : (i % 2 == 0 ? 1.0F : -1.0F);
+      args.levels = make_add_levels(a, b, dst, sign, i % 3 == 0 ? 0.0F : -INFINITY, INFINITY);
       check_case<Src, Dst>(kernel, reference, trial, args, count,
                            "shift " + std::to_string(args.levels.shift));
     }

@@ -6,52 +6,78 @@
 namespace qpp {
 namespace {
 
-/// The levels of 8 sums in steps of 2^-shift, before rounding.
+/// The levels of sums in steps of 2^-shift, before rounding. Where b's multipliers are zero, as
+/// where one operand is brought to another scale, it is not looked at.
+template <bool kUnary>
 struct AddConstants {
-  int8x8_t a_high;
-  int8x8_t a_low;
-  int8x8_t b_high;
-  int8x8_t b_low;
-  int16x8_t constant;
+  int8x16_t a_high;
+  int8x16_t a_low;
+  int8x16_t b_high;
+  int8x16_t b_low;
+  const std::int16_t* constant;  // eight times; loaded, not moved: see forget()
 
-  QPP_NEON_INLINE explicit AddConstants(const AddLevels& levels)
-      : a_high(vdup_n_s8(levels.a_high)),
-        a_low(vdup_n_s8(levels.a_low)),
-        b_high(vdup_n_s8(levels.b_high)),
-        b_low(vdup_n_s8(levels.b_low)),
-        constant(vdupq_n_s16(levels.constant)) {}
+  QPP_NEON_INLINE AddConstants(const AddLevels& levels, const std::int16_t (&constants)[8])
+      : a_high(vdupq_n_s8(levels.a_high)),
+        a_low(vdupq_n_s8(levels.a_low)),
+        b_high(vdupq_n_s8(levels.b_high)),
+        b_low(vdupq_n_s8(levels.b_low)),
+        constant(constants) {}
 
-  [[nodiscard]] QPP_NEON_INLINE int16x8_t sum(int8x8_t a, int8x8_t b) const {
-    const int16x8_t high = vmlal_s8(vmlal_s8(constant, a, a_high), b, b_high);
-    const int16x8_t low = vmlal_s8(vmull_s8(a, a_low), b, b_low);
+  [[nodiscard]] QPP_NEON_INLINE int16x8_t low_sum(int8x16_t a, int8x16_t b) {
+    int16x8_t high = vmlal_s8(start(), vget_low_s8(a), vget_low_s8(a_high));
+    int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(a_low));
+    if (!kUnary) {
+      high = vmlal_s8(high, vget_low_s8(b), vget_low_s8(b_high));
+      low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(b_low));
+    }
     return vsraq_n_s16(high, low, 7);
+  }
+
+  [[nodiscard]] QPP_NEON_INLINE int16x8_t high_sum(int8x16_t a, int8x16_t b) {
+    int16x8_t high = vmlal_high_s8(start(), a, a_high);
+    int16x8_t low = vmull_high_s8(a, a_low);
+    if (!kUnary) {
+      high = vmlal_high_s8(high, b, b_high);
+      low = vmlal_high_s8(low, b, b_low);
+    }
+    return vsraq_n_s16(high, low, 7);
+  }
+
+ private:
+  [[nodiscard]] QPP_NEON_INLINE int16x8_t start() {
+    forget(constant);
+    return vld1q_s16(constant);
   }
 };
 
-template <int kShift, bool kClamp>
+template <int kShift, bool kClamp, bool kUnary>
 void add_levels(const BinaryArgs& args) {
-  const AddConstants constants(args.levels);
+  std::int16_t constant[8];
+  vst1q_s16(constant, vdupq_n_s16(args.levels.constant));
+  AddConstants<kUnary> constants(args.levels, constant);
   const int8x16_t lo = vdupq_n_s8(args.levels.lo);
   const int8x16_t hi = vdupq_n_s8(args.levels.hi);
   const auto* a = static_cast<const std::int8_t*>(args.a);
   const auto* b = static_cast<const std::int8_t*>(args.b);
   auto* dst = static_cast<std::int8_t*>(args.dst);
-  const auto add = [&](std::int64_t i) {
+  const std::int64_t count = args.count;
+  const auto add = [&](std::int64_t i) QPP_NEON_INLINE_LAMBDA {
     const int8x16_t x = vld1q_s8(a + i);
-    const int8x16_t y = vld1q_s8(b + i);
-    const int8x8_t low = vqrshrn_n_s16(constants.sum(vget_low_s8(x), vget_low_s8(y)), kShift);
-    const int8x16_t sum =
-        vqrshrn_high_n_s16(low, constants.sum(vget_high_s8(x), vget_high_s8(y)), kShift);
+    const int8x16_t y = kUnary ? x : vld1q_s8(b + i);
+    const int8x8_t low = vqrshrn_n_s16(constants.low_sum(x, y), kShift);
+    const int8x16_t sum = vqrshrn_high_n_s16(low, constants.high_sum(x, y), kShift);
     vst1q_s8(dst + i, kClamp ? vminq_s8(vmaxq_s8(sum, lo), hi) : sum);
   };
   std::int64_t i = 0;
-  for (; i + 32 <= args.count; i += 32) {
+  for (; i + 32 <= count; i += 32) {
     add(i);
     add(i + 16);
   }
-  for (; i + 16 <= args.count; i += 16) add(i);
-  if (i < args.count) {
-    const int8x8_t sum = vqrshrn_n_s16(constants.sum(vld1_s8(a + i), vld1_s8(b + i)), kShift);
+  for (; i + 16 <= count; i += 16) add(i);
+  if (i < count) {
+    const int8x16_t x = vcombine_s8(vld1_s8(a + i), vdup_n_s8(0));
+    const int8x16_t y = vcombine_s8(vld1_s8(b + i), vdup_n_s8(0));
+    const int8x8_t sum = vqrshrn_n_s16(constants.low_sum(x, y), kShift);
     vst1_s8(dst + i, vmin_s8(vmax_s8(sum, vget_low_s8(lo)), vget_low_s8(hi)));
   }
 }
@@ -59,8 +85,13 @@ void add_levels(const BinaryArgs& args) {
 /// Bounds that are those of int8, as behind a ReLU to a row that begins with zero, cost nothing.
 template <int kShift>
 void add_levels(const BinaryArgs& args) {
-  const bool clamps = args.levels.lo != -128 || args.levels.hi != 127;
-  return clamps ? add_levels<kShift, true>(args) : add_levels<kShift, false>(args);
+  const AddLevels& levels = args.levels;
+  const bool clamps = levels.lo != -128 || levels.hi != 127;
+  const bool unary = levels.b_high == 0 && levels.b_low == 0;
+  if (unary) {
+    return clamps ? add_levels<kShift, true, true>(args) : add_levels<kShift, false, true>(args);
+  }
+  return clamps ? add_levels<kShift, true, false>(args) : add_levels<kShift, false, false>(args);
 }
 
 }  // namespace
@@ -71,11 +102,10 @@ void add_levels(const BinaryArgs& args) {
 // preconditions  count % 8 == 0; reads and writes exactly `count` elements
 // why integers   a conversion to float costs two slots of one pipe for four elements; SMLAL gives
 //                eight products a slot, and two multipliers of 8 bits make one of 14
-// registers      7 for constants, 8 for 16 elements
-// loop budget    16 elements: 2 loads; on V0 8 SMULL/SMLAL, on V1 2 SSRA, 2 SQRSHRN; on both 2
-// moves
-//                of the constant, 1 store: 15 slots, 7.5 cycles on A76 (0.5 an element); 2 slots
-//                more with bounds
+// registers      10 for constants, 6 for 16 elements
+// loop budget    16 elements: 2 loads and 2 of the constant; on V0 8 SMULL/SMLAL, on V1 2 SSRA, 2
+//                SQRSHRN, 1 store: 8 cycles on A76, bound by V0 (0.5 an element); bounds take 2
+//                slots more. Of one operand 9 slots, 4.5 cycles (0.28 an element)
 void add_qai8_qai8_neon(const BinaryArgs& args) {
   switch (args.levels.shift) {
     case 1:
