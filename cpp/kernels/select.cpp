@@ -67,6 +67,14 @@ const std::vector<SparsifyKernel>& sparsify_kernels() {
   return kernels;
 }
 
+const std::vector<DensifyKernel>& densify_kernels() {
+  static const std::vector<DensifyKernel> kernels = {
+#define QPP_DENSIFY(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
 const std::vector<SpmmKernel>& spmm_kernels() {
   static const std::vector<SpmmKernel> kernels = {
 #define QPP_SPMM(name, dst, src, weights, needs) \
@@ -169,6 +177,7 @@ std::vector<KernelInfo> all_kernels() {
   append(quantize_kernels());
   append(dequantize_kernels());
   append(sparsify_kernels());
+  append(densify_kernels());
   append(spmm_kernels());
   append(minmax_kernels());
   append(mean_kernels());
@@ -283,6 +292,9 @@ const DequantizeKernel& KernelSelection::dequantize() const {
 }
 const SparsifyKernel& KernelSelection::sparsify(DType src) const {
   return last_match(sparsify_kernels(), *this, forced_, DType::qai8, src);
+}
+const DensifyKernel& KernelSelection::densify() const {
+  return last_match(densify_kernels(), *this, forced_);
 }
 const SpmmKernel& KernelSelection::spmm() const {
   return last_match(spmm_kernels(), *this, forced_);

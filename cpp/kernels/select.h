@@ -46,6 +46,7 @@ class KernelSelection {
   [[nodiscard]] const DequantizeKernel& dequantize() const;
   /// From f16 or qai16.
   [[nodiscard]] const SparsifyKernel& sparsify(DType src) const;
+  [[nodiscard]] const DensifyKernel& densify() const;
   [[nodiscard]] const SpmmKernel& spmm() const;
   [[nodiscard]] const MinMaxKernel& minmax() const;
   [[nodiscard]] const MeanKernel& mean() const;
@@ -75,6 +76,7 @@ const std::vector<WinogradOutputKernel>& winograd4_output_kernels();
 const std::vector<QuantizeKernel>& quantize_kernels();
 const std::vector<DequantizeKernel>& dequantize_kernels();
 const std::vector<SparsifyKernel>& sparsify_kernels();
+const std::vector<DensifyKernel>& densify_kernels();
 const std::vector<SpmmKernel>& spmm_kernels();
 const std::vector<MinMaxKernel>& minmax_kernels();
 const std::vector<MeanKernel>& mean_kernels();

@@ -40,6 +40,28 @@ struct SparsifyKernel {
   SparsifyFunction function;
 };
 
+/// Joins both parts of successive pixels of a row, in fp16 and sixteenths of a step, as Winograd's
+/// transform reads int8 sources:
+///
+///   dst = half((src - zero_point + residual) / 16)
+struct DensifyArgs {
+  const std::int8_t* src = nullptr;  // [pixels][channels]
+  half* dst = nullptr;               // the same
+  std::int64_t pixels = 0;
+  std::int64_t channels = 0;  // padded, a multiple of 8
+  std::int32_t zero_point = 0;
+  OutlierRow row;
+  std::int64_t x = 0;  // place of the first pixel in the row
+};
+using DensifyFunction = void (*)(const DensifyArgs& args);
+
+struct DensifyKernel {
+  KernelInfo info;
+  DensifyFunction function;
+};
+
+inline constexpr float kDensifyStepsPerUnit = 16;
+
 // The helpers are inlined by force, since files for several instruction sets share them.
 
 /// Appends to a row, in the order of pixels and channels. What finds no room is left out.
@@ -50,11 +72,12 @@ class OutlierAppender {
     count_ = row.begins[x];
   }
   [[gnu::always_inline]] void append(std::int64_t position, std::int32_t residual) {
-    if (residual == 0 || count_ == row_.capacity) return;
+    if (count_ == row_.capacity) return;
     row_.positions[count_] = static_cast<std::uint32_t>(position);
     row_.residuals[count_] = to_half(static_cast<float>(residual));
-    ++count_;
+    count_ += residual != 0 ? 1 : 0;
   }
+  [[nodiscard]] [[gnu::always_inline]] std::uint32_t count() const { return count_; }
   [[gnu::always_inline]] void end_pixel(std::int64_t x) const { row_.begins[x + 1] = count_; }
 
  private:

@@ -27,4 +27,18 @@ void sparsify_ref(const SparsifyArgs& args) {
 void sparsify_qai8_qai16_ref(const SparsifyArgs& args) { sparsify_ref<std::int16_t>(args); }
 void sparsify_qai8_f16_ref(const SparsifyArgs& args) { sparsify_ref<half>(args); }
 
+void densify_f16_qai8_ref(const DensifyArgs& args) {
+  const auto value = [](std::int32_t steps) {
+    return to_half(static_cast<float>(steps) / kDensifyStepsPerUnit);
+  };
+  for (std::int64_t i = 0; i < args.pixels * args.channels; ++i) {
+    args.dst[i] = value(args.src[i] - args.zero_point);
+  }
+  for (std::uint32_t i = args.row.begins[args.x]; i < args.row.begins[args.x + args.pixels]; ++i) {
+    const std::int64_t at = args.row.positions[i] - args.x * args.channels;
+    const auto residual = static_cast<std::int32_t>(to_float(args.row.residuals[i]));
+    args.dst[at] = value(args.src[at] - args.zero_point + residual);
+  }
+}
+
 }  // namespace qpp

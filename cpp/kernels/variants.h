@@ -25,6 +25,7 @@ namespace qpp {
 #define QPP_QUANTIZE(name, needs) void name(const QuantizeArgs& args);
 #define QPP_DEQUANTIZE(name, needs) void name(const DequantizeArgs& args);
 #define QPP_SPARSIFY(name, dst, src, needs) void name(const SparsifyArgs& args);
+#define QPP_DENSIFY(name, needs) void name(const DensifyArgs& args);
 #define QPP_SPMM(name, dst, src, weights, needs) void name(const SpmmArgs& args);
 #define QPP_MINMAX(name, needs) void name(const MinMaxArgs& args);
 #define QPP_MEAN(name, needs) void name(const MeanArgs& args);

@@ -47,7 +47,7 @@ namespace qpp {
 /// sources lie within (255 + kLargestResidual) / 16 < 256, a tenth of that.
 inline constexpr float kWinogradA = 0.6875F;
 inline constexpr float kWinogradSourceLimit = 16;
-inline constexpr float kWinogradStepsPerUnit = 16;  // of an int8 source
+inline constexpr float kWinogradStepsPerUnit = 16;  // of an int8 source, and of densified ones
 
 inline constexpr int kWinogradTile = 4;       // outputs of a tile in each dimension
 inline constexpr int kWinogradPatch = 6;      // sources of a tile in each dimension

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "ops/conv_output.h"
@@ -11,6 +12,8 @@
 namespace qpp {
 
 namespace {
+
+static_assert(kDensifyStepsPerUnit == kWinogradStepsPerUnit);
 
 constexpr std::int64_t kMElements = winograd_m_index(kWinogradPoints, 0, 0);
 constexpr std::int64_t kPatchColumns =
@@ -149,8 +152,7 @@ class WinogradConv2d::Worker {
     return tiles;
   }
 
-  /// Replaces the sources of a strip by sums of their dense and their sparse part, in fp16 and the
-  /// same sixteenths of a step.
+  /// Replaces the sources of a strip by sums of their dense and their sparse part.
   void widen_patch(const std::array<std::int64_t, kWinogradPatch>& src_rows) {
     const std::int64_t stride = conv_.input_.stride();
     const std::int64_t reach = input_.first_column + input_.tiles * kWinogradTile + 2;
@@ -159,19 +161,19 @@ class WinogradConv2d::Worker {
     const std::int64_t count = (end - begin) * stride;
     half* dst = patch_;
     for (std::size_t i = 0; i < kWinogradPatch; ++i, dst += count) {
-      conv_.dequantize_->function(
-          {.src = static_cast<const std::int8_t*>(input_.rows[i]) + begin * stride,
-           .dst = dst,
-           .count = count,
-           .scale = 1 / kWinogradStepsPerUnit,
-           .zero_point = input_.zero_point});
-      input_.rows[i] = dst;
-      if (src_rows[i] < 0) continue;
-      const OutlierRow row = run_.inputs[0].outliers.row(src_rows[i]);
-      for (std::uint32_t k = row.begins[begin]; k < row.begins[end]; ++k) {
-        half& value = dst[row.positions[k] - begin * stride];
-        value = to_half(to_float(value) + to_float(row.residuals[k]) / kWinogradStepsPerUnit);
+      if (src_rows[i] < 0) {
+        std::fill_n(dst, count, half{});
+      } else {
+        conv_.densify_->function(
+            {.src = static_cast<const std::int8_t*>(input_.rows[i]) + begin * stride,
+             .dst = dst,
+             .pixels = end - begin,
+             .channels = stride,
+             .zero_point = input_.zero_point,
+             .row = run_.inputs[0].outliers.row(src_rows[i]),
+             .x = begin});
       }
+      input_.rows[i] = dst;
     }
     input_.width = end - begin;
     input_.first_column -= begin;
@@ -233,7 +235,7 @@ WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
       activation_(spec.activation),
       channels_(spec.channels),
       kernels_(selection.winograd4(kernel_dst(types), kernel_src(types))),
-      dequantize_(types.sparse_src ? &selection.dequantize() : nullptr),
+      densify_(types.sparse_src ? &selection.densify() : nullptr),
       sparsify_(types.sparse_dst ? &selection.sparsify(DType::f16) : nullptr) {
   weights_ = pack_winograd_weights(spec.weights.data(), spec.filters, spec.channels,
                                    kernels_.multiply->weights);
@@ -276,7 +278,7 @@ std::int64_t WinogradConv2d::v_elements() const {
 }
 
 std::int64_t WinogradConv2d::patch_elements() const {
-  return dequantize_ == nullptr ? 0 : kWinogradPatch * kPatchColumns * input_.stride();
+  return densify_ == nullptr ? 0 : kWinogradPatch * kPatchColumns * input_.stride();
 }
 
 std::int64_t WinogradConv2d::sums_elements() const {
@@ -326,7 +328,12 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
 
   SparsifyArgs sparsify;
   if (sparsify_ != nullptr) {
-    sparsify = sparsify_bounds(state.qparams[static_cast<std::size_t>(types_.dst_row)]);
+    const QParams& row = state.qparams[static_cast<std::size_t>(types_.dst_row)];
+    sparsify = sparsify_bounds(row);
+    // Where the activation's bound is that of the bytes, nothing is below.
+    const float least =
+        std::nearbyint(stage.lo * row.inverse_scale) + static_cast<float>(row.zero_point);
+    if (least > static_cast<float>(sparsify.lo)) sparsify.lo = static_cast<std::int32_t>(least);
   }
   const auto work = [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;

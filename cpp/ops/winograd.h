@@ -54,8 +54,8 @@ class WinogradConv2d final : public Op {
   PackedWeights weights_;
   AlignedVector<float> bias_;  // [filters, padded to 8]
   Winograd4Kernels kernels_;
-  const DequantizeKernel* dequantize_;  // of a dense + sparse source, or null
-  const SparsifyKernel* sparsify_;      // of a dense + sparse destination, or null
+  const DensifyKernel* densify_;    // of a dense + sparse source, or null
+  const SparsifyKernel* sparsify_;  // of a dense + sparse destination, or null
   Shape input_;
   Shape output_;
   std::int64_t tile_rows_ = 0;     // of an image

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Splitting into a dense and a sparse part: every byte and entry. Products with a sparse matrix:
-// within the rounding of fp16 sums.
+// Splitting into a dense and a sparse part, and joining them: every byte and entry. Products with a
+// sparse matrix: within the rounding of fp16 sums.
 
 #include <algorithm>
 #include <cmath>
@@ -136,6 +136,70 @@ void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
   if (trial.notes("outliers") < 20) trial.fail("there were hardly any outliers");
 }
 
+void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t channels,
+                   std::int64_t width, std::int32_t zero_point, std::uint32_t density) {
+  trial.begin(std::to_string(channels) + " channels, " + std::to_string(width) +
+              " pixels, zero point " + std::to_string(zero_point) + ", one outlier in " +
+              std::to_string(density));
+  const Guarded<std::int8_t> src(width * channels);
+  const Destination<half> dst(width, channels, channels);
+  const Guarded<std::uint32_t> begins(width + 1);
+  std::vector<std::uint32_t> listed;
+  std::vector<half> steps;
+  std::vector<float> expected;
+  begins[0] = 0;
+  for (std::int64_t i = 0; i < src.count(); ++i) {
+    src[i] = static_cast<std::int8_t>(trial.random.integer(-128, 127));
+    std::int64_t residual = 0;
+    if (trial.random.bits() % density == 0) {
+      residual = trial.random.integer(-kLargestResidual, kLargestResidual);
+      listed.push_back(static_cast<std::uint32_t>(i));
+      steps.push_back(to_half(static_cast<float>(residual)));
+      residual = static_cast<std::int64_t>(to_float(steps.back()));
+    }
+    expected.push_back(to_float(to_half(static_cast<float>(src[i] - zero_point + residual) / 16)));
+    if (i % channels == channels - 1) {
+      begins[i / channels + 1] = static_cast<std::uint32_t>(listed.size());
+    }
+  }
+  const Guarded<std::uint32_t> positions(static_cast<std::int64_t>(listed.size()));
+  const Guarded<half> residuals(positions.count());
+  std::copy(listed.begin(), listed.end(), positions.data());
+  std::copy(steps.begin(), steps.end(), residuals.data());
+  for (std::int64_t x = 0; x < width;) {
+    const std::int64_t pixels = std::min<std::int64_t>(trial.random.integer(1, 9), width - x);
+    kernel.function({.src = src.data() + x * channels,
+                     .dst = dst.data() + x * channels,
+                     .pixels = pixels,
+                     .channels = channels,
+                     .zero_point = zero_point,
+                     .row = {.begins = begins.data(),
+                             .positions = positions.data(),
+                             .residuals = residuals.data(),
+                             .capacity = positions.count()},
+                     .x = x});
+    x += pixels;
+  }
+  for (std::int64_t i = 0; i < src.count(); ++i) {
+    const float got = to_float(dst.data()[i]);
+    if (got != expected[static_cast<std::size_t>(i)]) {
+      trial.fail("element " + std::to_string(i) + " is " + std::to_string(got) + ", expected " +
+                 std::to_string(expected[static_cast<std::size_t>(i)]));
+    }
+  }
+  dst.check_rest(width, trial);
+}
+
+void check_densify_all(const DensifyKernel& kernel, Trial& trial) {
+  for (const std::int64_t channels : {8, 24, 64, 72}) {
+    for (const std::int32_t zero_point : {-128, 3, 127}) {
+      for (const std::uint32_t density : {2U, 100U}) {
+        check_densify(kernel, trial, channels, trial.random.integer(1, 30), zero_point, density);
+      }
+    }
+  }
+}
+
 /// Values of a sparse part: steps, of which some are large.
 float draw_value(Random& random, bool large) {
   const float value = std::nearbyint(random.normal() * (large ? 3000.0F : 40.0F));
@@ -244,6 +308,31 @@ Bench bench_sparsify(const SparsifyKernel& kernel) {
       }};
 }
 
+/// Rows of 56 pixels, of which 1 % are outliers.
+Bench bench_densify(const DensifyKernel& kernel) {
+  const auto src = std::make_shared<AlignedVector<std::byte>>(kBenchPixels * kBenchChannels);
+  const auto dst = std::make_shared<AlignedVector<half>>(kBenchPixels * kBenchChannels);
+  const auto list =
+      std::make_shared<AlignedVector<std::byte>>(Outliers::bytes(1, kBenchPixels, kBenchChannels));
+  const OutlierRow row = Outliers(list->data(), 1, kBenchPixels, kBenchChannels).row(0);
+  Random random(1);
+  for (std::int64_t x = 0; x < kBenchPixels; ++x) {
+    OutlierAppender appender(row, x);
+    for (std::int64_t c = 0; c < kBenchChannels; ++c) {
+      appender.append(x * kBenchChannels + c, random.bits() % 100 == 0 ? 50 : 0);
+    }
+    appender.end_pixel(x);
+  }
+  return {
+      .amount = kBenchPixels * kBenchChannels, .unit = "elements", .run = [=, &kernel] {
+        kernel.function({.src = reinterpret_cast<const std::int8_t*>(src->data()),
+                         .dst = dst->data(),
+                         .pixels = kBenchPixels,
+                         .channels = kBenchChannels,
+                         .row = Outliers(list->data(), 1, kBenchPixels, kBenchChannels).row(0)});
+      }};
+}
+
 /// Tiles of 8 pixels with 6 outliers each, 576 columns.
 Bench bench_spmm(const SpmmKernel& kernel) {
   struct Data {
@@ -277,6 +366,11 @@ void append_sparse(std::vector<Subject>& subjects) {
     subjects.push_back({.info = kernel.info,
                         .check = [&kernel](Trial& trial) { check_sparsify_all(kernel, trial); },
                         .bench = [&kernel] { return bench_sparsify(kernel); }});
+  }
+  for (const DensifyKernel& kernel : densify_kernels()) {
+    subjects.push_back({.info = kernel.info,
+                        .check = [&kernel](Trial& trial) { check_densify_all(kernel, trial); },
+                        .bench = [&kernel] { return bench_densify(kernel); }});
   }
   for (const SpmmKernel& kernel : spmm_kernels()) {
     subjects.push_back({.info = kernel.info,

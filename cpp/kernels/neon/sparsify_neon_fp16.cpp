@@ -25,6 +25,15 @@ class FromLevels {
     const int8x8_t low = vqmovn_s16(vld1q_s16(src));
     return vget_low_s8(clamp(vcombine_s8(low, low)));
   }
+  /// Whether any of the levels lies below the byte's bound.
+  QPP_NEON_INLINE static bool any_below(const SparsifyArgs& args) {
+    const auto* src = static_cast<const std::int16_t*>(args.src);
+    int16x8_t least = vld1q_s16(src);
+    for (std::int64_t i = 8; i < args.pixels * args.channels; i += 8) {
+      least = vminq_s16(least, vld1q_s16(src + i));
+    }
+    return vminvq_s16(least) < args.qmin;
+  }
 
  private:
   [[nodiscard]] QPP_NEON_INLINE int8x16_t clamp(int8x16_t levels) const {
@@ -51,6 +60,14 @@ class FromHalves {
   QPP_NEON_INLINE int8x8_t eight(const half* src) const {
     const int8x16_t rounded = round(src);
     return vget_low_s8(vaddq_s8(vuzp1q_s8(rounded, rounded), zero_point_));
+  }
+  [[nodiscard]] QPP_NEON_INLINE bool any_below(const SparsifyArgs& args) const {
+    const auto* src = static_cast<const half*>(args.src);
+    float16x8_t least = least_;
+    for (std::int64_t i = 0; i < args.pixels * args.channels; i += 8) {
+      least = vminnmq_f16(least, load(src + i));
+    }
+    return vminnmvq_f16(least) < vgetq_lane_f16(least_, 0);
   }
 
  private:
@@ -84,20 +101,7 @@ class Candidates {
 };
 
 constexpr std::int64_t kGroup = 64;   // channels whose candidates are bits of one mask
-constexpr std::int64_t kGroups = 16;  // that are split before their outliers are listed
-
-/// A group of channels.
-struct Place {
-  std::int64_t pixel = 0;
-  std::int64_t group = 0;
-  std::int64_t first = 0;  // element
-
-  QPP_NEON_INLINE void next(bool ends_pixel, std::int64_t last) {
-    first += ends_pixel ? last : kGroup;
-    pixel += ends_pixel ? 1 : 0;
-    group = ends_pixel ? 0 : group + 1;
-  }
-};
+constexpr std::int64_t kGroups = 16;  // of a chunk, whose outliers are listed together
 
 /// Stores 64 bytes; returns the mask of candidates.
 template <typename Find, typename Bytes>
@@ -129,20 +133,37 @@ QPP_NEON_INLINE std::uint64_t split_part(const Find& candidates, const Bytes& by
   return mask;
 }
 
+/// Elements of a chunk whose levels may have been cut, in order.
+struct Found {
+  std::uint16_t elements[kGroups * kGroup + 1];  // from the chunk's first on
+  std::uint32_t ends[kGroups];                   // entries up to the end of a group
+  std::uint32_t count = 0;
+
+  /// Two at a time, since how many there are cannot be foreseen: hardly any group has more.
+  QPP_NEON_INLINE void append(std::uint64_t mask, std::int64_t first) {
+    do {
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        elements[count] = static_cast<std::uint16_t>(first + std::countr_zero(mask));
+        count += mask != 0 ? 1 : 0;
+        mask &= mask - 1;
+      }
+    } while (mask != 0);
+  }
+};
+
 // dst = min(max(x, qmin), qmax), x - dst to the row, sparsify.h
 //
 // src, dst       int16 or fp16, and int8, [pixels][channels]
 // preconditions  channels % 8 == 0; no over-read; of the row, as many entries as it has outliers
 //                are written
-// method         Bytes at a bound may have been cut: one bit for each of 64 channels. For these
-// few,
-//                the level is computed anew as the reference does, and entries made where it
-//                differs; they are listed for several pixels at a time, when the masks are there,
-//                since their loop's end cannot be foreseen
+// method         Bytes at a bound may have been cut: one bit for each of 64 channels. Places of
+//                set bits are listed for a chunk of pixels at a time. For these few, the level is
+//                computed anew as the reference does, and entries made where it differs
 // registers      8 for levels, 4 for bytes, 4 for masks, 5 to 7 constants
 // loop budget    64 channels of int16: 8 loads, 8 SQXTN, 8 SMAX/SMIN, 4 CMEQ, 4 AND, 4 ADDP, 4
-//                stores: 32 slots of the vector pipes, 16 cycles on A76, and about 10 for an
-//                outlier
+//                stores: 32 slots of the vector pipes, 16 cycles on A76, 5 to list the set bits
+//                and 4 for an outlier
 template <bool kBothSides, typename Bytes>
 QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   using Src = Bytes::Src;
@@ -150,37 +171,52 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   const Candidates<kBothSides> candidates(args);
   OutlierAppender appender(args.row, args.x);
   const auto* src = static_cast<const Src*>(args.src);
+  std::int8_t* dst = args.dst;
   const std::int64_t groups = (args.channels + kGroup - 1) / kGroup;  // of a pixel
   const std::int64_t last = args.channels - (groups - 1) * kGroup;    // channels of its last group
-  Place found;
-  Place listed;
+  std::int64_t position = args.x * args.channels;  // of the chunk's first element
+  std::int64_t pixel = args.x;
+  std::int64_t group = 0;  // of its pixel
   for (std::int64_t left = args.pixels * groups; left > 0;) {
     const std::int64_t count = std::min<std::int64_t>(left, kGroups);
+    Found found;
     std::uint64_t masks[kGroups];
+    std::int64_t firsts[kGroups + 1] = {0};
+    std::int64_t in_pixel = group;
     for (std::int64_t i = 0; i < count; ++i) {
-      const bool ends = found.group == groups - 1;
-      const Src* from = src + found.first;
-      std::int8_t* to = args.dst + found.first;
-      masks[i] = !ends || last == kGroup ? split_group(candidates, bytes, from, to)
-                                         : split_part(candidates, bytes, from, to, last);
-      found.next(ends, last);
+      const bool ends = in_pixel == groups - 1;
+      const std::int64_t first = firsts[i];
+      masks[i] = !ends || last == kGroup
+                     ? split_group(candidates, bytes, src + first, dst + first)
+                     : split_part(candidates, bytes, src + first, dst + first, last);
+      firsts[i + 1] = first + (ends ? last : kGroup);
+      in_pixel = ends ? 0 : in_pixel + 1;
     }
     for (std::int64_t i = 0; i < count; ++i) {
-      for (std::uint64_t mask = masks[i]; mask != 0; mask &= mask - 1) {
-        const std::int64_t at = listed.first + std::countr_zero(mask);
-        appender.append(args.x * args.channels + at, sparsify_level(args, src[at]) - args.dst[at]);
-      }
-      const bool ends = listed.group == groups - 1;
-      if (ends) appender.end_pixel(args.x + listed.pixel);
-      listed.next(ends, last);
+      found.append(masks[i], firsts[i]);
+      found.ends[i] = found.count;
     }
+    std::uint32_t kept[kGroups * kGroup + 1];  // of the row, before each of the found
+    for (std::uint32_t i = 0; i < found.count; ++i) {
+      kept[i] = appender.count();
+      const std::int64_t at = found.elements[i];
+      appender.append(position + at, sparsify_level(args, src[at]) - dst[at]);
+    }
+    kept[found.count] = appender.count();
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (group == groups - 1) args.row.begins[++pixel] = kept[found.ends[i]];
+      group = group == groups - 1 ? 0 : group + 1;
+    }
+    src += firsts[count];
+    dst += firsts[count];
+    position += firsts[count];
     left -= count;
   }
 }
 
 template <typename Bytes>
 QPP_NEON_INLINE void sparsify(const SparsifyArgs& args, const Bytes& bytes) {
-  if (args.lo < args.qmin) {
+  if (args.lo < args.qmin && bytes.any_below(args)) {
     sparsify<true>(args, bytes);
   } else {
     sparsify<false>(args, bytes);
