@@ -28,11 +28,12 @@ struct ConvArgs {
   std::int64_t src_pixel_stride = 0;
 
   std::int64_t taps = 0;
-  std::int64_t channels = 0;      // per tap, a multiple of the packing's kr; each source pixel is
-                                  // readable up to the next multiple of 8
-  std::int64_t pixel_count = 0;   // 1 .. mr
-  std::int64_t filters = 0;       // a multiple of 8
-  const void* weights = nullptr;  // pack.h, with the row's nr and kr; 64-byte aligned
+  std::int64_t channels = 0;       // per tap, a multiple of the packing's kr; each source pixel is
+                                   // readable up to the next multiple of 8
+  std::int64_t pixel_count = 0;    // 1 .. mr
+  std::int64_t filters = 0;        // a multiple of 8
+  std::int64_t empty_filters = 0;  // the last 0 .. 7 of them: their weights are zeros
+  const void* weights = nullptr;   // pack.h, with the row's nr and kr; 64-byte aligned
   void* dst = nullptr;  // pixel p, filter f at dst[p * dst_stride + f]; other bytes stay untouched
   std::int64_t dst_stride = 0;          // elements
   const OutputStage* output = nullptr;  // arrays hold round_up(filters, nr) elements

@@ -126,6 +126,7 @@ class Conv2d::Tiles {
     args_.taps = conv.weights_.taps;
     args_.channels = conv.weights_.channels;
     args_.filters = conv.output_.stride();
+    args_.empty_filters = conv.output_.stride() - conv.output_.channels;
     args_.weights = conv.weights_.data.data();
     args_.dst_stride = conv.output_.stride();
     args_.output = &stage;

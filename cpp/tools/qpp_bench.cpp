@@ -446,6 +446,7 @@ void bench_conv(const Options& options, ordered_json& report) {
   report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
   report["bytes"] = weight_bytes;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
+  bench.table().qparams[1] = qpp::choose_qparams(0, 1, 8);  // what lies behind the ReLU
   if (sparse_src) bench.add_outliers(density);
   if (sparse_dst) {
     bench.make_output_sparse();

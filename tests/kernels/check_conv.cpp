@@ -109,6 +109,7 @@ class ConvCase {
                   .channels = packed_.channels,
                   .pixel_count = shape_.pixel_count,
                   .filters = shape_.filters,
+                  .empty_filters = empty_filters_,
                   .weights = guarded_weights_->data(),
                   .dst = dst_.data(),
                   .dst_stride = dst_stride_,
@@ -166,8 +167,9 @@ class ConvCase {
   /// Weights OIHW. For qsi8 they are integers up to 127, so that packing keeps them as they are.
   void draw_weights() {
     const std::int64_t per_filter = shape_.channels * shape_.taps;
+    if (random_.bits() % 2 == 0) empty_filters_ = random_.integer(0, 7);
     weights_.resize(static_cast<std::size_t>(shape_.filters * per_filter));
-    for (std::int64_t i = 0; i < shape_.filters * per_filter; ++i) {
+    for (std::int64_t i = 0; i < (shape_.filters - empty_filters_) * per_filter; ++i) {
       float weight = draw_weight(i % per_filter / shape_.taps);
       if (kExactSums && i % per_filter == 0) weight = std::copysign(127.0F, weight);
       weights_[static_cast<std::size_t>(i)] = to_float(to_half(weight));
@@ -212,6 +214,7 @@ class ConvCase {
   void draw_sparse() {
     sparse_ = std::make_unique<Guarded<half>>(shape_.pixel_count * shape_.filters);
     for (std::int64_t i = 0; i < sparse_->count(); ++i) {
+      if (i % shape_.filters >= shape_.filters - empty_filters_) continue;
       const bool largest = data_ == Data::extreme || random_.bits() % 64 == 0;
       (*sparse_)[i] =
           to_half(largest ? std::copysign(65504.0F, random_.normal()) : random_.normal() * 2000);
@@ -437,6 +440,7 @@ class ConvCase {
   std::int64_t padded_channels_;
   std::int64_t dst_stride_;
   Destination<Dst> dst_;
+  std::int64_t empty_filters_ = 0;
   std::vector<float> weights_;
   PackedWeights packed_;
   std::unique_ptr<Guarded<std::byte>> guarded_weights_;

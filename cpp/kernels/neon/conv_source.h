@@ -73,4 +73,46 @@ class Interior3x3Source {
   int rows_ = 3;
 };
 
+/// The runs of a tile as a table, which serves all its filters: run r of pixel p is
+/// pixels()[r * kPixels + p].
+template <int kPixels>
+class PointerRuns {
+ public:
+  QPP_NEON_INLINE explicit PointerRuns(const ConvArgs& args)
+      : pixels_(args.pixels), count_(args.taps), channels_(args.channels) {}
+
+  [[nodiscard]] QPP_NEON_INLINE const void* const* pixels() const { return pixels_; }
+  [[nodiscard]] QPP_NEON_INLINE std::int64_t count() const { return count_; }
+  [[nodiscard]] QPP_NEON_INLINE std::int64_t channels() const { return channels_; }
+
+ private:
+  const void* const* pixels_;
+  std::int64_t count_;
+  std::int64_t channels_;
+};
+
+/// The same for family conv3x3s1.
+template <int kPixels>
+class Interior3x3Runs {
+ public:
+  QPP_NEON_INLINE explicit Interior3x3Runs(const ConvArgs& args) {
+    Interior3x3Source<std::int8_t, kPixels> source(args);
+    channels_ = source.channels();
+    for (; source.valid(); source.next()) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPixels; ++p) pixels_[count_ * kPixels + p] = source.pixel(p);
+      ++count_;
+    }
+  }
+
+  [[nodiscard]] QPP_NEON_INLINE const void* const* pixels() const { return pixels_; }
+  [[nodiscard]] QPP_NEON_INLINE std::int64_t count() const { return count_; }
+  [[nodiscard]] QPP_NEON_INLINE std::int64_t channels() const { return channels_; }
+
+ private:
+  const void* pixels_[9 * kPixels];
+  std::int64_t count_ = 0;
+  std::int64_t channels_;
+};
+
 }  // namespace qpp
