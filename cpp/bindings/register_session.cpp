@@ -204,7 +204,8 @@ void register_session(py::module_& module) {
   py::class_<Session>(module, "Session")
       .def(py::init([](const py::object& source, std::string scheme, int activation_bits,
                        int threads, std::string cores, std::optional<std::string> static_bounds,
-                       std::string algorithm, std::optional<double> density) {
+                       std::string algorithm, std::optional<std::string> skip,
+                       std::optional<double> density) {
              const Model model = model_from(source);
              const SessionOptions options{.scheme = std::move(scheme),
                                           .activation_bits = activation_bits,
@@ -212,13 +213,15 @@ void register_session(py::module_& module) {
                                           .cores = std::move(cores),
                                           .static_bounds = std::move(static_bounds),
                                           .algorithm = std::move(algorithm),
+                                          .skip = std::move(skip),
                                           .density = density};
              const py::gil_scoped_release release;
              return std::make_unique<Session>(model, options);
            }),
            py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,
            py::arg("threads") = 1, py::arg("cores") = "all", py::arg("static_bounds") = py::none(),
-           py::arg("algorithm") = "auto", py::arg("density") = py::none())
+           py::arg("algorithm") = "auto", py::arg("skip") = py::none(),
+           py::arg("density") = py::none())
       .def_property_readonly("inputs",
                              [](const Session& session) {
                                py::list inputs;

@@ -524,7 +524,6 @@ class Parser {
       for (const double density : result.densities) result.bounds.push_back({.alpha = 1 - density});
     }
     result.values = field["values"].strings();
-    const std::size_t rows = result.values.size();
     std::set<std::string> unique;
     for (const std::string& value : result.values) {
       require_value(value, field["values"].where());
@@ -681,20 +680,45 @@ bool keeps_levels(const Node& node) {
          std::holds_alternative<PixelShuffleSpec>(node.spec);
 }
 
-}  // namespace
+bool is_sum(const Node& node) {
+  const auto* binary = std::get_if<BinarySpec>(&node.spec);
+  return binary != nullptr && binary->kind != BinaryKind::mul;
+}
 
-Int8Plan plan_int8(const Model& model) {
-  Int8Plan plan;
-  plan.reads_int8.resize(model.nodes.size());
-  std::set<std::string> wanted;
+/// Per node. With `skip_sums` neither sums do, nor what keeps levels for them.
+std::vector<bool> find_int8_readers(const Model& model, bool skip_sums) {
+  std::vector<bool> reads_int8(model.nodes.size());
+  std::set<std::string> wanted;  // in int8
+  std::set<std::string> summed;
   for (std::size_t i = model.nodes.size(); i-- > 0;) {
     const Node& node = model.nodes[i];
+    if (skip_sums && (is_sum(node) || (keeps_levels(node) && summed.contains(node.output)))) {
+      summed.insert(node.inputs.begin(), node.inputs.end());
+      continue;
+    }
     const auto* conv = std::get_if<Conv2dSpec>(&node.spec);
     const bool follows = conv != nullptr || std::holds_alternative<BinarySpec>(node.spec) ||
                          std::holds_alternative<PoolSpec>(node.spec) ||
                          std::holds_alternative<ConcatSpec>(node.spec) || keeps_levels(node);
-    plan.reads_int8[i] = !node.fp16 && ((conv != nullptr && !scales_channels(*conv)) ||
-                                        (follows && wanted.contains(node.output)));
+    reads_int8[i] = !node.fp16 && ((conv != nullptr && !scales_channels(*conv)) ||
+                                   (follows && wanted.contains(node.output)));
+    if (reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
+  }
+  return reads_int8;
+}
+
+}  // namespace
+
+std::vector<bool> read_int8_but_in_sums(const Model& model) {
+  return find_int8_readers(model, /*skip_sums=*/true);
+}
+
+Int8Plan plan_int8(const Model& model) {
+  Int8Plan plan;
+  plan.reads_int8 = find_int8_readers(model, /*skip_sums=*/false);
+  std::set<std::string> wanted;
+  for (std::size_t i = 0; i < model.nodes.size(); ++i) {
+    const Node& node = model.nodes[i];
     if (plan.reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
   }
   for (std::size_t i = 0; i < model.nodes.size(); ++i) {

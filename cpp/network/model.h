@@ -96,6 +96,10 @@ struct Int8Plan {
 };
 Int8Plan plan_int8(const Model& model);
 
+/// The same nodes when skip connections are in fp16: sums read fp16, and so does what keeps the
+/// levels of a value on its way to a sum. They read no value but those of plan_int8() in int8.
+std::vector<bool> read_int8_but_in_sums(const Model& model);
+
 /// A model file before its graph is understood.
 struct ModelFile {
   std::string graph_json;

@@ -27,17 +27,17 @@ Overloaded(Functions...) -> Overloaded<Functions...>;
 
 class Lowering {
  public:
-  Lowering(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
-           std::optional<double> density, const KernelSelection& selection)
+  Lowering(const Model& model, const ProgramOptions& options, const KernelSelection& selection)
       : model_(model),
-        scheme_(scheme),
-        activation_bits_(activation_bits),
-        algorithm_(algorithm),
-        density_(density),
+        scheme_(options.scheme),
+        activation_bits_(options.activation_bits),
+        algorithm_(options.algorithm),
+        density_(options.density),
         selection_(selection),
-        bounds_(model.quantization ? model.quantization->find_bounds(density) : nullptr),
-        int8_(scheme != Scheme::fp16 && scheme != Scheme::measure),
+        bounds_(model.quantization ? model.quantization->find_bounds(density_) : nullptr),
+        int8_(scheme_ != Scheme::fp16 && scheme_ != Scheme::measure),
         plan_(plan_int8(model)) {
+    if (options.skip == Skip::fp16) plan_.reads_int8 = read_int8_but_in_sums(model);
     for (const Node& node : model.nodes) {
       for (const std::string& input : node.inputs) {
         ++(reads_int8(node) ? uses_[input].int8 : uses_[input].fp16);
@@ -440,6 +440,12 @@ Algorithm parse_algorithm(const std::string& name) {
       concat("algorithm: expected \"auto\", \"direct\" or \"winograd\", got \"", name, "\""));
 }
 
+Skip parse_skip(const std::string& name) {
+  if (name == "int8") return Skip::int8;
+  if (name == "fp16") return Skip::fp16;
+  throw UnsupportedError(concat("skip: expected \"int8\" or \"fp16\", got \"", name, "\""));
+}
+
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                 Algorithm algorithm, const KernelSelection& selection) {
   if (DepthwiseConv2d::supports(spec)) {
@@ -453,11 +459,10 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
   return std::make_unique<Conv2d>(spec, types, selection);
 }
 
-Program lower(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
-              std::optional<double> density, const KernelSelection& selection) {
-  check_scheme(model, scheme);
-  if (density) check_density(model, scheme, *density);
-  return Lowering(model, scheme, activation_bits, algorithm, density, selection).lower();
+Program lower(const Model& model, const ProgramOptions& options, const KernelSelection& selection) {
+  check_scheme(model, options.scheme);
+  if (options.density) check_density(model, options.scheme, *options.density);
+  return Lowering(model, options, selection).lower();
 }
 
 }  // namespace qpp

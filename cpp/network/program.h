@@ -20,11 +20,26 @@ enum class Scheme : std::uint8_t { fp16, fixed, dynamic, qpp, measure };
 /// where it applies. `automatic` takes what network/conv_costs.inc says is cheaper.
 enum class Algorithm : std::uint8_t { automatic, direct, winograd };
 
+/// What a sum reads of values that convolutions read in int8: the same, or fp16 kept beside it, as
+/// the values were before they were quantized.
+enum class Skip : std::uint8_t { int8, fp16 };
+
+struct ProgramOptions {
+  Scheme scheme = Scheme::fp16;
+  int activation_bits = 8;  // 2..8
+  Algorithm algorithm = Algorithm::automatic;
+  Skip skip = Skip::int8;
+  std::optional<double> density;  // of dense + sparse values; empty: int8 only
+};
+
 /// "fp16", "static", "dynamic", "qpp" or "measure"; throws UnsupportedError.
 Scheme parse_scheme(const std::string& name);
 
 /// "auto", "direct" or "winograd"; throws UnsupportedError.
 Algorithm parse_algorithm(const std::string& name);
+
+/// "int8" or "fp16"; throws UnsupportedError.
+Skip parse_skip(const std::string& name);
 
 /// A convolution as `algorithm` asks for; the name of its kernel tells what was chosen.
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
@@ -60,7 +75,6 @@ struct Program {
 /// With a density, int8 values carry outliers: convolutions of one group read and write dense +
 /// sparse values, everything else reads fp16, which is kept beside. The bounds are then those that
 /// a share `density` of a value's elements lies beyond, at either end.
-Program lower(const Model& model, Scheme scheme, int activation_bits, Algorithm algorithm,
-              std::optional<double> density, const KernelSelection& selection);
+Program lower(const Model& model, const ProgramOptions& options, const KernelSelection& selection);
 
 }  // namespace qpp

@@ -27,8 +27,15 @@ CoreSet choose_cores(const SessionOptions& options) {
 
 Executor make_executor(const Model& model, const SessionOptions& options) {
   check_options(options);
-  return {lower(model, parse_scheme(options.scheme), options.activation_bits,
-                parse_algorithm(options.algorithm), options.density,
+  const Scheme scheme = parse_scheme(options.scheme);
+  return {lower(model,
+                {.scheme = scheme,
+                 .activation_bits = options.activation_bits,
+                 .algorithm = parse_algorithm(options.algorithm),
+                 .skip = options.skip                ? parse_skip(*options.skip)
+                         : scheme == Scheme::dynamic ? Skip::fp16
+                                                     : Skip::int8,
+                 .density = options.density},
                 KernelSelection::from_environment()),
           options.threads, choose_cores(options)};
 }

@@ -20,6 +20,9 @@ struct SessionOptions {
   std::string cores = "all";  // that the threads run on: "all", or "big": those of most capacity
   std::optional<std::string> static_bounds;  // "mean" or "range"; empty: what the file says
   std::string algorithm = "auto";            // "auto", "direct" or "winograd"
+  // What sums read, "int8" or "fp16"; empty: "fp16" with scheme "dynamic", where all values have
+  // been fp16 before, and "int8" with the others.
+  std::optional<std::string> skip;
   std::optional<double> density;  // of the sparse part of dense + sparse values; empty: int8 only
 };
 

@@ -49,7 +49,7 @@ constexpr const char* kUsage =
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
        qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] [--algorithm auto|direct|winograd]
-                      [--activation-bits 8] [--density 0.01] --iters N [--threads 1] [--cores all|big] [--profile] [--trace FILE]
+                      [--activation-bits 8] [--skip int8|fp16] [--density 0.01] --iters N [--threads 1] [--cores all|big] [--profile] [--trace FILE]
                       [--json]
 
 All commands take --energy [--power-supply /sys/class/power_supply].
@@ -643,7 +643,7 @@ void write_trace(const std::string& path, const std::vector<qpp::StepInfo>& step
 
 void bench_model(const Options& options, ordered_json& report) {
   options.only({"--scheme", "--size", "--algorithm", "--activation-bits", "--iters", "--threads",
-                "--cores", "--density", "--profile", "--trace", "--json"});
+                "--cores", "--skip", "--density", "--profile", "--trace", "--json"});
   if (options.positional.size() != 2) throw UsageError("model: expected one FILE");
   if (options.has("--trace") && qpp::is_emulated())
     throw UsageError("--trace: the times of an emulator say nothing");
@@ -653,6 +653,7 @@ void bench_model(const Options& options, ordered_json& report) {
   session_options.threads = static_cast<int>(options.integer("--threads", 1));
   session_options.cores = options.text("--cores", "all");
   session_options.algorithm = options.text("--algorithm", "auto");
+  if (options.has("--skip")) session_options.skip = options.text("--skip");
   if (options.has("--density")) session_options.density = options.number("--density", 0);
   qpp::Session session(qpp::load_model(options.positional[1]), session_options);
 

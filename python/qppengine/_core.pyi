@@ -48,6 +48,7 @@ class Session:
         cores: str = "all",
         static_bounds: str | None = None,
         algorithm: str = "auto",
+        skip: str | None = None,
         density: float | None = None,
     ) -> None: ...
     @property

@@ -98,6 +98,7 @@ def _session_options(command: _Command) -> _Command:
         click.option(
             "--algorithm", type=click.Choice(["auto", "direct", "winograd"]), default="auto"
         ),
+        click.option("--skip", type=click.Choice(["int8", "fp16"]), help="What sums read."),
         click.option("--static-bounds", type=click.Choice(["mean", "range"])),
         click.option(
             "--cores", type=click.Choice(["all", "big"]), default="all", help="Of the threads."

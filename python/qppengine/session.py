@@ -72,6 +72,10 @@ class Session:
             bounds are then the quantiles of alpha = 1 - density: "static" and "qpp" take a density
             that the file is calibrated for. Convolutions read such values; all other operations,
             and grouped convolutions, read fp16, which is kept beside. None keeps int8 only.
+        skip: What sums read of values that convolutions read in int8: "int8" the same, "fp16" the
+            value as it was before it was quantized, kept beside it, as the fake quantization of the
+            paper does. None is "fp16" in scheme "dynamic", where that costs less, and "int8" in the
+            others. With a density sums read fp16 in any case.
         activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
         threads: Threads one `run` works with, the caller's among them.
         cores: "all" leaves them to the system; "big" keeps them on the cores of the highest
@@ -95,6 +99,7 @@ class Session:
         scheme: str = "qpp",
         *,
         density: float | None = None,
+        skip: str | None = None,
         activation_bits: int = 8,
         threads: int = 1,
         cores: str = "all",
@@ -109,6 +114,7 @@ class Session:
             cores=cores,
             static_bounds=static_bounds,
             algorithm=algorithm,
+            skip=skip,
             density=density,
         )
         self.scheme = scheme

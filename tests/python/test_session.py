@@ -357,6 +357,7 @@ def test_preparing_tells_memory_and_shapes_without_a_run(model: Path) -> None:
         ),
         ({"activation_bits": 1}, "activation_bits: expected 2 to 8, got 1"),
         ({"activation_bits": 9}, "activation_bits: expected 2 to 8, got 9"),
+        ({"skip": "fp32"}, 'skip: expected "int8" or "fp16", got "fp32"'),
         ({"algorithm": "fft"}, "algorithm: expected .* got"),
         ({"threads": 0}, "threads"),
     ],
