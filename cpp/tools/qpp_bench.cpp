@@ -581,7 +581,7 @@ void bench_tensor(const Options& options, ordered_json& report) {
         selection));
   } else {
     ops.push_back(std::make_unique<qpp::MeasureFeatures>(
-        qpp::MeasureFeatures::Spec{.value = "x", .position = 0, .alphas = {0.99, 0.999, alpha}},
+        qpp::MeasureFeatures::Spec{.value = "x", .position = 0, .alphas = {0.997, 0.999, 0.9998}},
         selection));
     std::vector<qpp::PredictQParams::Row> rows(kTargets);
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i].row = static_cast<int>(i);
