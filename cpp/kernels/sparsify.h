@@ -15,8 +15,8 @@ namespace qpp {
 ///   x = min(max(level, lo), hi)
 ///   dst = min(max(x, qmin), qmax)
 ///
-/// and appends x - dst, where it is not zero, to the row. Calls for a row go from left to right:
-/// the one for pixel 0 begins the list.
+/// and appends x - dst, where it is not zero, to the row; the entry behind them may be written,
+/// too. Calls for a row go from left to right: the one for pixel 0 begins the list.
 struct SparsifyArgs {
   const void* src = nullptr;   // [pixels][channels], int16 or half
   std::int8_t* dst = nullptr;  // the same

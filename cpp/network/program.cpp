@@ -398,9 +398,7 @@ const Cost* find_cost(const Cost (&costs)[kCount], std::string_view kernel) {
 
 Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
                              const KernelSelection& selection) {
-  // The costs are those of dense values.
-  const bool sparse = types.sparse_src || types.sparse_dst;
-  if (sparse || !WinogradConv2d::supports(spec)) return Algorithm::direct;
+  if (!WinogradConv2d::supports(spec)) return Algorithm::direct;
   const WinogradMultiplyKernel& multiply = *selection.winograd4(types.dst, types.src).multiply;
   const DirectCost* direct =
       find_cost(kDirectCosts, selection.conv(types.dst, types.src).info.name);

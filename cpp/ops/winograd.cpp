@@ -313,11 +313,8 @@ std::size_t WinogradConv2d::scratch_bytes() const { return lay_out(nullptr).byte
 
 void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   const Scratch scratch = lay_out(args.scratch);
-  Conv2dTypes stage_types = types_;
-  stage_types.dst = kernels_.output->dst;
-  const OutputStage stage =
-      fill_output_stage(stage_types, activation_, weights_, bias_, state,
-                        {.multiplier = scratch.multiplier, .bias = scratch.bias});
+  OutputStage stage = fill_output_stage(types_, activation_, weights_, bias_, state,
+                                        {.multiplier = scratch.multiplier, .bias = scratch.bias});
   fill_winograd_constants(stage, output_.stride(), kernels_.multiply->dst, scratch.constants);
   const std::int32_t zero_point =
       types_.src == DType::qai8 ? state.qparams[static_cast<std::size_t>(types_.src_row)].zero_point
@@ -328,12 +325,13 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
 
   SparsifyArgs sparsify;
   if (sparsify_ != nullptr) {
-    const QParams& row = state.qparams[static_cast<std::size_t>(types_.dst_row)];
-    sparsify = sparsify_bounds(row);
-    // Where the activation's bound is that of the bytes, nothing is below.
-    const float least =
-        std::nearbyint(stage.lo * row.inverse_scale) + static_cast<float>(row.zero_point);
-    if (least > static_cast<float>(sparsify.lo)) sparsify.lo = static_cast<std::int32_t>(least);
+    // Outputs are levels, still without the zero point; sparsify cuts them to their bounds.
+    sparsify = sparsify_bounds(state.qparams[static_cast<std::size_t>(types_.dst_row)]);
+    sparsify.inverse_scale = 1;
+    sparsify.lo = static_cast<std::int32_t>(std::nearbyint(stage.lo)) + stage.zero_point;
+    sparsify.hi = static_cast<std::int32_t>(std::nearbyint(stage.hi)) + stage.zero_point;
+    stage.lo = -INFINITY;
+    stage.hi = INFINITY;
   }
   const auto work = [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;

@@ -44,7 +44,9 @@ class FromLevels {
 };
 
 /// The same from fp16, in the way of quantize_qai8_f16_neon_fp16, for finite halves `least` and
-/// `most` that give the byte's bounds.
+/// `most` that give the byte's bounds. `kPlain`: the inverse is 1 and the zero point even, so that
+/// it may be added before a sum is rounded to an even number.
+template <bool kPlain>
 class FromHalves {
  public:
   using Src = half;
@@ -53,13 +55,14 @@ class FromHalves {
       : inverse_(load_broadcast(&inverse)),
         least_(load_broadcast(&least)),
         most_(load_broadcast(&most)),
+        magic_(vdupq_n_f16(static_cast<float16_t>(1536 + (kPlain ? args.zero_point : 0)))),
         zero_point_(vdupq_n_s8(static_cast<std::int8_t>(args.zero_point))) {}
   QPP_NEON_INLINE int8x16_t operator()(const half* src) const {
-    return vaddq_s8(vuzp1q_s8(round(src), round(src + 8)), zero_point_);
+    return join(round(src), round(src + 8));
   }
   QPP_NEON_INLINE int8x8_t eight(const half* src) const {
     const int8x16_t rounded = round(src);
-    return vget_low_s8(vaddq_s8(vuzp1q_s8(rounded, rounded), zero_point_));
+    return vget_low_s8(join(rounded, rounded));
   }
   [[nodiscard]] QPP_NEON_INLINE bool any_below(const SparsifyArgs& args) const {
     const auto* src = static_cast<const half*>(args.src);
@@ -73,11 +76,17 @@ class FromHalves {
  private:
   [[nodiscard]] QPP_NEON_INLINE int8x16_t round(const half* src) const {
     const float16x8_t value = vminnmq_f16(vmaxq_f16(load(src), least_), most_);
-    return vreinterpretq_s8_f16(vfmaq_f16(vdupq_n_f16(1536), value, inverse_));
+    return vreinterpretq_s8_f16(kPlain ? vaddq_f16(value, magic_)
+                                       : vfmaq_f16(magic_, value, inverse_));
+  }
+  [[nodiscard]] QPP_NEON_INLINE int8x16_t join(int8x16_t low, int8x16_t high) const {
+    const int8x16_t bytes = vuzp1q_s8(low, high);
+    return kPlain ? bytes : vaddq_s8(bytes, zero_point_);
   }
   float16x8_t inverse_;
   float16x8_t least_;
   float16x8_t most_;
+  float16x8_t magic_;
   int8x16_t zero_point_;
 };
 
@@ -102,6 +111,19 @@ class Candidates {
 
 constexpr std::int64_t kGroup = 64;   // channels whose candidates are bits of one mask
 constexpr std::int64_t kGroups = 16;  // of a chunk, whose outliers are listed together
+
+/// A group of channels.
+struct Place {
+  std::int64_t pixel = 0;
+  std::int64_t group = 0;
+  std::int64_t first = 0;  // element
+
+  QPP_NEON_INLINE void next(bool ends_pixel, std::int64_t last) {
+    first += ends_pixel ? last : kGroup;
+    pixel += ends_pixel ? 1 : 0;
+    group = ends_pixel ? 0 : group + 1;
+  }
+};
 
 /// Stores 64 bytes; returns the mask of candidates.
 template <typename Find, typename Bytes>
@@ -133,19 +155,21 @@ QPP_NEON_INLINE std::uint64_t split_part(const Find& candidates, const Bytes& by
   return mask;
 }
 
-/// Elements of a chunk whose levels may have been cut, in order.
+/// Places of elements whose levels may have been cut.
 struct Found {
-  std::uint16_t elements[kGroups * kGroup + 1];  // from the chunk's first on
-  std::uint32_t ends[kGroups];                   // entries up to the end of a group
+  std::uint16_t elements[kGroups * kGroup + 2];  // from the chunk's first on
   std::uint32_t count = 0;
 
-  /// Two at a time, since how many there are cannot be foreseen: hardly any group has more.
-  QPP_NEON_INLINE void append(std::uint64_t mask, std::int64_t first) {
+  /// Those of the set bits, two at a time and without a branch, since how many there are cannot be
+  /// foreseen: hardly any group has more.
+  QPP_NEON_INLINE void append(std::uint64_t mask, std::uint64_t first) {
     do {
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
-        elements[count] = static_cast<std::uint16_t>(first + std::countr_zero(mask));
-        count += mask != 0 ? 1 : 0;
+        auto bit = static_cast<std::uint64_t>(std::countr_zero(mask));  // 64: there is none
+        asm("" : "+r"(bit));
+        elements[count] = static_cast<std::uint16_t>(first + bit);
+        count += 1 - static_cast<std::uint32_t>(bit / kGroup);
         mask &= mask - 1;
       }
     } while (mask != 0);
@@ -155,15 +179,15 @@ struct Found {
 // dst = min(max(x, qmin), qmax), x - dst to the row, sparsify.h
 //
 // src, dst       int16 or fp16, and int8, [pixels][channels]
-// preconditions  channels % 8 == 0; no over-read; of the row, as many entries as it has outliers
-//                are written
+// preconditions  channels % 8 == 0; no over-read
 // method         Bytes at a bound may have been cut: one bit for each of 64 channels. Places of
 //                set bits are listed for a chunk of pixels at a time. For these few, the level is
 //                computed anew as the reference does, and entries made where it differs
 // registers      8 for levels, 4 for bytes, 4 for masks, 5 to 7 constants
 // loop budget    64 channels of int16: 8 loads, 8 SQXTN, 8 SMAX/SMIN, 4 CMEQ, 4 AND, 4 ADDP, 4
-//                stores: 32 slots of the vector pipes, 16 cycles on A76, 5 to list the set bits
-//                and 4 for an outlier
+//                stores: 32 slots of the vector pipes, 16 cycles on A76; of halves that are levels:
+//                8 FMAX, 8 FMINNM, 8 FADD, 4 UZP1 instead: 22 cycles; 9 to list the set bits, and
+//                10 for an outlier
 template <bool kBothSides, typename Bytes>
 QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   using Src = Bytes::Src;
@@ -171,45 +195,40 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   const Candidates<kBothSides> candidates(args);
   OutlierAppender appender(args.row, args.x);
   const auto* src = static_cast<const Src*>(args.src);
-  std::int8_t* dst = args.dst;
   const std::int64_t groups = (args.channels + kGroup - 1) / kGroup;  // of a pixel
   const std::int64_t last = args.channels - (groups - 1) * kGroup;    // channels of its last group
-  std::int64_t position = args.x * args.channels;  // of the chunk's first element
-  std::int64_t pixel = args.x;
-  std::int64_t group = 0;  // of its pixel
+  Place split;
+  Place listed;
   for (std::int64_t left = args.pixels * groups; left > 0;) {
     const std::int64_t count = std::min<std::int64_t>(left, kGroups);
-    Found found;
+    const std::int64_t begin = split.first;
     std::uint64_t masks[kGroups];
-    std::int64_t firsts[kGroups + 1] = {0};
-    std::int64_t in_pixel = group;
     for (std::int64_t i = 0; i < count; ++i) {
-      const bool ends = in_pixel == groups - 1;
-      const std::int64_t first = firsts[i];
-      masks[i] = !ends || last == kGroup
-                     ? split_group(candidates, bytes, src + first, dst + first)
-                     : split_part(candidates, bytes, src + first, dst + first, last);
-      firsts[i + 1] = first + (ends ? last : kGroup);
-      in_pixel = ends ? 0 : in_pixel + 1;
+      const bool ends = split.group == groups - 1;
+      const Src* from = src + split.first;
+      std::int8_t* to = args.dst + split.first;
+      masks[i] = !ends || last == kGroup ? split_group(candidates, bytes, from, to)
+                                         : split_part(candidates, bytes, from, to, last);
+      split.next(ends, last);
     }
+    Found found;
+    std::uint32_t ends[kGroups];  // in `found`, of pixels
+    const std::int64_t first_pixel = listed.pixel;
     for (std::int64_t i = 0; i < count; ++i) {
-      found.append(masks[i], firsts[i]);
-      found.ends[i] = found.count;
+      found.append(masks[i], static_cast<std::uint64_t>(listed.first - begin));
+      ends[listed.pixel - first_pixel] = found.count;
+      listed.next(listed.group == groups - 1, last);
     }
-    std::uint32_t kept[kGroups * kGroup + 1];  // of the row, before each of the found
+    std::uint32_t kept[kGroups * kGroup + 1];  // of the row, before each of `found`
     for (std::uint32_t i = 0; i < found.count; ++i) {
       kept[i] = appender.count();
-      const std::int64_t at = found.elements[i];
-      appender.append(position + at, sparsify_level(args, src[at]) - dst[at]);
+      const std::int64_t at = begin + found.elements[i];
+      appender.append(args.x * args.channels + at, sparsify_level(args, src[at]) - args.dst[at]);
     }
     kept[found.count] = appender.count();
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (group == groups - 1) args.row.begins[++pixel] = kept[found.ends[i]];
-      group = group == groups - 1 ? 0 : group + 1;
+    for (std::int64_t pixel = first_pixel; pixel < listed.pixel; ++pixel) {
+      args.row.begins[args.x + pixel + 1] = kept[ends[pixel - first_pixel]];
     }
-    src += firsts[count];
-    dst += firsts[count];
-    position += firsts[count];
     left -= count;
   }
 }
@@ -240,7 +259,11 @@ void sparsify_qai8_f16_neon_fp16(const SparsifyArgs& args) {
     sparsify_qai8_f16_ref(args);
     return;
   }
-  sparsify(args, FromHalves(args, inverse, least, most));
+  if (args.inverse_scale == 1 && args.zero_point % 2 == 0) {
+    sparsify(args, FromHalves<true>(args, inverse, least, most));
+  } else {
+    sparsify(args, FromHalves<false>(args, inverse, least, most));
+  }
 }
 
 }  // namespace qpp

@@ -27,7 +27,7 @@ QPP_NEON_INLINE void transform_sums(const float16x8_t (&m)[kWinogradPatch],
 }
 
 /// What becomes of levels before they are stored.
-enum class Limit : std::uint8_t { lower_bound, both_bounds, tanh_and_both_bounds };
+enum class Limit : std::uint8_t { none, lower_bound, both_bounds, tanh_and_both_bounds };
 
 /// OutputStage for eight filters in fp16: from Z to levels.
 template <Limit kLimit>
@@ -52,6 +52,7 @@ class HalfStage {
 
  private:
   [[nodiscard]] QPP_NEON_INLINE float16x8_t limit(float16x8_t level) const {
+    if (kLimit == Limit::none) return level;
     if (kLimit == Limit::tanh_and_both_bounds) {
       const Float8 wide = widen(level);
       level = narrow({vmulq_n_f32(tanh_shared(wide.low), post_scale_),
@@ -206,8 +207,10 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
     output<Writer, Limit::tanh_and_both_bounds>(args);
   } else if (args.output->hi < INFINITY) {
     output<Writer, Limit::both_bounds>(args);
-  } else {
+  } else if (args.output->lo > -INFINITY) {
     output<Writer, Limit::lower_bound>(args);
+  } else {
+    output<Writer, Limit::none>(args);
   }
 }
 
