@@ -78,8 +78,27 @@ struct ObservedStep {
   DType dtype;
   Shape shape;
   std::vector<std::byte> bytes;
+  std::vector<half> residuals;  // of all elements, of a dense + sparse value; else empty
   QParams qparams;
 };
+
+/// Zero for all elements but the outliers, in the order of the elements without padding.
+std::vector<half> residuals_of(const TensorView& view) {
+  if (!view.outliers.present()) return {};
+  const Shape& shape = view.shape;
+  std::vector<half> residuals(static_cast<std::size_t>(shape.pixels() * shape.channels));
+  for (std::int64_t y = 0; y < shape.batch * shape.height; ++y) {
+    const OutlierRow row = view.outliers.row(y);
+    for (std::uint32_t i = row.begins[0]; i < row.begins[shape.width]; ++i) {
+      const std::int64_t x = row.positions[i] / shape.stride();
+      const std::int64_t channel = row.positions[i] % shape.stride();
+      if (channel >= shape.channels) continue;
+      const std::int64_t element = (y * shape.width + x) * shape.channels + channel;
+      residuals[static_cast<std::size_t>(element)] = row.residuals[i];
+    }
+  }
+  return residuals;
+}
 
 ObservedStep copy_of(const StepOutput& output) {
   const Shape& shape = output.data.shape;
@@ -92,6 +111,7 @@ ObservedStep copy_of(const StepOutput& output) {
       .dtype = output.data.dtype,
       .shape = shape,
       .bytes = std::vector<std::byte>(static_cast<std::size_t>(shape.pixels()) * pixel),
+      .residuals = residuals_of(output.data),
       .qparams = output.qparams};
   const auto* src = static_cast<const std::byte*>(output.data.data);
   for (std::size_t p = 0; p < static_cast<std::size_t>(shape.pixels()); ++p)
@@ -101,13 +121,21 @@ ObservedStep copy_of(const StepOutput& output) {
 
 py::dict to_dict(const ObservedStep& observed) {
   const Shape& shape = observed.shape;
-  py::array stored(py::dtype(observed.dtype == DType::f16 ? "float16" : "int8"),
-                   std::vector{shape.batch, shape.height, shape.width, shape.channels});
+  const std::vector sizes{shape.batch, shape.height, shape.width, shape.channels};
+  py::array stored(py::dtype(observed.dtype == DType::f16 ? "float16" : "int8"), sizes);
   std::memcpy(stored.mutable_data(), observed.bytes.data(), observed.bytes.size());
+  py::object residuals = py::none();
+  if (!observed.residuals.empty()) {
+    py::array array(py::dtype("float16"), sizes);
+    std::memcpy(array.mutable_data(), observed.residuals.data(),
+                observed.residuals.size() * sizeof(half));
+    residuals = std::move(array);
+  }
   py::dict result;
   result["step"] = observed.step;
   result["value"] = observed.value;
   result["stored"] = stored;
+  result["residuals"] = residuals;
   result["scale"] = observed.qparams.scale;
   result["zero_point"] = observed.qparams.zero_point;
   return result;

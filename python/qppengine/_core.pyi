@@ -34,6 +34,7 @@ class ObservedStep(TypedDict):
     step: int
     value: str
     stored: npt.NDArray[np.int8 | np.float16]
+    residuals: npt.NDArray[np.float16] | None
     scale: float
     zero_point: int
 

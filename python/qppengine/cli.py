@@ -348,7 +348,7 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
 
     Both are in dB: psnr is relative to a peak of 1, sqnr to the reference itself. The layers are
     those of this very run, so every value has the errors of all before it. It is told as int8 where
-    it exists as int8.
+    it exists as int8, with --density together with its outliers and their share.
     """
     arrays = [_load_array(path) for path in inputs]
     rows = []
@@ -375,7 +375,10 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
                 continue  # for fp16 readers, beside the int8 one
             layer[f"{scheme} dtype"] = stored.stored.dtype.name
             layer[scheme] = _finite(metrics.sqnr(stored.numbers, expected[stored.value]), digits=1)
-    names = [column for scheme in _schemes(model) for column in (scheme, f"{scheme} dtype")]
+            if stored.density is not None:
+                layer[f"{scheme} density"] = _finite(stored.density)
+    columns = ("", " dtype") if options["density"] is None else ("", " dtype", " density")
+    names = [scheme + column for scheme in _schemes(model) for column in columns]
     table = [
         {"value": value, **{name: layers[value].get(name) for name in names}}
         for value in expected

@@ -47,16 +47,25 @@ class StoredValue:
     value: str
     op: str
     stored: npt.NDArray[np.int8 | np.float16]
-    scale: float  # of int8: x = scale * (stored - zero_point)
+    scale: float  # of int8: x = scale * (stored - zero_point + residuals)
     zero_point: int
+    residuals: npt.NDArray[np.float16] | None  # of dense + sparse values, zero but for outliers
+
+    @property
+    def density(self) -> float | None:
+        """The share of outliers in a dense + sparse value."""
+        return None if self.residuals is None else float(np.mean(self.residuals != 0))
 
     @property
     def numbers(self) -> Array:
         """The numbers it stands for, float32 ``[N, C, H, W]``."""
-        x = np.moveaxis(self.stored, 3, 1).astype(np.float32)
+        x = self.stored.astype(np.float32)
         if self.stored.dtype == np.int8:
-            x = np.float32(self.scale) * (x - np.float32(self.zero_point))
-        return np.ascontiguousarray(x)
+            x -= np.float32(self.zero_point)
+            if self.residuals is not None:
+                x += self.residuals
+            x *= np.float32(self.scale)
+        return np.ascontiguousarray(np.moveaxis(x, 3, 1))
 
 
 class Session:
@@ -201,6 +210,7 @@ class Session:
                 observed["stored"],
                 observed["scale"],
                 observed["zero_point"],
+                observed["residuals"],
             )
             for observed in self._core.observe(self._bind(inputs))
         ]

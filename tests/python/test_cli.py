@@ -229,6 +229,10 @@ def test_density_is_an_option_of_every_command_that_runs(folder: Path) -> None:
     dense = call_json("compare", model, "--input", folder / "x.npy")
     assert report["schemes"][0] == dense["schemes"][0]  # fp16
     assert report["schemes"][1] != dense["schemes"][1]
+    layers = {row["value"]: row for row in report["layers_sqnr"]}
+    assert 0 < layers["conv1"]["dynamic density"] < 0.065  # 0.03 at either end
+    assert layers["conv3"]["dynamic density"] is None
+    assert "dynamic density" not in dense["layers_sqnr"][0]
     call("bench", model, "--size", 24, 32, "--iters", 1, *density)
     call("inspect", model, *density)
     assert "(0.01, 0.03, 0.1), got 0.02" in fail("inspect", model, "--density", 0.02)

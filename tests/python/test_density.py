@@ -113,6 +113,28 @@ def test_density_must_be_one_of_the_file(model: bytes) -> None:
         Session(model, "fp16", density=0.01)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_observed_values_have_their_outliers(
+    model: bytes, samples: list[Array], scheme: str
+) -> None:
+    """Dense and sparse part together are within half a step of the value everywhere."""
+    x = samples[5]
+    for density in (0.01, 0.1):
+        session = Session(model, scheme, density=density)
+        stored = {one.value: one for one in session.observe(x) if one.stored.dtype == np.int8}
+        first = stored["x"]  # the value itself is known
+        assert first.residuals is not None
+        assert first.residuals.shape == first.stored.shape
+        edge = np.isin(first.stored, (-128, 127))
+        assert not first.residuals[~edge].any()
+        assert np.abs(first.numbers - x).max() <= 0.501 * first.scale + 2e-3
+        for one in stored.values():
+            assert one.density is not None
+            assert 0 < one.density < 5 * density  # max pools concentrate them
+    dense = Session(model, scheme).observe(x)
+    assert all(one.density is None and one.residuals is None for one in dense)
+
+
 def test_convolutions_of_one_group_stay_in_int8(model: bytes, samples: list[Array]) -> None:
     session = Session(model, "static", density=0.01)
     session.run(samples[0])
