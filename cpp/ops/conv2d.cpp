@@ -23,16 +23,23 @@ constexpr std::int64_t kChunk = 16;  // bytes of a vector
 
 using Gathering = Conv2d::Gathering;
 
-/// What the kernels shall see as a tap. Pixels are whole vectors, of which a few channels fill only
-/// a part.
-Gathering choose_gathering(const Conv2dSpec& spec) {
+/// What the kernels shall see as a tap. Kernels take channels in steps, and so compute with padding
+/// where pixels are no whole number of them; copies that bring pixels together without padding cost
+/// time, too.
+Gathering choose_gathering(const Conv2dSpec& spec, const ConvKernel& kernel) {
   constexpr std::int64_t kFewChannels = 4;
   constexpr std::int64_t kManyChannels = 64;  // copies are not worth it from here on
+  constexpr std::int64_t kCopyMacs = 200;     // that cost as much as the copy of a pixel
   const bool neighbours = spec.kernel.width > 1 && spec.dilation.width == 1;
-  if (!neighbours || spec.channels % 8 == 0 || spec.channels >= kManyChannels) {
-    return Gathering::pixels;
-  }
-  return spec.channels <= kFewChannels ? Gathering::patches : Gathering::rows;
+  if (!neighbours || spec.channels >= kManyChannels) return Gathering::pixels;
+  if (spec.channels <= kFewChannels) return Gathering::patches;
+  const std::int64_t step = kernel.kr > 1 ? kernel.kr : 8;
+  const std::int64_t padding = spec.kernel.width * round_up(spec.channels, step) -
+                               round_up(spec.kernel.width * spec.channels, step);
+  // For each pixel of the output, of which each needs as many copies as strides skip pixels.
+  const std::int64_t padding_macs = padding * spec.kernel.height * spec.filters;
+  const std::int64_t copies = spec.stride.height * spec.stride.width;
+  return padding_macs > kCopyMacs * copies ? Gathering::rows : Gathering::pixels;
 }
 
 /// Weights OIHW with the channels behind the columns, and a column's rows between them for patches.
@@ -69,16 +76,48 @@ void fill_pointers(const void** pointers, std::intptr_t first, std::int64_t step
   }
 }
 
-/// Copies whole chunks, the last of which may reach up to kChunk - 1 bytes beyond `bytes` on both
-/// sides: a copy of a known size is two instructions.
-void copy_chunks(std::byte* dst, const std::byte* src, std::int64_t bytes) {
-  for (std::int64_t i = 0; i < bytes; i += kChunk) std::memcpy(dst + i, src + i, kChunk);
+/// Copies `count` pixels, of `bytes` each, that lie so many bytes apart.
+using CopyPixels = void (*)(std::byte* dst, std::int64_t dst_step, const std::byte* src,
+                            std::int64_t src_step, std::int64_t bytes, std::int64_t count);
+
+/// Pixels of a known size: each takes a few instructions.
+template <std::size_t kBytes>
+void copy_known(std::byte* dst, std::int64_t dst_step, const std::byte* src, std::int64_t src_step,
+                std::int64_t /*bytes*/, std::int64_t count) {
+#pragma GCC unroll 4
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::memcpy(dst + i * dst_step, src + i * src_step, kBytes);
+  }
 }
 
-/// The same for a number of bytes that is known, rounded up to whole chunks.
-template <std::size_t kBytes>
-void copy_known(std::byte* dst, const std::byte* src, std::int64_t /*bytes*/) {
-  std::memcpy(dst, src, kBytes);
+/// Pixels of any size, in whole chunks.
+void copy_chunks(std::byte* dst, std::int64_t dst_step, const std::byte* src, std::int64_t src_step,
+                 std::int64_t bytes, std::int64_t count) {
+  for (; count > 0; --count, dst += dst_step, src += src_step) {
+    for (std::int64_t i = 0; i < bytes; i += kChunk) std::memcpy(dst + i, src + i, kChunk);
+  }
+}
+
+/// The fastest copy. What it writes beyond `bytes`, and reads, is less than a chunk.
+CopyPixels choose_copy(std::int64_t bytes) {
+  switch (bytes) {
+    case 1:
+      return copy_known<1>;
+    case 2:
+      return copy_known<2>;
+    case 3:
+      return copy_known<3>;
+    case 4:
+      return copy_known<4>;
+    case 6:
+      return copy_known<6>;
+    case 8:
+      return copy_known<8>;
+    default:
+      return bytes <= kChunk       ? copy_known<kChunk>
+             : bytes <= 2 * kChunk ? copy_known<2 * kChunk>
+                                   : copy_chunks;
+  }
 }
 
 }  // namespace
@@ -233,6 +272,31 @@ class Conv2d::Tiles {
 
   /// The same for `count` pixels of one row, the first of which is pixel p of the tile.
   void gather_in_row(const Place& place, std::int64_t p, std::int64_t count) {
+    const auto [height, width] = conv_.kernel_size_;
+    const std::int64_t top = place.y * conv_.stride_.height - conv_.padding_.height;
+    const std::int64_t left = place.x * conv_.stride_.width - conv_.padding_.width;
+    const std::int64_t bottom = top + (height - 1) * conv_.dilation_.height;
+    const std::int64_t right =
+        left + (count - 1) * conv_.stride_.width + (width - 1) * conv_.dilation_.width;
+    if (top < 0 || left < 0 || bottom >= input_.height || right >= input_.width) {
+      gather_at_border(place, p, count);
+      return;
+    }
+    const std::int64_t step = conv_.stride_.width * pixel_bytes_;
+    const std::int64_t next_row = conv_.dilation_.height * input_.width * pixel_bytes_;
+    const std::int64_t next_column = conv_.dilation_.width * pixel_bytes_;
+    auto row = reinterpret_cast<std::intptr_t>(src_) +
+               ((place.n * input_.height + top) * input_.width + left) * pixel_bytes_;
+    const void** pointers = pixels_ + p;
+    for (std::int64_t ky = 0; ky < height; ++ky, row += next_row) {
+      for (std::int64_t kx = 0; kx < width; ++kx, pointers += mr_) {
+        fill_pointers(pointers, row + kx * next_column, step, count);
+      }
+    }
+  }
+
+  /// The same where some taps lie outside the image.
+  void gather_at_border(const Place& place, std::int64_t p, std::int64_t count) {
     const std::int64_t step = conv_.stride_.width * pixel_bytes_;
     const void** pointers = pixels_ + p;
     for (std::int64_t ky = 0; ky < conv_.kernel_size_.height; ++ky) {
@@ -294,26 +358,18 @@ class Conv2d::Tiles {
     fill_zero(dst, before);
     dst += before;
     const std::int64_t bytes = strips.column_bytes / strips.rows;
-    const auto copy = [&](std::int64_t first, std::int64_t last, const auto& copy_pixel) {
-      for (std::int64_t x = first; x < last; ++x) {
-        for (std::int64_t i = 0; i < strips.rows; ++i, dst += bytes)
-          copy_pixel(dst, static_cast<const std::byte*>(rows_[i]) + x * pixel_bytes_, bytes);
+    // What is written beyond a pixel, the next one overwrites. The last pixels, where what is read
+    // beyond them might be beyond the row, are copied exactly.
+    const std::int64_t most = std::max<std::int64_t>(input_.width - kChunk / pixel_bytes_ - 1, 0);
+    for (std::int64_t i = 0; i < strips.rows; ++i, dst += bytes) {
+      const auto* src = static_cast<const std::byte*>(rows_[i]);
+      choose_copy(bytes)(dst, strips.column_bytes, src, pixel_bytes_, bytes, most);
+      for (std::int64_t x = most; x < input_.width; ++x) {
+        std::memcpy(dst + x * strips.column_bytes, src + x * pixel_bytes_,
+                    static_cast<std::size_t>(bytes));
       }
-    };
-    // What chunks write too much, the next pixel overwrites. The last pixels, where chunks might be
-    // read beyond the row, give way to exact copies.
-    const std::int64_t in_chunks =
-        std::max<std::int64_t>(input_.width - kChunk / pixel_bytes_ - 1, 0);
-    if (bytes <= kChunk) {
-      copy(0, in_chunks, copy_known<kChunk>);
-    } else if (bytes <= 2 * kChunk) {
-      copy(0, in_chunks, copy_known<2 * kChunk>);
-    } else {
-      copy(0, in_chunks, copy_chunks);
     }
-    copy(in_chunks, input_.width, [](std::byte* to, const std::byte* from, std::int64_t count) {
-      std::memcpy(to, from, static_cast<std::size_t>(count));
-    });
+    dst += (input_.width - 1) * strips.column_bytes;
     fill_zero(dst, end - dst);
   }
 
@@ -357,7 +413,7 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
       channels_(spec.channels),
       kernel_(&selection.conv(kernel_dst(types), types.src)),
       interior_(is_3x3_stride_1(spec) ? selection.conv3x3s1(*kernel_) : nullptr) {
-  gathering_ = choose_gathering(spec);
+  gathering_ = choose_gathering(spec, *kernel_);
   if (gathering_ != Gathering::pixels) interior_ = nullptr;
   const std::int64_t taps = spec.kernel.height * spec.kernel.width;
   const std::int64_t seen_taps = gathering_ == Gathering::pixels ? taps
