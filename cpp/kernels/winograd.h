@@ -70,6 +70,23 @@ constexpr std::int64_t winograd_v_index(std::int64_t point, std::int64_t tile, s
          c / 8 * 64 + tile % 8 * 8 + c % 8;
 }
 
+/// Whether a block of eight filters holds so few that vectors of U hold channels, not filters.
+/// Products of vectors then sum eight channels in each lane, so that precision bounds the channels.
+constexpr bool winograd_few_filters(std::int64_t filters, std::int64_t channels) {
+  constexpr std::int64_t kFewFilters = 2;
+  constexpr std::int64_t kMostChannels = 256;
+  return filters <= kFewFilters && channels <= kMostChannels;
+}
+
+/// Where U of a block that holds `filters` filters holds its elements: [point][c][f] or, for few
+/// filters, [point][c / 8][f][c % 8]; `channels` is a multiple of 8.
+constexpr std::int64_t winograd_u_index(std::int64_t point, std::int64_t c, std::int64_t f,
+                                        std::int64_t filters, std::int64_t channels) {
+  const std::int64_t first = point * channels * kWinogradGroup;
+  return winograd_few_filters(filters, channels) ? first + c / 8 * 64 + f * 8 + c % 8
+                                                 : first + c * 8 + f;
+}
+
 /// Where M, eight filters of a block of tiles, holds its elements: [point][tile][f].
 constexpr std::int64_t winograd_m_index(std::int64_t point, std::int64_t tile, std::int64_t f) {
   return (point * kWinogradMaxBlock + tile) * kWinogradGroup + f;
@@ -93,15 +110,16 @@ struct WinogradInputArgs {
 using WinogradInputFunction = void (*)(const WinogradInputArgs& args);
 
 /// M of one block of eight filters: m[point, tile, f] = sum over c of v[point, tile, c] * u[point,
-/// c, f]. Tiles beyond `tiles` may be written, too.
+/// c, f]. Tiles beyond `tiles` may be written, too; filters beyond `filters` become 0.
 struct WinogradMultiplyArgs {
   const void* v = nullptr;
-  const void* u = nullptr;       // [point][c][f % 8], see pack_winograd_weights()
-  void* m = nullptr;             // winograd_m_index()
-  std::int64_t channels = 0;     // as the user counts them; V and U hold them rounded up to 8, with
-                                 // zeros in U for the others
-  std::int64_t tiles = 0;        // 1 .. block_tiles
-  std::int64_t block_tiles = 0;  // a multiple of 8, up to kWinogradMaxBlock
+  const void* u = nullptr;    // winograd_u_index(), see pack_winograd_weights()
+  void* m = nullptr;          // winograd_m_index()
+  std::int64_t channels = 0;  // as the user counts them; V and U hold them rounded up to 8, with
+                              // zeros in U for the others
+  std::int64_t filters = kWinogradGroup;  // 1 .. 8, of the block
+  std::int64_t tiles = 0;                 // 1 .. block_tiles
+  std::int64_t block_tiles = 0;           // a multiple of 8, up to kWinogradMaxBlock
 };
 using WinogradMultiplyFunction = void (*)(const WinogradMultiplyArgs& args);
 
@@ -154,9 +172,9 @@ struct WinogradOutputKernel {
   WinogradOutputFunction function;
 };
 
-/// U of 3x3 weights, OIHW. Element (f, point, c) lies at [f / 8][point][c][f % 8]; filters and
-/// channels are padded with zeros to multiples of 8. `scales` undoes the powers of two that the
-/// filters were multiplied by. `dtype` is f16 or f32.
+/// U of 3x3 weights, OIHW: blocks of eight filters, of which the last may hold fewer, each as
+/// winograd_u_index() tells. Filters and channels are padded with zeros to multiples of 8. `scales`
+/// undoes the powers of two that the filters were multiplied by. `dtype` is f16 or f32.
 PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
                                     std::int64_t channels, DType dtype);
 

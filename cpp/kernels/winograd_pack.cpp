@@ -67,6 +67,23 @@ double largest_sum(const Points& magnitudes) {
   return largest * kWinogradSourceLimit;
 }
 
+/// Turns the last block, packed as [point][c][f], into one of few filters.
+template <typename Element>
+void turn_last_block(std::int64_t filters, std::int64_t channels, PackedWeights& packed) {
+  const std::int64_t size = kWinogradPoints * channels * kWinogradGroup;
+  auto* const end = reinterpret_cast<Element*>(packed.data.data() + packed.data.size());
+  Element* const block = end - size;
+  const std::vector<Element> before(block, end);
+  for (std::int64_t point = 0; point < kWinogradPoints; ++point) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      for (std::int64_t f = 0; f < kWinogradGroup; ++f) {
+        block[winograd_u_index(point, c, f, filters, channels)] =
+            before[static_cast<std::size_t>((point * channels + c) * kWinogradGroup + f)];
+      }
+    }
+  }
+}
+
 }  // namespace
 
 PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
@@ -96,6 +113,14 @@ PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
   PackedWeights packed = pack_conv_weights(transformed.data(), filters, padded_channels,
                                            kWinogradPoints, dtype, kWinogradGroup, 1);
   std::copy(scales.begin(), scales.end(), packed.scales.begin());
+  const std::int64_t last_filters = (filters - 1) % kWinogradGroup + 1;
+  if (winograd_few_filters(last_filters, padded_channels)) {
+    if (dtype == DType::f16) {
+      turn_last_block<half>(last_filters, padded_channels, packed);
+    } else {
+      turn_last_block<float>(last_filters, padded_channels, packed);
+    }
+  }
   return packed;
 }
 

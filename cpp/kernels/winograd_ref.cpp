@@ -108,12 +108,14 @@ void winograd4_multiply_f32_f32_f32_ref(const WinogradMultiplyArgs& args) {
   const auto* v = static_cast<const float*>(args.v);
   const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
   for (std::int64_t point = 0; point < kWinogradPoints; ++point) {
-    const float* u = static_cast<const float*>(args.u) + point * padded * kWinogradGroup;
+    const auto* u = static_cast<const float*>(args.u);
     for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
       std::array<float, kWinogradGroup> sums{};
       for (std::int64_t c = 0; c < args.channels; ++c) {
         const float value = v[winograd_v_index(point, tile, c, args.block_tiles, padded)];
-        for (int f = 0; f < kWinogradGroup; ++f) sums[f] += value * u[c * kWinogradGroup + f];
+        for (int f = 0; f < kWinogradGroup; ++f) {
+          sums[f] += value * u[winograd_u_index(point, c, f, args.filters, padded)];
+        }
       }
       for (int f = 0; f < kWinogradGroup; ++f) {
         static_cast<float*>(args.m)[winograd_m_index(point, tile, f)] = sums[f];

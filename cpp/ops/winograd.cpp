@@ -190,6 +190,8 @@ class WinogradConv2d::Worker {
   }
 
   void multiply(std::int64_t filter_block) {
+    multiply_.filters = std::min<std::int64_t>(
+        conv_.weights_.filters - filter_block * kWinogradGroup, kWinogradGroup);
     multiply_.u = conv_.weights_.data.data() + filter_block * kWinogradPoints *
                                                    conv_.weights_.channels * kWinogradGroup *
                                                    element_bytes_;

@@ -202,16 +202,20 @@ struct Product {
   std::int64_t channels;
   std::int64_t tiles;
   std::int64_t block_tiles;
+  std::int64_t filters = kWinogradGroup;
 };
 
 const std::vector<Product> kProducts = {
-    {8, 1, 8},   {16, 5, 8}, {32, 8, 8},   {40, 12, 16}, {64, 16, 16}, {136, 9, 16}, {264, 3, 16},
-    {520, 8, 8}, {3, 7, 8},  {18, 16, 16}, {23, 8, 8},   {36, 3, 16},  {37, 12, 16}, {270, 8, 8}};
+    {8, 1, 8},        {16, 5, 8},     {32, 8, 8},      {40, 12, 16}, {64, 16, 16},   {136, 9, 16},
+    {264, 3, 16},     {520, 8, 8},    {3, 7, 8},       {18, 16, 16}, {23, 8, 8},     {36, 3, 16},
+    {37, 12, 16},     {270, 8, 8},    {18, 16, 16, 2}, {8, 1, 8, 1}, {32, 9, 16, 1}, {37, 4, 8, 2},
+    {256, 12, 16, 2}, {257, 5, 8, 2}, {64, 8, 8, 3}};
 
 void check_product(const WinogradMultiplyKernel& kernel, const Product& product, bool integers,
                    Trial& trial) {
   trial.begin(std::to_string(product.channels) + " channels, " + std::to_string(product.tiles) +
-              " tiles of " + std::to_string(product.block_tiles) +
+              " tiles of " + std::to_string(product.block_tiles) + ", " +
+              std::to_string(product.filters) + " filters" +
               (integers ? ", integers" : ", real numbers"));
   const auto draw = [&] {
     return integers ? static_cast<float>(trial.random.integer(-1, 1))
@@ -223,13 +227,22 @@ void check_product(const WinogradMultiplyKernel& kernel, const Product& product,
   for (std::int64_t i = 0; i < kWinogradPoints * v_stride; ++i) v.set(i, draw());
   const std::int64_t u_size = kWinogradPoints * padded * kWinogradGroup;
   const Elements u(kernel.weights, u_size);
-  for (std::int64_t i = 0; i < u_size; ++i)
-    u.set(i, i / kWinogradGroup % padded < product.channels ? draw() : 0);
+  const auto u_at = [&](std::int64_t point, std::int64_t c, std::int64_t f) {
+    return winograd_u_index(point, c, f, product.filters, padded);
+  };
+  for (std::int64_t point = 0; point < kWinogradPoints; ++point) {
+    for (std::int64_t c = 0; c < padded; ++c) {
+      for (std::int64_t f = 0; f < kWinogradGroup; ++f) {
+        u.set(u_at(point, c, f), c < product.channels && f < product.filters ? draw() : 0);
+      }
+    }
+  }
   const Elements m(kernel.dst, winograd_m_index(kWinogradPoints, 0, 0));
   kernel.function({.v = v.data(),
                    .u = u.data(),
                    .m = m.data(),
                    .channels = product.channels,
+                   .filters = product.filters,
                    .tiles = product.tiles,
                    .block_tiles = product.block_tiles});
   RelativeError error;
@@ -245,7 +258,7 @@ void check_product(const WinogradMultiplyKernel& kernel, const Product& product,
         for (std::int64_t c = 0; c < product.channels; ++c) {
           sum += static_cast<double>(
                      v.at(winograd_v_index(point, tile, c, product.block_tiles, padded))) *
-                 u.at((point * padded + c) * kWinogradGroup + f);
+                 u.at(u_at(point, c, f));
         }
         error.add(m.at(at), sum);
       }

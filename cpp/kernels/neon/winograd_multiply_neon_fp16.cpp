@@ -161,16 +161,76 @@ QPP_NEON_INLINE void multiply(const half* v, const half* u, std::int64_t channel
   for (int t = 0; t < kTiles; ++t) store(m + t * kFilters, sums[t]);
 }
 
+/// The lanes of pair kLane, zeros in the others.
+template <int kLane>
+QPP_NEON_INLINE float16x8_t pair(float16x8_t pairs) {
+  float16x8_t alone;
+  asm("dup %s0, %1.s[%2]" : "=w"(alone) : "w"(pairs), "i"(kLane));
+  return alone;
+}
+
+/// M of eight tiles at one point, two filters: vectors hold eight channels, and their lanes are
+/// added up at the end.
+QPP_NEON_INLINE void multiply_two_filters(const half* v, const half* u, std::int64_t channels,
+                                          half* m) {
+  constexpr int kTiles = 8;
+  float16x8_t sums[kTiles][2];
+#pragma GCC unroll 8
+  for (auto& tile : sums) tile[0] = tile[1] = vdupq_n_f16(0);
+  for (; channels > 0; channels -= kWinogradGroup) {
+    const float16x8_t first = load(u);
+    const float16x8_t second = load(u + kWinogradGroup);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTiles; ++t) {
+      const float16x8_t tile = load(v + t * kWinogradGroup);
+      sums[t][0] = vfmaq_f16(sums[t][0], tile, first);
+      sums[t][1] = vfmaq_f16(sums[t][1], tile, second);
+    }
+    u += kWinogradGroup * kFilters;
+    v += kWinogradGroup * kTiles;
+  }
+#pragma GCC unroll 2
+  for (int t = 0; t < kTiles; t += 4) {
+    const float16x8_t low =
+        vpaddq_f16(vpaddq_f16(sums[t][0], sums[t][1]), vpaddq_f16(sums[t + 1][0], sums[t + 1][1]));
+    const float16x8_t high = vpaddq_f16(vpaddq_f16(sums[t + 2][0], sums[t + 2][1]),
+                                        vpaddq_f16(sums[t + 3][0], sums[t + 3][1]));
+    const float16x8_t pairs = vpaddq_f16(low, high);
+    store(m + t * kFilters, pair<0>(pairs));
+    store(m + (t + 1) * kFilters, pair<1>(pairs));
+    store(m + (t + 2) * kFilters, pair<2>(pairs));
+    store(m + (t + 3) * kFilters, pair<3>(pairs));
+  }
+}
+
+/// The kernel for at most two filters. A function of its own, so that the other loop keeps its
+/// registers.
+[[gnu::noinline]] void multiply_few_filters(const WinogradMultiplyArgs& args) {
+  const half* v = static_cast<const half*>(args.v);
+  const half* u = static_cast<const half*>(args.u);
+  half* m = static_cast<half*>(args.m);
+  const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
+  for (int point = 0; point < kWinogradPoints; ++point) {
+    for (std::int64_t tile = 0; tile < args.tiles; tile += 8) {
+      multiply_two_filters(v + tile * padded, u, padded, m + tile * kFilters);
+    }
+    v += winograd_v_point_stride(args.block_tiles, padded);
+    u += padded * kFilters;
+    m += winograd_m_index(1, 0, 0);
+  }
+}
+
 }  // namespace
 
 // m[point, tile, f] = sum over c of v[point, tile, c] * u[point, c, f], eight filters
 //
-// v, u, m        fp16, winograd_v_index(), [point][c][f % 8], winograd_m_index()
+// v, u, m        fp16, winograd_v_index(), winograd_u_index(), winograd_m_index()
 // preconditions  v is finite up to a multiple of 8 channels, where u holds zeros; no over-read
 // registers      8 for the sums, 8 for the sums of chains, 8 for 8 channels of v, 4 for u; the fp32
 //                totals are in memory
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
-//                A76. Every 32 channels 8 FADD, at the end 8 stores, 4 cycles each
+//                A76. Every 32 channels 8 FADD, at the end 8 stores, 4 cycles each. Two filters:
+//                16 FMLA every 8 channels, at the end 14 FADDP, 8 DUP and 8 stores
 // choices        modelled A76, 64 channels: 268 cycles, 96 % of peak. One chain of 64 products
 // would
 //                save 4 of them, but its rms error is 5.6e-3 instead of 4.1e-3. All eight sums go
@@ -181,6 +241,10 @@ void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& ar
   const half* u = static_cast<const half*>(args.u);
   half* m = static_cast<half*>(args.m);
   const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
+  if (winograd_few_filters(args.filters, padded)) {
+    multiply_few_filters(args);
+    return;
+  }
   for (int point = 0; point < kWinogradPoints; ++point) {
     std::int64_t tile = 0;
     for (; tile + 4 < args.tiles; tile += 8) {
