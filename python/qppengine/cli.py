@@ -9,7 +9,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -331,10 +331,13 @@ def inspect(
         session = _open(model, scheme, options)
         if size is not None:
             session.prepare(*(_close(value.shape, size) for value in session.inputs))
-        steps = [{**step, "shape": _text(step["shape"] or ())} for step in session.explain()]
-        totals = {key: sum(step[key] for step in session.explain()) for key in ("macs", "bytes")}
-        memory = dict(session.memory())
-        report |= {"scheme": scheme, "steps": steps, "totals": totals, "memory": memory}
+        steps = session.explain()
+        report |= {
+            "scheme": scheme,
+            "steps": _tell_steps(steps),
+            "totals": {key: sum(step[key] for step in steps) for key in ("macs", "bytes")},
+            "memory": dict(session.memory()),
+        }
     _print(report, as_json)
 
 
@@ -446,7 +449,7 @@ def bench(
     if profile or trace is not None:
         steps = session.profile(*inputs, runs=iters)
         if profile:
-            report["steps"] = [{**row, "shape": _text(row["shape"] or ())} for row in steps.rows]
+            report["steps"] = _tell_steps(steps.rows)
         if trace is not None:
             _write(trace, json.dumps(steps.trace()).encode())
     _print(report, as_json)
@@ -549,6 +552,11 @@ def _describe(graph: Graph) -> dict[str, Any]:
             for node in graph.nodes
         ],
     }
+
+
+def _tell_steps(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `Session.explain` or of a profile."""
+    return [{**step, "shape": _text(step["shape"] or ())} for step in steps]
 
 
 def _describe_calibration(output: Path, calibration: Calibration) -> dict[str, Any]:
