@@ -52,8 +52,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(name, graph, serialize(graph, calibration), x, expected)
 
 
-def run(case: Case, scheme: str, algorithm: str = "auto") -> tuple[Array, list[Any]]:
-    session = qe.Session(case.data, scheme, algorithm=algorithm)
+def run(case: Case, scheme: str, **options: Any) -> tuple[Array, list[Any]]:
+    session = qe.Session(case.data, scheme, **options)
     return session.run(case.x).reshape(case.expected.shape), session.explain()
 
 
@@ -67,9 +67,18 @@ def test_dynamic_int8_is_near(case: Case) -> None:
     assert sqnr(y, case.expected) > 25
 
 
+def test_dense_and_sparse_is_nearer(case: Case) -> None:
+    for bits, gain in ((8, 0.5), (4, 2)):
+        dense, sparse = (
+            sqnr(run(case, "dynamic", activation_bits=bits, density=d)[0], case.expected)
+            for d in (None, 0.01)
+        )
+        assert sparse > dense + gain
+
+
 @pytest.mark.parametrize("scheme", ["static", "dynamic", "qpp"])
 def test_all_convolutions_but_the_ends_read_int8(case: Case, scheme: str) -> None:
-    _, steps = run(case, scheme, "direct")
+    _, steps = run(case, scheme, algorithm="direct")
     fp16 = {node.name for node in case.graph.nodes if node.fp16}
     assert len(fp16) == (0 if case.name == "espcn_x3" else 2)
     convolutions = [node.name for node in case.graph.nodes if node.op == "conv2d"]
