@@ -28,6 +28,8 @@ class BlockOutput {
         pixel_count_(args.pixel_count),
         byte_lo_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.lo) : 0),
         byte_hi_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.hi) : 0),
+        half_lo_(vdupq_n_f16(static_cast<float16_t>(stage_.lo))),
+        half_hi_(vdupq_n_f16(static_cast<float16_t>(stage_.hi))),
         range_lo_(vdupq_n_f16(static_cast<float16_t>(INFINITY))),
         range_hi_(vdupq_n_f16(static_cast<float16_t>(-INFINITY))) {}
 
@@ -106,11 +108,10 @@ class BlockOutput {
   /// Rounding is monotonic, so that it may come before.
   template <typename Levels>
   QPP_NEON_INLINE void store_halves(std::int64_t filter, const Levels& levels) {
-    const float16x8_t lo = vdupq_n_f16(static_cast<float16_t>(stage_.lo));
-    const float16x8_t hi = vdupq_n_f16(static_cast<float16_t>(stage_.hi));
     float16x8_t values[kPixels];
 #pragma GCC unroll 8
-    for (int p = 0; p < kPixels; ++p) values[p] = vminq_f16(vmaxq_f16(levels(p), lo), hi);
+    for (int p = 0; p < kPixels; ++p)
+      values[p] = vminq_f16(vmaxq_f16(levels(p), half_lo_), half_hi_);
     if (pixel_count_ < kPixels) {
       half copy[kPixels * kFilters];
 #pragma GCC unroll 8
@@ -195,6 +196,8 @@ class BlockOutput {
   std::int64_t pixel_count_;
   std::int8_t byte_lo_;  // the bounds of the shorter way, for int8
   std::int8_t byte_hi_;
+  float16x8_t half_lo_;  // for fp16
+  float16x8_t half_hi_;
   float16x8_t range_lo_;
   float16x8_t range_hi_;
 };

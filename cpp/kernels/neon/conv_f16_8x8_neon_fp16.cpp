@@ -50,11 +50,18 @@ class SplitSums {
   static constexpr int kChain = 32;
   static constexpr int kChains = 9;
 
-  QPP_NEON_INLINE SplitSums() {
+  /// What has no room in registers. One serves all blocks of a call, since clearing it takes as
+  /// long as 200 products.
+  struct Memory {
+    float16x8_t first[kPixels] = {};
+    Float8 wide[kPixels] = {};
+  };
+
+  QPP_NEON_INLINE explicit SplitSums(Memory& memory) : memory_(memory) {
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) {
-      chain_[p] = sums_[p] = first_[p] = vdupq_n_f16(0);
-      wide_[p] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+      chain_[p] = zero();
+      sums_[p] = zero();
     }
   }
 
@@ -79,7 +86,7 @@ class SplitSums {
     for (int p = 0; p < kPixels; ++p) sums_[p] = vaddq_f16(sums_[p], chain_[p]);
     if (!has_first_) return;
 #pragma GCC unroll 8
-    for (int p = 0; p < kPixels; ++p) sums_[p] = vaddq_f16(sums_[p], first_[p]);
+    for (int p = 0; p < kPixels; ++p) sums_[p] = vaddq_f16(sums_[p], memory_.first[p]);
   }
 
   /// Whether the total is more than narrow_total().
@@ -87,7 +94,7 @@ class SplitSums {
   [[nodiscard]] QPP_NEON_INLINE float16x8_t narrow_total(int p) const { return sums_[p]; }
   [[nodiscard]] QPP_NEON_INLINE Float8 total(int p) const {
     const Float8 last = widen(sums_[p]);
-    return is_wide_ ? add(wide_[p], last) : last;
+    return is_wide_ ? add(memory_.wide[p], last) : last;
   }
 
  private:
@@ -97,14 +104,15 @@ class SplitSums {
     if (has_first_) {
 #pragma GCC unroll 8
       for (int p = 0; p < kPixels; ++p) {
-        first_[p] = sums_[p];
+        memory_.first[p] = sums_[p];
         sums_[p] = zero();
       }
       return;
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) {
-      wide_[p] = add(wide_[p], widen(vaddq_f16(first_[p], sums_[p])));
+      const Float8 pair = widen(vaddq_f16(memory_.first[p], sums_[p]));
+      memory_.wide[p] = is_wide_ ? add(memory_.wide[p], pair) : pair;
       sums_[p] = zero();
     }
     is_wide_ = true;
@@ -112,8 +120,7 @@ class SplitSums {
 
   float16x8_t chain_[kPixels];
   float16x8_t sums_[kPixels];
-  float16x8_t first_[kPixels];  // in memory
-  Float8 wide_[kPixels];        // in memory
+  Memory& memory_;  // first if has_first_, wide if is_wide_
   int products_ = 0;
   int chains_ = 0;
   bool has_first_ = false;
@@ -139,13 +146,14 @@ class SplitSums {
 template <typename Dst, template <typename, int> typename Source>
 QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   BlockOutput<Dst> output(args);
+  SplitSums::Memory memory;
   const half* weights = static_cast<const half*>(args.weights);
   const std::int64_t channels = Source<half, kPixels>(args).channels();
   const std::int64_t rest = channels % 8;
   const std::int64_t whole = channels - rest;
 
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
-    SplitSums sums;
+    SplitSums sums(memory);
     for (Source<half, kPixels> source(args); source.valid(); source.next()) {
       const half* src[kPixels];
 #pragma GCC unroll 8
