@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <arm_fp16.h>
+
 #include <bit>
 
 #include "kernels/neon/vectors.h"
