@@ -32,18 +32,45 @@ half from_order(std::uint32_t order) {
 
 half negate(half value) { return half{static_cast<std::uint16_t>(value.bits ^ 0x8000U)}; }
 
-/// One bit per lane of eight masks.
-QPP_NEON_INLINE std::uint64_t to_bits(const uint16x8_t (&masks)[8]) {
+/// One bit per lane of two masks, the bits of eight lanes behind each other.
+QPP_NEON_INLINE uint8x16_t mark_lanes(uint16x8_t first, uint16x8_t second) {
   const uint8x16_t weights = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-  uint8x16_t bytes[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const uint8x16_t pair =
-        vuzp1q_u8(vreinterpretq_u8_u16(masks[2 * i]), vreinterpretq_u8_u16(masks[2 * i + 1]));
-    bytes[i] = vandq_u8(pair, weights);
-  }
-  const uint8x16_t sums = vpaddq_u8(vpaddq_u8(bytes[0], bytes[1]), vpaddq_u8(bytes[2], bytes[3]));
+  return vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(first), vreinterpretq_u8_u16(second)), weights);
+}
+
+/// One bit per lane of eight masks.
+QPP_NEON_INLINE std::uint64_t to_bits(const uint8x16_t (&marked)[4]) {
+  const uint8x16_t sums = vpaddq_u8(vpaddq_u8(marked[0], marked[1]),  //
+                                    vpaddq_u8(marked[2], marked[3]));
   return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(sums, sums)), 0);
+}
+
+/// For each set of lanes, the bytes of a vector that move them to the front.
+struct Packing {
+  std::uint8_t bytes[256][16] = {};
+
+  constexpr Packing() {
+    for (unsigned lanes = 0; lanes < 256; ++lanes) {
+      int place = 0;
+      for (unsigned lane = 0; lane < 8; ++lane) {
+        if ((lanes >> lane & 1U) == 0) continue;
+        bytes[lanes][place++] = static_cast<std::uint8_t>(2 * lane);
+        bytes[lanes][place++] = static_cast<std::uint8_t>(2 * lane + 1);
+      }
+    }
+  }
+};
+constexpr Packing kPacking;
+
+/// Stores the elements above the limit, and writes up to eight; returns where they end.
+QPP_NEON_INLINE half* append_above(half* values, float16x8_t group, float16x8_t limit) {
+  // Adds up to the set of lanes, and above eight bits to how many they are.
+  const uint16x8_t weights = {0x101, 0x102, 0x104, 0x108, 0x110, 0x120, 0x140, 0x180};
+  const std::uint32_t sum = vaddvq_u16(vandq_u16(vcgtq_f16(group, limit), weights));
+  const uint8x16_t packed =
+      vqtbl1q_u8(vreinterpretq_u8_f16(group), vld1q_u8(kPacking.bytes[sum & 0xffU]));
+  vst1q_u16(&values->bits, vreinterpretq_u16_u8(packed));
+  return values + (sum >> 8);
 }
 
 /// Lane g is the greatest element of vectors[g].
@@ -234,8 +261,14 @@ struct Tail {
   std::int64_t outer = 0;     // the outermost elements that are wanted; 0: this end is not
   half limit{};               // they are almost surely not less than this
   half greatest{};            // of the sample
-  half* values = nullptr;     // all groups with an element beyond the limit
+  half* values = nullptr;     // all elements beyond the limit
+  std::int64_t room = 0;
   std::int64_t count = 0;
+
+  /// Whether a block and what completes the last vectors fits behind `next`.
+  [[nodiscard]] bool has_room(const half* next) const {
+    return next + kBlock + 64 <= values + room;
+  }
 
   /// How many groups of the sample should hold one of the `outermost` elements.
   [[nodiscard]] double expected_groups(std::int64_t outermost) const {
@@ -277,45 +310,54 @@ struct Tail {
   }
 };
 
-/// Collects the groups with elements beyond the limits, those of the low end stored downwards. An
-/// end that is not wanted costs nothing. False when they are more than the scratch holds.
+/// Collects the elements beyond the limits. An end that is not wanted costs nothing. False when
+/// they are more than there is room for.
 template <bool kHigh, bool kLow>
 bool collect(const StatisticsSource& src, Tail& high, Tail& low) {
   const half least = negate(low.limit);
   const float16x8_t high_limit = load_broadcast(&high.limit);
   const float16x8_t low_limit = load_broadcast(&least);
-  const half* end = low.values;
+  const float16x8_t negated_low_limit = load_broadcast(&low.limit);
   half* next_high = high.values;
   half* next_low = low.values;
-  for_each_block(src, kHigh ? high.limit : least, [&](const half* block) {
-    if (next_low - next_high < 2 * kBlock + 64) return;  // nothing more is needed, it has failed
-    uint16x8_t high_masks[8];
-    uint16x8_t low_masks[8];
+  bool fits = true;
+  for_each_block(src, kHigh ? high.limit : least, [&](const half* block) QPP_NEON_INLINE_LAMBDA {
+    fits &= high.has_room(next_high) && low.has_room(next_low);
+    if (!fits) return;
+    uint8x16_t high_marked[4];
+    uint8x16_t low_marked[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      uint16x8_t high_masks[2];
+      uint16x8_t low_masks[2];
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        float16x8_t vectors[8];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      float16x8_t vectors[8];
-#pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k) vectors[k] = load(block + 64 * i + 8 * k);
-      if (kHigh) high_masks[i] = vcgtq_f16(greatest_of_each(vectors), high_limit);
-      if (kLow) low_masks[i] = vcltq_f16(least_of_each(vectors), low_limit);
-    }
-    if (kHigh) {
-      for (std::uint64_t bits = to_bits(high_masks); bits != 0; bits &= bits - 1) {
-        store(next_high, load(block + kGroup * std::countr_zero(bits)));
-        next_high += kGroup;
+        for (int k = 0; k < 8; ++k) vectors[k] = load(block + 128 * i + 64 * j + 8 * k);
+        if (kHigh) high_masks[j] = vcgtq_f16(greatest_of_each(vectors), high_limit);
+        if (kLow) low_masks[j] = vcltq_f16(least_of_each(vectors), low_limit);
       }
+      if (kHigh) high_marked[i] = mark_lanes(high_masks[0], high_masks[1]);
+      if (kLow) low_marked[i] = mark_lanes(low_masks[0], low_masks[1]);
     }
-    if (kLow) {
-      for (std::uint64_t bits = to_bits(low_masks); bits != 0; bits &= bits - 1) {
-        next_low -= kGroup;
-        store(next_low, vnegq_f16(load(block + kGroup * std::countr_zero(bits))));
-      }
+    std::uint64_t high_bits = kHigh ? to_bits(high_marked) : 0;
+    std::uint64_t low_bits = kLow ? to_bits(low_marked) : 0;
+#ifdef __clang__  // which would find the second after the first loop, and hold the block until then
+    asm volatile("" : "+r"(low_bits));
+#endif
+    for (; high_bits != 0; high_bits &= high_bits - 1) {
+      const half* group = block + kGroup * std::countr_zero(high_bits);
+      next_high = append_above(next_high, load(group), high_limit);
+    }
+    for (; low_bits != 0; low_bits &= low_bits - 1) {
+      const half* group = block + kGroup * std::countr_zero(low_bits);
+      next_low = append_above(next_low, vnegq_f16(load(group)), negated_low_limit);
     }
   });
   high.count = next_high - high.values;
-  low.count = end - next_low;
-  low.values = next_low;
-  return next_low - next_high >= 2 * kBlock + 64;
+  low.count = next_low - low.values;
+  return fits && high.has_room(next_high) && low.has_room(next_low);
 }
 
 std::int64_t count_equal(const StatisticsSource& src, half value) {
@@ -331,21 +373,20 @@ std::int64_t count_equal(const StatisticsSource& src, half value) {
 /// makes it an element of the source. False when it turns out to lie elsewhere.
 bool find_in_tail(const StatisticsSource& src, const Tail& tail, std::int64_t outermost, float sign,
                   float& value) {
-  const std::int64_t padded = pad(tail.values, tail.count);
   if (outermost <= tail.count) {
-    const half found = select(tail.values, padded, tail.count - outermost, tail.bracket(outermost));
-    value = sign * to_float(found);
-    if (to_float(found) > to_float(tail.limit)) return true;
+    const std::int64_t padded = pad(tail.values, tail.count);
+    value = sign *
+            to_float(select(tail.values, padded, tail.count - outermost, tail.bracket(outermost)));
+    return true;
   }
   // All beyond the limit have been collected: it is on the limit or was missed.
   value = sign * to_float(tail.limit);
-  const std::int64_t beyond = tail.count - count_not_above(tail.values, padded, tail.limit);
   const std::int64_t below = count_if(
       tail.sample, tail.sample_groups,
       [limit = load_broadcast(&tail.limit)](float16x8_t v) { return vcltq_f16(v, limit); });
   const std::int64_t seen = count_not_above(tail.sample, tail.sample_groups, tail.limit) - below;
-  if (outermost <= beyond + seen) return true;
-  return outermost <= beyond + count_equal(src, to_half(value));
+  if (outermost <= tail.count + seen) return true;
+  return outermost <= tail.count + count_equal(src, to_half(value));
 }
 
 /// The zeros are one value, but two in the order of halves.
@@ -431,7 +472,9 @@ half* collect_between(const StatisticsSource& src, const Interval& interval, hal
       masks[i] = vcltq_u16(least_of_each(distances), width);
     }
     above_lo += vaddvq_s16(vaddq_s16(counts[0], counts[1]));
-    for (std::uint64_t bits = to_bits(masks); bits != 0; bits &= bits - 1) {
+    const uint8x16_t marked[4] = {mark_lanes(masks[0], masks[1]), mark_lanes(masks[2], masks[3]),
+                                  mark_lanes(masks[4], masks[5]), mark_lanes(masks[6], masks[7])};
+    for (std::uint64_t bits = to_bits(marked); bits != 0; bits &= bits - 1) {
       store(values, load(block + kGroup * std::countr_zero(bits)));
       values += kGroup;
     }
@@ -487,14 +530,17 @@ std::uint32_t find_in_tails(const QuantileArgs& args, std::int64_t count) {
   Sample sample;
   sample.take(args.src);
   half* scratch = static_cast<half*>(args.scratch);
+  const std::int64_t room = count / 2;
   Tail high{.sample = sample.ends[0],
             .sample_groups = sample.groups,
             .elements = count,
-            .values = scratch};
+            .values = scratch,
+            .room = room};
   Tail low{.sample = sample.ends[1],
            .sample_groups = sample.groups,
            .elements = count,
-           .values = scratch + count};
+           .values = scratch + room,
+           .room = room};
   for (std::int64_t i = 0; i < args.rank_count; ++i) {
     const std::int64_t rank = args.ranks[i];
     if (rank >= count / 2) {
@@ -531,10 +577,10 @@ std::uint32_t find_in_tails(const QuantileArgs& args, std::int64_t count) {
 //
 // src            NHWC fp16, pixels of `stride` elements; finite
 // method         The greatest and the least elements of sampled groups (vectors of 8) tell limits
-//                beyond which the wanted elements lie, with few others. One pass collects the
-//                groups with an element beyond; the ranks are selected from these. A rank that
-//                turns out to be on a limit needs its equals counted, in the sample or else in a
-//                pass. For a rank in the middle, or one that was missed, the sample tells two
+//                beyond which the wanted elements lie, with few others. One pass finds the groups
+//                with an element beyond and packs those; the ranks are selected from these. A rank
+//                that turns out to be on a limit needs its equals counted, in the sample or else in
+//                a pass. For a rank in the middle, or one that was missed, the sample tells two
 //                elements that it lies between: a pass of its own counts what is not above the
 //                first and collects the groups with an element between. If that misses, too, the
 //                reference finds it
@@ -542,12 +588,16 @@ std::uint32_t find_in_tails(const QuantileArgs& args, std::int64_t count) {
 // registers      8 for the elements, 8 to 16 for masks, 2 for the limits
 // loop budget    512 elements, both ends: 64 loads; 56 FMAXP, 56 FMINP, 16 FCMGT, 8 UZP1, 8 AND,
 //                10 ADDP/UMOV: 154 slots of the vector pipes, 77 cycles on A76 (0.15 an element);
-//                a group beyond a limit: 4 cycles, and 1 for each pass that selects from it;
+//                a group beyond a limit: 6 cycles; eight elements beyond: 1 for each pass that
+//                selects from them;
 //                512 elements, in the middle: 64 loads; 128 FCM, 64 SUB, 64 AND, 56 UMAXP, 26 as
 //                above: 338 slots, 169 cycles (0.33 an element)
-// choices        FMAXP, so that a lane tells of eight successive elements, which one load and one
-//                store collect. Modelled A76, 56x56x64 elements, both ends: 0.24 cycles an element
-//                at 0.9997, 0.39 at 0.99; three standard deviations make a miss a matter of 1e-3
+// choices        FMAXP, so that a lane tells of eight successive elements, which one load, one
+//                table look-up and one store collect. Storing whole groups takes less where they
+//                stay in the caches, but they are six times as much to write and to select from.
+//                Modelled A76, both ends: 56x56x64 elements 0.25 cycles an element at 0.9997, 0.40
+//                at 0.99; 224x224x64 0.49 and 0.56; three standard deviations make a miss a matter
+//                of 1e-3
 void quantile_f32_f16_neon_fp16(const QuantileArgs& args) {
   const std::int64_t count = args.src.pixels * args.src.channels;
   if (count <= kSmallest) {
