@@ -161,61 +161,85 @@ QPP_NEON_INLINE void multiply(const half* v, const half* u, std::int64_t channel
   for (int t = 0; t < kTiles; ++t) store(m + t * kFilters, sums[t]);
 }
 
-/// The lanes of pair kLane, zeros in the others.
+/// Lane kLane of halves, zeros in the others.
 template <int kLane>
-QPP_NEON_INLINE float16x8_t pair(float16x8_t pairs) {
+QPP_NEON_INLINE float16x8_t lone_half(float16x8_t halves) {
+  float16x8_t alone;
+  asm("dup %h0, %1.h[%2]" : "=w"(alone) : "w"(halves), "i"(kLane));
+  return alone;
+}
+/// The same of pairs.
+template <int kLane>
+QPP_NEON_INLINE float16x8_t lone_pair(float16x8_t pairs) {
   float16x8_t alone;
   asm("dup %s0, %1.s[%2]" : "=w"(alone) : "w"(pairs), "i"(kLane));
   return alone;
 }
 
-/// M of eight tiles at one point, two filters: vectors hold eight channels, and their lanes are
-/// added up at the end.
-QPP_NEON_INLINE void multiply_two_filters(const half* v, const half* u, std::int64_t channels,
-                                          half* m) {
-  constexpr int kTiles = 8;
-  float16x8_t sums[kTiles][2];
-#pragma GCC unroll 8
-  for (auto& tile : sums) tile[0] = tile[1] = vdupq_n_f16(0);
-  for (; channels > 0; channels -= kWinogradGroup) {
-    const float16x8_t first = load(u);
-    const float16x8_t second = load(u + kWinogradGroup);
-#pragma GCC unroll 8
-    for (int t = 0; t < kTiles; ++t) {
-      const float16x8_t tile = load(v + t * kWinogradGroup);
-      sums[t][0] = vfmaq_f16(sums[t][0], tile, first);
-      sums[t][1] = vfmaq_f16(sums[t][1], tile, second);
-    }
-    u += kWinogradGroup * kFilters;
-    v += kWinogradGroup * kTiles;
-  }
+/// M of eight tiles, whose lanes are yet to be added up, of one filter.
+QPP_NEON_INLINE void store_lane_sums(const float16x8_t (&sums)[8][1], half* m) {
+  const float16x8_t low =
+      vpaddq_f16(vpaddq_f16(sums[0][0], sums[1][0]), vpaddq_f16(sums[2][0], sums[3][0]));
+  const float16x8_t high =
+      vpaddq_f16(vpaddq_f16(sums[4][0], sums[5][0]), vpaddq_f16(sums[6][0], sums[7][0]));
+  const float16x8_t tiles = vpaddq_f16(low, high);
+  store(m, lone_half<0>(tiles));
+  store(m + kFilters, lone_half<1>(tiles));
+  store(m + 2 * kFilters, lone_half<2>(tiles));
+  store(m + 3 * kFilters, lone_half<3>(tiles));
+  store(m + 4 * kFilters, lone_half<4>(tiles));
+  store(m + 5 * kFilters, lone_half<5>(tiles));
+  store(m + 6 * kFilters, lone_half<6>(tiles));
+  store(m + 7 * kFilters, lone_half<7>(tiles));
+}
+/// The same of two filters.
+QPP_NEON_INLINE void store_lane_sums(const float16x8_t (&sums)[8][2], half* m) {
 #pragma GCC unroll 2
-  for (int t = 0; t < kTiles; t += 4) {
+  for (int t = 0; t < 8; t += 4, m += 4 * kFilters) {
     const float16x8_t low =
         vpaddq_f16(vpaddq_f16(sums[t][0], sums[t][1]), vpaddq_f16(sums[t + 1][0], sums[t + 1][1]));
     const float16x8_t high = vpaddq_f16(vpaddq_f16(sums[t + 2][0], sums[t + 2][1]),
                                         vpaddq_f16(sums[t + 3][0], sums[t + 3][1]));
-    const float16x8_t pairs = vpaddq_f16(low, high);
-    store(m + t * kFilters, pair<0>(pairs));
-    store(m + (t + 1) * kFilters, pair<1>(pairs));
-    store(m + (t + 2) * kFilters, pair<2>(pairs));
-    store(m + (t + 3) * kFilters, pair<3>(pairs));
+    const float16x8_t tiles = vpaddq_f16(low, high);
+    store(m, lone_pair<0>(tiles));
+    store(m + kFilters, lone_pair<1>(tiles));
+    store(m + 2 * kFilters, lone_pair<2>(tiles));
+    store(m + 3 * kFilters, lone_pair<3>(tiles));
   }
 }
 
-/// The kernel for at most two filters. A function of its own, so that the other loop keeps its
-/// registers.
+/// The kernel for kFew filters: vectors hold eight channels, and their lanes are added up at the
+/// end. A function of its own, so that the loop over eight filters keeps its registers.
+template <int kFew>
 [[gnu::noinline]] void multiply_few_filters(const WinogradMultiplyArgs& args) {
-  const half* v = static_cast<const half*>(args.v);
+  constexpr int kTiles = 8;
+  const half* points = static_cast<const half*>(args.v);
   const half* u = static_cast<const half*>(args.u);
   half* m = static_cast<half*>(args.m);
-  const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
+  const std::int64_t channels = round_up<std::int64_t>(args.channels, kWinogradGroup);
   for (int point = 0; point < kWinogradPoints; ++point) {
-    for (std::int64_t tile = 0; tile < args.tiles; tile += 8) {
-      multiply_two_filters(v + tile * padded, u, padded, m + tile * kFilters);
+    const half* v = points;
+    for (std::int64_t tile = 0; tile < args.tiles; tile += kTiles) {
+      float16x8_t sums[kTiles][kFew];
+#pragma GCC unroll 8
+      for (auto& sum : sums) {
+#pragma GCC unroll 2
+        for (float16x8_t& filter : sum) filter = vdupq_n_f16(0);
+      }
+      for (std::int64_t c = 0; c < channels; c += kWinogradGroup, v += kTiles * kWinogradGroup) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kTiles; ++t) {
+          const float16x8_t source = load(v + t * kWinogradGroup);
+#pragma GCC unroll 2
+          for (int f = 0; f < kFew; ++f) {
+            sums[t][f] = vfmaq_f16(sums[t][f], source, load(u + c * kFilters + f * kFilters));
+          }
+        }
+      }
+      store_lane_sums(sums, m + tile * kFilters);
     }
-    v += winograd_v_point_stride(args.block_tiles, padded);
-    u += padded * kFilters;
+    points += winograd_v_point_stride(args.block_tiles, channels);
+    u += channels * kFilters;
     m += winograd_m_index(1, 0, 0);
   }
 }
@@ -229,22 +253,21 @@ QPP_NEON_INLINE void multiply_two_filters(const half* v, const half* u, std::int
 // registers      8 for the sums, 8 for the sums of chains, 8 for 8 channels of v, 4 for u; the fp32
 //                totals are in memory
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
-//                A76. Every 32 channels 8 FADD, at the end 8 stores, 4 cycles each. Two filters:
-//                16 FMLA every 8 channels, at the end 14 FADDP, 8 DUP and 8 stores
+//                A76. Every 32 channels 8 FADD, at the end 8 stores, 4 cycles each. One or two
+//                filters: 8 or 16 FMLA every 8 channels, at the end 7 or 14 FADDP, 8 DUP, 8 stores
 // choices        modelled A76, 64 channels: 268 cycles, 96 % of peak. One chain of 64 products
 // would
 //                save 4 of them, but its rms error is 5.6e-3 instead of 4.1e-3. All eight sums go
 //                in turn: with four, which just cover the two cycles that a sum takes, an FMLA that
 //                FADD or a store delays delays its whole chain
 void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& args) {
+  const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
+  if (winograd_few_filters(args.filters, padded)) {
+    return args.filters == 1 ? multiply_few_filters<1>(args) : multiply_few_filters<2>(args);
+  }
   const half* v = static_cast<const half*>(args.v);
   const half* u = static_cast<const half*>(args.u);
   half* m = static_cast<half*>(args.m);
-  const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
-  if (winograd_few_filters(args.filters, padded)) {
-    multiply_few_filters(args);
-    return;
-  }
   for (int point = 0; point < kWinogradPoints; ++point) {
     std::int64_t tile = 0;
     for (; tile + 4 < args.tiles; tile += 8) {
