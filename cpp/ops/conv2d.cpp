@@ -193,6 +193,9 @@ class Conv2d::Tiles {
         find_source(place);
         conv_.interior_->function(args_);
         advance(place, mr_);
+      } else if (conv_.pointwise_) {
+        gather_in_line(first);
+        conv_.kernel_->function(args_);
       } else {
         gather(place);
         conv_.kernel_->function(args_);
@@ -268,6 +271,13 @@ class Conv2d::Tiles {
       advance(place, count);
       p += count;
     }
+  }
+
+  /// The same for a pointwise convolution, whose sources lie like its outputs.
+  void gather_in_line(std::int64_t first) {
+    fill_pointers(pixels_, reinterpret_cast<std::intptr_t>(src_) + first * pixel_bytes_,
+                  pixel_bytes_, args_.pixel_count);
+    std::fill(pixels_ + args_.pixel_count, pixels_ + mr_, pixels_[0]);  // any valid sources
   }
 
   /// The same for `count` pixels of one row, the first of which is pixel p of the tile.
@@ -415,6 +425,9 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
       interior_(is_3x3_stride_1(spec) ? selection.conv3x3s1(*kernel_) : nullptr) {
   gathering_ = choose_gathering(spec, *kernel_);
   if (gathering_ != Gathering::pixels) interior_ = nullptr;
+  const auto is_one = [](const Size2d& size) { return size.height == 1 && size.width == 1; };
+  pointwise_ = is_one(kernel_size_) && is_one(stride_) && padding_.rows() == 0 &&
+               padding_.columns() == 0 && !types.sparse_src;
   const std::int64_t taps = spec.kernel.height * spec.kernel.width;
   const std::int64_t seen_taps = gathering_ == Gathering::pixels ? taps
                                  : gathering_ == Gathering::rows ? spec.kernel.height

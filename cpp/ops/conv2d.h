@@ -117,6 +117,7 @@ class Conv2d final : public Op {
   std::unique_ptr<SparsePart> sparse_part_;   // of a dense + sparse source
   const SparsifyKernel* sparsify_ = nullptr;  // for a dense + sparse destination
   Gathering gathering_;
+  bool pointwise_;  // 1x1 without strides and padding; places are not kept track of
   Strips strips_;
   Shape input_;
   Shape output_;
