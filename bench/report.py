@@ -66,12 +66,21 @@ SLOTS = {
     ("max_pool", "fp16"): 7 / 16,
     ("avg_pool", "int8"): 29 / 16,
     ("global_avg_pool", "int8"): 1 / 16,
-    ("depthwise", "int8"): 30 / 16,
-    ("depthwise", "fp16"): 14 / 16,
     ("quantize", "fp16"): 9 / 32,
     ("minmax", "fp16"): 4 / 32,
     ("quantile", "fp16"): 77 / 512,
 }
+
+
+def depthwise_slots(dtype: str, size: int, stride: int) -> int:
+    """Instructions on vector pipes for 4 pixels of 8 channels."""
+    if dtype == "fp16":
+        return 4 * (size**2 + 3)  # FMLA; FMAX, FMIN, store
+    # Rows are interleaved by fours for SDOT, in each column that the pixels see.
+    quads, rest = divmod(size, 4)
+    zips = 4 * quads + {0: 0, 1: 3}.get(rest, 4)
+    dots = 2 * (quads + (rest > 0)) * size
+    return (3 * stride + size) * zips + 4 * (dots + 13)  # 13 for the output stage
 
 
 def roofline(arguments: list[str], report: dict[str, Any]) -> float:
@@ -83,7 +92,9 @@ def roofline(arguments: list[str], report: dict[str, Any]) -> float:
     slots = SLOTS.get((command, dtype), 0)
     elements = float(report.get("elements", 0))
     if command == "depthwise":  # which counts multiply-accumulates
-        elements = float(report["macs"]) / int(options.get("--kernel", 3)) ** 2
+        size = int(options.get("--kernel", 3))
+        elements = float(report["macs"]) / size**2
+        slots = depthwise_slots(dtype, size, int(options.get("--stride", 1))) / 64
     if command == "resize":  # columns are interpolated once, for `scale` rows
         slots = (5 + 5 / int(options.get("--scale", 2))) / 16
     bounds = [

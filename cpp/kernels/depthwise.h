@@ -7,15 +7,21 @@
 
 namespace qpp {
 
-/// Successive output pixels of one row of a depthwise 3x3 convolution.
+/// Successive output pixels of one row of a depthwise convolution.
 ///
+///   x         = p * stride + kx * dilation - left
 ///   dst[p][c] = output( sum over ky, kx of
-///                       rows[ky][(p * stride + kx) * channels + c] * weights[c][ky][kx] )
-///
-/// The rows hold their padding: zero points, or zeros.
+///                       (0 <= x < width ? rows[ky][x * channels + c] : padding[c])
+///                       * weights[c][ky][kx] )
 struct DepthwiseArgs {
-  const void* rows[3] = {};       // pixel 0 of the window of output pixel 0
-  std::int64_t stride = 1;        // 1 or 2
+  const void* const* rows = nullptr;  // [kernel_height] rows of the image, or of padding
+  const void* padding = nullptr;      // a pixel of zero points, or zeros
+  std::int64_t width = 0;             // pixels of the rows
+  std::int64_t left = 0;              // columns of padding; what is negative is cut off
+  std::int64_t kernel_height = 0;     // (kernel_height + 1) / 2 * kernel_width <= 32
+  std::int64_t kernel_width = 0;
+  std::int64_t stride = 1;
+  std::int64_t dilation = 1;      // of columns
   std::int64_t channels = 0;      // a multiple of 8
   std::int64_t pixel_count = 0;   // of the row
   const void* weights = nullptr;  // pack_depthwise_weights()
@@ -32,13 +38,17 @@ struct DepthwiseKernel {
   DepthwiseFunction function;
 };
 
-/// The weights of a depthwise 3x3 convolution as kernels read them. Channels are padded with zeros
-/// to a multiple of 8; qsi8 quantizes each channel with scale max|w| / 127.
+/// Rows of int8 weights that lie together, the last filled up with zeros.
+inline constexpr std::int64_t kDepthwiseQuad = 4;
+
+/// The weights of a depthwise convolution as kernels read them. Channels are padded with zeros to a
+/// multiple of 8; qsi8 quantizes each channel with scale max|w| / 127.
 ///
-///   qsi8:     element (c, ky, kx) at [c / 8][kx][c % 8][ky], the last extent 4, of which one is 0
-///   f16, f32: element (c, ky, kx) at [c / 8][ky * 3 + kx][c % 8]
+///   qsi8:     element (c, ky, kx) at [c / 8][ky / 4][kx][c % 8][ky % 4]
+///   f16, f32: element (c, ky, kx) at [c / 8][ky][kx][c % 8]
 ///
-/// `weights` are floats [channels][3][3].
-PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels, DType dtype);
+/// `weights` are floats [channels][height][width].
+PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels,
+                                     std::int64_t height, std::int64_t width, DType dtype);
 
 }  // namespace qpp

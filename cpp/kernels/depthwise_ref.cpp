@@ -22,12 +22,33 @@ void write(std::byte* data, std::int64_t index, DType dtype, float value) {
   }
 }
 
-/// Stores what the output stage makes of sum(pixel, channel).
-template <typename Dst, typename Sum>
-void convolve(const DepthwiseArgs& args, const Sum& sum) {
+/// Where pack_depthwise_weights() puts an element.
+std::int64_t index_of(std::int64_t c, std::int64_t ky, std::int64_t kx, std::int64_t height,
+                      std::int64_t width, DType dtype) {
+  if (dtype != DType::qsi8) return ((c / kBlock * height + ky) * width + kx) * kBlock + c % kBlock;
+  const std::int64_t quads = round_up(height, kDepthwiseQuad) / kDepthwiseQuad;
+  const std::int64_t column = (c / kBlock * quads + ky / kDepthwiseQuad) * width + kx;
+  return (column * kBlock + c % kBlock) * kDepthwiseQuad + ky % kDepthwiseQuad;
+}
+
+/// Stores what the output stage makes of start(c) and the sum of all products.
+template <typename Dst, typename Src, typename Weight, typename Sum, typename Start, typename Value>
+void convolve(const DepthwiseArgs& args, DType dtype, const Start& start, const Value& value) {
+  const auto* weights = static_cast<const Weight*>(args.weights);
   for (std::int64_t p = 0; p < args.pixel_count; ++p) {
     for (std::int64_t c = 0; c < args.channels; ++c) {
-      const float level = output_level(*args.output, sum(p, c), c);
+      Sum sum = start(c);
+      for (std::int64_t ky = 0; ky < args.kernel_height; ++ky) {
+        for (std::int64_t kx = 0; kx < args.kernel_width; ++kx) {
+          const std::int64_t x = p * args.stride + kx * args.dilation - args.left;
+          const Src* pixel = x >= 0 && x < args.width
+                                 ? static_cast<const Src*>(args.rows[ky]) + x * args.channels
+                                 : static_cast<const Src*>(args.padding);
+          sum += value(pixel[c]) *
+                 weights[index_of(c, ky, kx, args.kernel_height, args.kernel_width, dtype)];
+        }
+      }
+      const float level = output_level(*args.output, static_cast<float>(sum), c);
       store(*args.output, level, static_cast<Dst*>(args.dst) + p * args.channels + c);
     }
   }
@@ -35,46 +56,41 @@ void convolve(const DepthwiseArgs& args, const Sum& sum) {
 
 template <typename Dst>
 void convolve_int8(const DepthwiseArgs& args) {
-  convolve<Dst>(args, [&](std::int64_t p, std::int64_t c) {
-    const auto* weights =
-        static_cast<const std::int8_t*>(args.weights) + c / kBlock * 96 + c % kBlock * 4;
-    std::int32_t sum = args.output->correction[c];
-    for (std::int64_t ky = 0; ky < 3; ++ky) {
-      const auto* row = static_cast<const std::int8_t*>(args.rows[ky]) + c;
-      for (std::int64_t kx = 0; kx < 3; ++kx)
-        sum += row[(p * args.stride + kx) * args.channels] * weights[kx * 32 + ky];
-    }
-    return static_cast<float>(sum);
-  });
+  convolve<Dst, std::int8_t, std::int8_t, std::int32_t>(
+      args, DType::qsi8, [&](std::int64_t c) { return args.output->correction[c]; },
+      [](std::int8_t value) { return std::int32_t{value}; });
 }
 
 }  // namespace
 
-PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels, DType dtype) {
+PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels,
+                                     std::int64_t height, std::int64_t width, DType dtype) {
   const std::int64_t padded = round_up(channels, kBlock);
   const bool quantized = dtype == DType::qsi8;
+  const std::int64_t rows = quantized ? round_up(height, kDepthwiseQuad) : height;
+  const std::int64_t taps = height * width;
   PackedWeights packed;
   packed.dtype = dtype;
   packed.filters = channels;
-  packed.taps = 9;
+  packed.taps = taps;
   packed.channels = 1;
-  packed.data.resize(static_cast<std::size_t>(padded * (quantized ? 12 : 9)) * size_of(dtype));
+  packed.data.resize(static_cast<std::size_t>(padded * rows * width) * size_of(dtype));
   packed.scales.assign(static_cast<std::size_t>(padded), 1.0F);
   packed.sums.assign(static_cast<std::size_t>(padded), 0);
   for (std::int64_t c = 0; c < channels; ++c) {
-    const float* kernel = weights + c * 9;
+    const float* kernel = weights + c * taps;
     float largest = 0;
-    for (std::int64_t tap = 0; tap < 9; ++tap) largest = std::max(largest, std::abs(kernel[tap]));
+    for (std::int64_t tap = 0; tap < taps; ++tap)
+      largest = std::max(largest, std::abs(kernel[tap]));
     const float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
     std::int32_t sum = 0;
-    for (std::int64_t tap = 0; tap < 9; ++tap) {
+    for (std::int64_t tap = 0; tap < taps; ++tap) {
       float value = kernel[tap];
-      std::int64_t index = (c / kBlock * 9 + tap) * kBlock + c % kBlock;
       if (quantized) {
         value = std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F);
         sum += static_cast<std::int32_t>(value);
-        index = ((c / kBlock * 3 + tap % 3) * kBlock + c % kBlock) * 4 + tap / 3;
       }
+      const std::int64_t index = index_of(c, tap / width, tap % width, height, width, dtype);
       write(packed.data.data(), index, dtype, value);
     }
     packed.scales[static_cast<std::size_t>(c)] = scale;
@@ -83,25 +99,13 @@ PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels
   return packed;
 }
 
-void depthwise3x3_qai8_qai8_qsi8cx_ref(const DepthwiseArgs& args) {
-  convolve_int8<std::int8_t>(args);
-}
+void depthwise_qai8_qai8_qsi8cx_ref(const DepthwiseArgs& args) { convolve_int8<std::int8_t>(args); }
 
-void depthwise3x3_f16_qai8_qsi8cx_ref(const DepthwiseArgs& args) { convolve_int8<half>(args); }
+void depthwise_f16_qai8_qsi8cx_ref(const DepthwiseArgs& args) { convolve_int8<half>(args); }
 
-void depthwise3x3_f16_f16_f32_ref(const DepthwiseArgs& args) {
-  convolve<half>(args, [&](std::int64_t p, std::int64_t c) {
-    const auto* weights = static_cast<const float*>(args.weights) + c / kBlock * 72 + c % kBlock;
-    float sum = 0;
-    for (std::int64_t ky = 0; ky < 3; ++ky) {
-      const auto* row = static_cast<const half*>(args.rows[ky]) + c;
-      for (std::int64_t kx = 0; kx < 3; ++kx) {
-        sum +=
-            to_float(row[(p * args.stride + kx) * args.channels]) * weights[(ky * 3 + kx) * kBlock];
-      }
-    }
-    return sum;
-  });
+void depthwise_f16_f16_f32_ref(const DepthwiseArgs& args) {
+  convolve<half, half, float, float>(
+      args, DType::f32, [](std::int64_t /*channel*/) { return 0.0F; }, to_float);
 }
 
 }  // namespace qpp

@@ -148,9 +148,9 @@ const std::vector<ResizeKernel>& resize_kernels() {
   return kernels;
 }
 
-const std::vector<DepthwiseKernel>& depthwise3x3_kernels() {
+const std::vector<DepthwiseKernel>& depthwise_kernels() {
   static const std::vector<DepthwiseKernel> kernels = {
-#define QPP_DEPTHWISE3X3(name, dst, src, weights, needs) \
+#define QPP_DEPTHWISE(name, dst, src, weights, needs) \
   {{#name, needs}, DType::dst, DType::src, DType::weights, name},
 #include "kernels/variants.inc"
   };
@@ -188,7 +188,7 @@ std::vector<KernelInfo> all_kernels() {
   append(avgpool_kernels());
   append(resize_kernels());
   append(activation_kernels());
-  append(depthwise3x3_kernels());
+  append(depthwise_kernels());
   return all;
 }
 
@@ -327,8 +327,8 @@ const ResizeKernel& KernelSelection::resize(DType dtype) const {
 const ActivationKernel& KernelSelection::activation() const {
   return last_match(activation_kernels(), *this, forced_);
 }
-const DepthwiseKernel& KernelSelection::depthwise3x3(DType dst, DType src) const {
-  return last_match(depthwise3x3_kernels(), *this, forced_, dst, src);
+const DepthwiseKernel& KernelSelection::depthwise(DType dst, DType src) const {
+  return last_match(depthwise_kernels(), *this, forced_, dst, src);
 }
 
 }  // namespace qpp

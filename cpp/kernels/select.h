@@ -59,7 +59,7 @@ class KernelSelection {
   [[nodiscard]] const PoolKernel& maxpool(DType dtype) const;
   [[nodiscard]] const ResizeKernel& resize(DType dtype) const;
   [[nodiscard]] const ActivationKernel& activation() const;
-  [[nodiscard]] const DepthwiseKernel& depthwise3x3(DType dst, DType src) const;
+  [[nodiscard]] const DepthwiseKernel& depthwise(DType dst, DType src) const;
 
   [[nodiscard]] bool allows(const KernelInfo& info) const;
 
@@ -87,7 +87,7 @@ const std::vector<PoolKernel>& maxpool_kernels();
 const std::vector<PoolKernel>& avgpool_kernels();
 const std::vector<ResizeKernel>& resize_kernels();
 const std::vector<ActivationKernel>& activation_kernels();
-const std::vector<DepthwiseKernel>& depthwise3x3_kernels();
+const std::vector<DepthwiseKernel>& depthwise_kernels();
 /// The common part of all of them.
 std::vector<KernelInfo> all_kernels();
 

@@ -32,7 +32,7 @@ namespace qpp {
 #define QPP_QUANTILE(name, needs) void name(const QuantileArgs& args);
 #define QPP_ADD(name, dst, src, needs) void name(const BinaryArgs& args);
 #define QPP_MUL(name, dst, src, needs) void name(const BinaryArgs& args);
-#define QPP_DEPTHWISE3X3(name, dst, src, weights, needs) void name(const DepthwiseArgs& args);
+#define QPP_DEPTHWISE(name, dst, src, weights, needs) void name(const DepthwiseArgs& args);
 #define QPP_ACTIVATION(name, needs) void name(const ActivationArgs& args);
 #define QPP_RESIZE(name, dst, src, needs) void name(const ResizeArgs& args);
 #define QPP_MAXPOOL(name, dst, src, needs) void name(const PoolArgs& args);

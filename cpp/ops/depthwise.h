@@ -7,10 +7,11 @@
 
 #include "kernels/select.h"
 #include "ops/conv2d.h"
+#include "ops/conv_output.h"
 
 namespace qpp {
 
-/// A convolution of every channel by itself, with a kernel of at most 3x3 and stride 1 or 2.
+/// A convolution of every channel by itself, with a kernel that is not large: up to 7x7, or 1x32.
 class DepthwiseConv2d final : public Op {
  public:
   [[nodiscard]] static bool supports(const Conv2dSpec& spec);
@@ -21,20 +22,19 @@ class DepthwiseConv2d final : public Op {
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
   [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
-  [[nodiscard]] std::int64_t macs() const override { return output_.pixels() * channels_ * 9; }
+  [[nodiscard]] std::int64_t macs() const override {
+    return output_.pixels() * geometry_.channels * geometry_.kernel.height * geometry_.kernel.width;
+  }
   [[nodiscard]] std::size_t weight_bytes() const override { return weights_.data.size(); }
 
  private:
   struct Scratch;
-  class Rows;
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
 
   std::string name_;
   Conv2dTypes types_;
-  std::int64_t stride_;
-  Padding padding_;
+  Conv2dGeometry geometry_;
   ActivationSpec activation_;
-  std::int64_t channels_;
   const DepthwiseKernel* kernel_;
   PackedWeights weights_;
   AlignedVector<float> bias_;

@@ -13,10 +13,24 @@ namespace {
 struct Case {
   std::int64_t channels;
   std::int64_t pixels;
+  std::int64_t height;  // of the kernel
+  std::int64_t width;
   std::int64_t stride;
+  std::int64_t dilation;
+  std::int64_t left;   // padding
+  std::int64_t right;  // the same; negative: pixels that no window reaches
 };
 
-const std::vector<Case> kCases = {{8, 1, 1}, {8, 1, 2}, {24, 5, 1}, {40, 4, 2}, {64, 9, 1}};
+const std::vector<Case> kCases = {
+    {8, 1, 3, 3, 1, 1, 0, 0},  {8, 1, 3, 3, 2, 1, 1, 1},   {24, 5, 3, 3, 1, 1, 1, 1},
+    {40, 4, 3, 3, 2, 1, 1, 0}, {64, 9, 3, 3, 1, 1, 2, 2},  {8, 14, 3, 3, 1, 1, 1, 1},
+    {16, 3, 3, 3, 1, 1, 1, 1}, {16, 6, 3, 3, 2, 1, -1, 1}, {8, 15, 3, 3, 2, 1, 1, -1},
+    {8, 13, 5, 5, 1, 1, 2, 2}, {24, 7, 5, 5, 2, 1, 2, 1},  {8, 2, 5, 5, 1, 1, 2, 2},
+    {16, 4, 5, 5, 1, 1, 4, 4}, {8, 9, 5, 5, 3, 1, 2, 2},   {8, 11, 7, 7, 1, 1, 3, 3},
+    {16, 8, 3, 3, 1, 2, 2, 2}, {8, 5, 1, 1, 1, 1, 0, 0},   {8, 6, 2, 3, 2, 1, 1, 1},
+    {8, 7, 5, 3, 1, 1, 1, 1},  {8, 6, 1, 15, 1, 1, 7, 7},  {8, 5, 9, 1, 1, 1, 0, 0},
+    {8, 4, 3, 3, 1, 1, 4, 3},
+};
 
 void draw(Random& random, bool extreme, std::int8_t& value) {
   value = static_cast<std::int8_t>(extreme ? -128 : random.integer(-128, 127));
@@ -29,19 +43,29 @@ template <typename Src, typename Dst>
 void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, bool extreme,
                 Nonlinearity nonlinearity) {
   trial.begin(std::to_string(test.channels) + " channels, " + std::to_string(test.pixels) +
-              " pixels, stride " + std::to_string(test.stride));
+              " pixels, " + std::to_string(test.height) + "x" + std::to_string(test.width) +
+              ", stride " + std::to_string(test.stride) + ", dilation " +
+              std::to_string(test.dilation) + ", padding " + std::to_string(test.left) + " and " +
+              std::to_string(test.right));
   Random& random = trial.random;
-  const std::int64_t columns = (test.pixels - 1) * test.stride + 3;
+  const std::int64_t columns = (test.pixels - 1) * test.stride + (test.width - 1) * test.dilation +
+                               1 - test.left - test.right;
+  const std::int64_t taps = test.height * test.width;
   std::vector<std::unique_ptr<Guarded<Src>>> rows;
-  for (int r = 0; r < 3; ++r) {
+  std::vector<const void*> row_pointers;
+  for (std::int64_t r = 0; r < test.height; ++r) {
     rows.push_back(std::make_unique<Guarded<Src>>(columns * test.channels));
-    for (std::int64_t i = 0; i < rows.back()->count(); ++i) draw(random, extreme, (*rows[r])[i]);
+    for (std::int64_t i = 0; i < rows.back()->count(); ++i)
+      draw(random, extreme, (*rows.back())[i]);
+    row_pointers.push_back(rows.back()->data());
   }
+  const Guarded<Src> padding(test.channels);
+  for (std::int64_t c = 0; c < test.channels; ++c) draw(random, extreme, padding[c]);
   std::vector<float> weights;
-  for (std::int64_t i = 0; i < test.channels * 9; ++i)
+  for (std::int64_t i = 0; i < test.channels * taps; ++i)
     weights.push_back(extreme ? -1.0F : random.uniform(-1, 1));
-  const PackedWeights packed =
-      pack_depthwise_weights(weights.data(), test.channels, kernel.weights);
+  const PackedWeights packed = pack_depthwise_weights(weights.data(), test.channels, test.height,
+                                                      test.width, kernel.weights);
   const Guarded<std::byte> guarded(static_cast<std::int64_t>(packed.data.size()));
   std::copy(packed.data.begin(), packed.data.end(), guarded.data());
   std::vector<std::int32_t> correction;
@@ -65,8 +89,14 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
   stage.hi = std::is_same_v<Dst, half> ? INFINITY : static_cast<float>(127 - stage.zero_point);
   const std::int64_t count = test.pixels * test.channels;
   const Destination<Dst> dst(1, count, count);
-  kernel.function({.rows = {rows[0]->data(), rows[1]->data(), rows[2]->data()},
+  kernel.function({.rows = row_pointers.data(),
+                   .padding = padding.data(),
+                   .width = columns,
+                   .left = test.left,
+                   .kernel_height = test.height,
+                   .kernel_width = test.width,
                    .stride = test.stride,
+                   .dilation = test.dilation,
                    .channels = test.channels,
                    .pixel_count = test.pixels,
                    .weights = guarded.data(),
@@ -76,10 +106,12 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
     const std::int64_t c = i % test.channels;
     const auto at = static_cast<std::size_t>(c);
     double sum = std::is_same_v<Src, half> ? 0 : correction[at];
-    for (std::int64_t tap = 0; tap < 9; ++tap) {
-      const std::int64_t column = i / test.channels * test.stride + tap % 3;
-      const Src source = (*rows[static_cast<std::size_t>(tap / 3)])[column * test.channels + c];
-      const float weight = weights[static_cast<std::size_t>(c * 9 + tap)];
+    for (std::int64_t tap = 0; tap < taps; ++tap) {
+      const std::int64_t x =
+          i / test.channels * test.stride + tap % test.width * test.dilation - test.left;
+      const Guarded<Src>& row = *rows[static_cast<std::size_t>(tap / test.width)];
+      const Src source = x >= 0 && x < columns ? row[x * test.channels + c] : padding[c];
+      const float weight = weights[static_cast<std::size_t>(c * taps + tap)];
       if constexpr (std::is_same_v<Src, half>) {
         sum += double{to_float(source)} * to_float(to_half(weight));
       } else {
@@ -89,7 +121,9 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
     Dst expected{};
     store(stage, output_level(stage, static_cast<float>(sum), c), &expected);
     if constexpr (std::is_same_v<Src, half>) {
-      const float tolerance = 0.004F * (extreme ? 900.0F : 3.0F);
+      // Each addition rounds by 2^-11 of a sum of this size.
+      const float size = extreme ? 100.0F * static_cast<float>(taps) : 3.0F;
+      const float tolerance = std::exp2(-11.0F) * static_cast<float>(taps) * size;
       if (std::abs(to_float(dst.at(0, i)) - to_float(expected)) <= tolerance) continue;
     }
     if (!same(dst.at(0, i), expected)) {
@@ -131,7 +165,7 @@ Bench bench(const DepthwiseKernel& kernel) {
   };
   const auto data = std::make_shared<Data>();
   const std::vector<float> weights(kChannels * 9, 0.5F);
-  data->weights = pack_depthwise_weights(weights.data(), kChannels, kernel.weights);
+  data->weights = pack_depthwise_weights(weights.data(), kChannels, 3, 3, kernel.weights);
   data->stage.correction = data->correction.data();
   data->stage.multiplier = kernel.src == DType::f16 ? nullptr : data->multiplier.data();
   data->stage.bias = data->bias.data();
@@ -139,8 +173,12 @@ Bench bench(const DepthwiseKernel& kernel) {
   data->stage.hi = 100;
   return {.amount = kPixels * kChannels * 9, .unit = "macs", .run = [&kernel, data] {
             const half* row = data->row.data();
-            kernel.function({.rows = {row, row, row},
-                             .stride = 1,
+            const void* rows[] = {row, row, row};
+            kernel.function({.rows = rows,
+                             .padding = row,
+                             .width = kPixels + 2,
+                             .kernel_height = 3,
+                             .kernel_width = 3,
                              .channels = kChannels,
                              .pixel_count = kPixels,
                              .weights = data->weights.data.data(),
@@ -152,7 +190,7 @@ Bench bench(const DepthwiseKernel& kernel) {
 }  // namespace
 
 void append_depthwise(std::vector<Subject>& subjects) {
-  for (const DepthwiseKernel& kernel : depthwise3x3_kernels()) {
+  for (const DepthwiseKernel& kernel : depthwise_kernels()) {
     subjects.push_back({.info = kernel.info,
                         .check = [&kernel](Trial& trial) { check(kernel, trial); },
                         .bench = [&kernel] { return bench(kernel); }});

@@ -154,7 +154,8 @@ def test_the_roofline_is_the_largest_bound() -> None:
     assert roofline(conv, {"macs": 3200, "bytes": 9 << 20}) == (5 << 20) / 4.6
     assert roofline(["linear", "--dtype", "int8"], {"macs": 3200, "bytes": 4600}) == 4600 / 4.6
     assert roofline(["add", "--dtype", "int8"], {"elements": 3200, "bytes": 9600}) == 1600
-    assert roofline(["depthwise", "--dtype", "int8"], {"macs": 9 * 16}) == 30
+    assert roofline(["depthwise", "--dtype", "int8"], {"macs": 9 * 32}) == (24 + 24 + 52) / 2
+    assert roofline(["depthwise", "--dtype", "fp16"], {"macs": 9 * 32}) == (36 + 12) / 2
     assert roofline(["predict"], {"elements": 3200}) == 0
 
 
