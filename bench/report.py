@@ -61,7 +61,7 @@ CACHES = ((4 << 20, 4.6), (512 << 10, 12.8))  # bytes that fit, bytes a cycle of
 SLOTS = {
     ("add", "int8"): 8 / 16,
     ("add", "fp16"): 5 / 16,
-    ("concat", "int8"): 11 / 32,
+    ("concat", "int8"): 9 / 32,
     ("max_pool", "int8"): 7 / 32,
     ("max_pool", "fp16"): 7 / 16,
     ("avg_pool", "int8"): 29 / 16,
@@ -95,8 +95,9 @@ def roofline(arguments: list[str], report: dict[str, Any]) -> float:
         size = int(options.get("--kernel", 3))
         elements = float(report["macs"]) / size**2
         slots = depthwise_slots(dtype, size, int(options.get("--stride", 1))) / 64
-    if command == "resize":  # columns are interpolated once, for `scale` rows
-        slots = (5 + 5 / int(options.get("--scale", 2))) / 16
+    if command == "resize":  # columns are interpolated once, for `scale` rows; int8 by one pipe
+        scale = int(options.get("--scale", 2))
+        slots = (4 + 8 / scale if dtype == "int8" else 3 + 5 / scale) / 16
     bounds = [
         float(report.get("macs", 0)) / MACS[dtype],
         elements * slots,
