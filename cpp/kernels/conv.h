@@ -40,6 +40,9 @@ struct ConvArgs {
   // From a dense + sparse source: accumulators start at correction[f] and, rounded, kSparseUnit *
   // sparse[p * filters + f]. Null: there is no sparse part.
   const half* sparse = nullptr;
+  // What output->residual tells how to add, pixel p, filter f at residual[p * dst_stride + f].
+  // Null: there is none.
+  const void* residual = nullptr;
 };
 
 /// The unit of the sums of the sparse part, in accumulators' units: what the largest half stands

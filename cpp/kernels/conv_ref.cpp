@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
+#include <optional>
+#include <type_traits>
 
 #include "kernels/variants.h"
 
@@ -28,15 +30,25 @@ Sum initial(const ConvArgs& args, std::int64_t pixel, std::int64_t filter) {
 }
 
 template <typename Dst>
-void store_sum(const OutputStage& output, float sum, std::int64_t filter, Dst* dst) {
-  store(output, output_level(output, sum, filter), dst);
+void store_sum(const ConvArgs& args, float sum, std::int64_t pixel, std::int64_t filter) {
+  const OutputStage& output = *args.output;
+  const std::int64_t index = pixel * args.dst_stride + filter;
+  std::optional<float> residual;
+  if (args.residual != nullptr) residual = residual_at(output.residual, args.residual, index);
+  store(output, output_level(output, sum, filter, residual), static_cast<Dst*>(args.dst) + index);
 }
 template <typename Dst>
-void store_sum(const OutputStage& output, std::int32_t sum, std::int64_t filter, Dst* dst) {
-  if (output.float_sums) {
-    store_float_sum(output, sum, filter, dst);
+void store_sum(const ConvArgs& args, std::int32_t sum, std::int64_t pixel, std::int64_t filter) {
+  if (!args.output->float_sums) {
+    store_sum<Dst>(args, static_cast<float>(sum), pixel, filter);
+    return;
+  }
+  const std::int64_t index = pixel * args.dst_stride + filter;
+  Dst* dst = static_cast<Dst*>(args.dst) + index;
+  if constexpr (std::is_same_v<Dst, std::int16_t>) {
+    store_float_sum(*args.output, sum, filter, dst);
   } else {
-    store(output, output_level(output, static_cast<float>(sum), filter), dst);
+    store_float_sum(*args.output, sum, filter, dst, args.residual, index);
   }
 }
 
@@ -60,9 +72,8 @@ void conv_ref(const ConvArgs& args) {
       }
     }
     for (std::int64_t p = 0; p < args.pixel_count; ++p) {
-      Dst* dst = static_cast<Dst*>(args.dst) + p * args.dst_stride;
       for (std::int64_t f = block; f < block + kFilters && f < args.filters; ++f) {
-        store_sum(*args.output, sums[p][f - block], f, dst + f);
+        store_sum<Dst>(args, sums[p][f - block], p, f);
       }
     }
   }

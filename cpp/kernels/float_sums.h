@@ -36,19 +36,41 @@ inline bool starts_exactly(const FloatSumFilter& filter, double correction) {
          std::abs(correction) + static_cast<double>(filter.sparse) <= kLargestFloatSum;
 }
 
+inline constexpr double kLargestFloatLevel = 32000;  // fits 16 bits
+
+/// Fits an int8 residual of the given scale to levels of an int8 destination that lie between
+/// -`largest` and `largest`. False: it needs the longer way.
+inline bool use_fine_levels(ResidualStage& residual, double largest) {
+  residual.shift = kMostResidualShift;
+  const auto fits = [&] {
+    return std::ldexp(largest, residual.shift) <= kLargestFloatLevel &&
+           std::ldexp(static_cast<double>(residual.scale), residual.shift + 7) <= 32767;
+  };
+  while (!fits()) {
+    if (--residual.shift < kLeastResidualShift) return false;
+  }
+  residual.multiplier = static_cast<std::int16_t>(
+      std::nearbyint(std::ldexp(static_cast<double>(residual.scale), residual.shift + 7)));
+  return true;
+}
+
 /// Changes the numbers of one filter to those of the shorter way, for an int8 or int16 destination
-/// with the given zero point and bounds, which hold it. False: the filter needs the longer way.
-/// `reach` is cut to the levels that are told apart.
+/// with the given zero point and bounds, which hold it, and maybe a residual. False: the filter
+/// needs the longer way. `reach` is cut to the levels that are told apart.
 inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, float lo, float hi,
-                           Range& reach) {
+                           Range& reach, const ResidualStage* residual = nullptr) {
   constexpr double kMagic = kRoundingMagic;
   constexpr double kLargestMultiplier = 1.0 / 256;  // the bias is off by at most half of it
-  constexpr double kLargestLevel = 32000;           // fits 16 bits
   if (filter.lowest == 0 && filter.highest == 0) filter.multiplier = 0;  // a filter of zeros
-  const double multiplier = filter.multiplier;
-  const double wanted = static_cast<double>(filter.bias) + zero_point;
-  if (!(multiplier >= 0 && multiplier <= kLargestMultiplier)) return false;
-  if (!(std::abs(wanted) <= kLargestLevel)) return false;
+  // Levels are computed in fractions of a step, and a step of the residual adds `added` of them.
+  const int fractions = residual == nullptr ? 1 : 1 << residual->shift;
+  const double added = residual == nullptr ? 0 : residual->multiplier / 128.0;
+  const float fine_multiplier = filter.multiplier * static_cast<float>(fractions);
+  const double multiplier = fine_multiplier;
+  const double wanted = (static_cast<double>(filter.bias) + zero_point) * fractions -
+                        (residual == nullptr ? 0 : residual->zero_point * added);
+  if (!(multiplier >= 0 && multiplier <= kLargestMultiplier * fractions)) return false;
+  if (!(std::abs(wanted) <= kLargestFloatLevel)) return false;
 
   const double exact = wanted - kMagic * multiplier;
   const double bias = std::nearbyint(exact);
@@ -62,8 +84,8 @@ inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, floa
   const auto level = [&](double value) { return value * multiplier + bias; };
   const double lowest = static_cast<double>(filter.lowest - filter.sparse) + start;
   const double highest = static_cast<double>(filter.highest + filter.sparse) + start;
-  const double least = level(kMagic - kLargestFloatSum) + 1;
-  const double most = level(kMagic + kLargestFloatSum) - 1;
+  const double least = (level(kMagic - kLargestFloatSum) + 1 + 128 * added) / fractions;
+  const double most = (level(kMagic + kLargestFloatSum) - 1 - 128 * added) / fractions;
   if (lowest < -kLargestFloatSum) {
     if (least > lo) return false;
     reach.lo = std::max(reach.lo, static_cast<float>(std::ceil(least)));
@@ -75,9 +97,10 @@ inline bool use_float_sums(FloatSumFilter& filter, std::int32_t zero_point, floa
   const auto value = [](double sum) {
     return std::bit_cast<float>(kMagicBits + static_cast<std::int32_t>(sum));
   };
-  if (std::abs(level(value(lowest))) > kLargestLevel) return false;
-  if (std::abs(level(value(highest))) > kLargestLevel) return false;
+  if (std::abs(level(value(lowest))) > kLargestFloatLevel) return false;
+  if (std::abs(level(value(highest))) > kLargestFloatLevel) return false;
 
+  filter.multiplier = fine_multiplier;
   filter.correction += kMagicBits + static_cast<std::int32_t>(start);
   filter.bias = static_cast<float>(bias + kMagic);
   return true;

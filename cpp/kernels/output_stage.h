@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 
 #include "base/half.h"
+#include "tensor/dtype.h"
 
 namespace qpp {
 
@@ -14,10 +17,9 @@ namespace qpp {
 ///
 ///   level = fma(accumulator[f], multiplier[f], bias[f])
 ///   level = tanh(level) * post_scale                      only for Nonlinearity::tanh
-///   level = min(max(level, lo), hi)
-///   int8:   q = round_half_even(level) + zero_point
-///   int16:  the same
-///   fp16:   value = half(level)
+///   level = fma(r, residual.scale, level)                 only with a residual, never beside a
+///   tanh level = min(max(level, lo), hi) int8:   q = round_half_even(level) + zero_point int16:
+///   the same fp16:   value = half(level)
 ///
 /// Sums of int8 products have a shorter way where float_sums.h finds them small enough:
 ///
@@ -25,6 +27,13 @@ namespace qpp {
 ///   int8:   q = min(max(the low 16 bits of level, lo), hi)
 ///   int16:  q = the low 16 bits of level; who reads them cuts them to lo and hi
 ///   fp16:   value = half(min(max(level, lo), hi))
+///
+/// With a residual the fp16 one adds it before the bounds as above; the int8 one, of int8 residuals
+/// only, computes in steps of 2^-shift, and the bias holds the residual's zero point:
+///
+///   fine  = the low 16 bits of level
+///   fine  = saturate16(fine + ((r * residual.multiplier + 64) >> 7))
+///   int8: q = min(max(saturate8((fine + 2^(shift - 1)) >> shift), lo), hi)
 ///
 /// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
 /// accumulator to real numbers; for int8 and int16 output, `multiplier` and `bias` also hold
@@ -40,6 +49,18 @@ struct Range {
   float hi = -INFINITY;
 };
 
+/// How elements of another tensor are added to levels: a skip connection. r is an fp16 element or,
+/// of int8, an element less its zero point.
+struct ResidualStage {
+  DType dtype = DType::f16;     // f16 or qai8
+  float scale = 1;              // 1 from fp16 to fp16
+  std::int32_t zero_point = 0;  // of int8
+  std::int16_t multiplier = 0;  // the shorter way to int8: scale in steps of 2^-(shift + 7)
+  int shift = 1;                // the same, kLeastResidualShift .. kMostResidualShift
+};
+inline constexpr int kLeastResidualShift = 2;  // finer steps than that keep sums precise
+inline constexpr int kMostResidualShift = 5;
+
 struct OutputStage {
   const std::int32_t* correction =
       nullptr;  // [filters] int8 source: accumulators start here, -zero_point_in * sum of weights
@@ -53,6 +74,7 @@ struct OutputStage {
   std::int32_t zero_point = 0;  // int8 destination only
   Range* range = nullptr;  // fp16 destination only: widened by every stored value, padded channels
                            // included; may be null
+  ResidualStage residual;  // where the kernel's args point to one
 };
 
 /// Adding it to a float of magnitude below 2^22 rounds half to even to an integer, which then
@@ -98,17 +120,25 @@ inline float tanh_shared(float x) {
   return e / (e + 2.0F);
 }
 
-/// The level of one accumulator, before it is stored.
-inline float output_level(const OutputStage& stage, float accumulator, float multiplier,
-                          float bias) {
+/// r of an element of a residual.
+inline float residual_at(const ResidualStage& stage, const void* residual, std::int64_t index) {
+  if (stage.dtype == DType::f16) return to_float(static_cast<const half*>(residual)[index]);
+  return static_cast<float>(static_cast<const std::int8_t*>(residual)[index] - stage.zero_point);
+}
+
+/// The level of one accumulator, before it is stored; `residual` is r, if there is one.
+inline float output_level(const OutputStage& stage, float accumulator, float multiplier, float bias,
+                          std::optional<float> residual = {}) {
   float level = std::fma(accumulator, multiplier, bias);
   if (stage.nonlinearity == Nonlinearity::tanh) level = tanh_shared(level) * stage.post_scale;
+  if (residual) level = std::fma(*residual, stage.residual.scale, level);
   return clamp_level(level, stage.lo, stage.hi);
 }
 
-inline float output_level(const OutputStage& stage, float accumulator, std::int64_t filter) {
+inline float output_level(const OutputStage& stage, float accumulator, std::int64_t filter,
+                          std::optional<float> residual = {}) {
   const float multiplier = stage.multiplier == nullptr ? 1.0F : stage.multiplier[filter];
-  return output_level(stage, accumulator, multiplier, stage.bias[filter]);
+  return output_level(stage, accumulator, multiplier, stage.bias[filter], residual);
 }
 
 /// Widens `range` to hold `other`. NaN, once in, stays: comparisons with it are false.
@@ -133,7 +163,8 @@ inline void store(const OutputStage& stage, float level, std::int16_t* dst) {
   *dst = static_cast<std::int16_t>(rounded + static_cast<std::uint32_t>(stage.zero_point));
 }
 
-/// Stores the level of an accumulator of int8 products by the shorter way.
+/// Stores the level of an accumulator of int8 products by the shorter way; `residual`, at `index`,
+/// may be null.
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
                             std::int16_t* dst) {
   const float level =
@@ -141,15 +172,26 @@ inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, 
   *dst = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(level));
 }
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
-                            std::int8_t* dst) {
+                            std::int8_t* dst, const void* residual = nullptr,
+                            std::int64_t index = 0) {
   std::int16_t integer = 0;
   store_float_sum(stage, accumulator, filter, &integer);
+  if (residual != nullptr) {
+    const int r = static_cast<const std::int8_t*>(residual)[index];
+    const int shift = stage.residual.shift;
+    const int fine =
+        std::clamp(integer + ((r * stage.residual.multiplier + 64) >> 7), -32768, 32767);
+    integer = static_cast<std::int16_t>((fine + (1 << (shift - 1))) >> shift);
+  }
   *dst = static_cast<std::int8_t>(clamp_level(integer, stage.lo, stage.hi));
 }
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
-                            half* dst) {
-  const float level =
+                            half* dst, const void* residual = nullptr, std::int64_t index = 0) {
+  float level =
       std::fma(std::bit_cast<float>(accumulator), stage.multiplier[filter], stage.bias[filter]);
+  if (residual != nullptr) {
+    level = std::fma(residual_at(stage.residual, residual, index), stage.residual.scale, level);
+  }
   store(stage, clamp_level(level, stage.lo, stage.hi), dst);
 }
 

@@ -140,15 +140,17 @@ void fill_winograd_constants(const OutputStage& output, std::int64_t filters, DT
 /// convolution[i, j], with the multipliers and biases of `constants`; with f16 elements levels are
 /// computed in fp16, tanh in fp32.
 struct WinogradOutputArgs {
-  const void* m = nullptr;              // winograd_m_index() from the first tile on
-  std::int64_t tiles = 0;               // 1 .. kWinogradMaxBlock
-  std::int64_t rows = 0;                // rows inside the image, 1 .. 4
-  std::int64_t columns = 0;             // columns inside the image, 4 * tiles - 3 .. 4 * tiles
-  void* dst = nullptr;                  // the first tile's first output
-  std::int64_t dst_row_stride = 0;      // elements
-  std::int64_t dst_pixel_stride = 0;    // elements
-  const void* constants = nullptr;      // of the eight filters, Elements
-  const OutputStage* output = nullptr;  // its arrays are not read
+  const void* m = nullptr;               // winograd_m_index() from the first tile on
+  std::int64_t tiles = 0;                // 1 .. kWinogradMaxBlock
+  std::int64_t rows = 0;                 // rows inside the image, 1 .. 4
+  std::int64_t columns = 0;              // columns inside the image, 4 * tiles - 3 .. 4 * tiles
+  void* dst = nullptr;                   // the first tile's first output
+  std::int64_t dst_row_stride = 0;       // elements
+  std::int64_t dst_pixel_stride = 0;     // elements
+  const void* constants = nullptr;       // of the eight filters, Elements
+  const OutputStage* output = nullptr;   // its arrays are not read
+  const void* residual = nullptr;        // what output->residual adds to dst, or null
+  std::int64_t residual_row_stride = 0;  // elements; pixels are as far apart as those of dst
 };
 using WinogradOutputFunction = void (*)(const WinogradOutputArgs& args);
 

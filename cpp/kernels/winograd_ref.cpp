@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
+#include <optional>
 
 #include "kernels/variants.h"
 
@@ -87,9 +88,14 @@ void output_ref(const WinogradOutputArgs& args) {
         for (int j = 0; j < kWinogradTile; ++j) {
           const std::int64_t x = tile * kWinogradTile + j;
           if (x >= args.columns) continue;
+          std::optional<float> residual;
+          if (args.residual != nullptr) {
+            residual = residual_at(args.output->residual, args.residual,
+                                   i * args.residual_row_stride + x * args.dst_pixel_stride + f);
+          }
           const float level =
               output_level(*args.output, row[j], constants[winograd_constant_index(f, 1 + i + j)],
-                           constants[winograd_constant_index(f, 0)]);
+                           constants[winograd_constant_index(f, 0)], residual);
           store(*args.output, level,
                 static_cast<Dst*>(args.dst) + i * args.dst_row_stride + x * args.dst_pixel_stride +
                     f);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "checkkernels.h"
 #include "kernels/float_sums.h"
@@ -73,6 +74,9 @@ class ConvCase {
     draw_weights();
     draw_sources();
     if (kExactSums && random_.bits() % 2 == 0) draw_sparse();
+    if (stage != Stage::tanh && data != Data::activations && random_.bits() % 2 == 0) {
+      draw_residual();
+    }
     draw_output(stage);
   }
 
@@ -114,7 +118,8 @@ class ConvCase {
                   .dst = dst_.data(),
                   .dst_stride = dst_stride_,
                   .output = &output_,
-                  .sparse = sparse_ == nullptr ? nullptr : sparse_->data()};
+                  .sparse = sparse_ == nullptr ? nullptr : sparse_->data(),
+                  .residual = residual_ == nullptr ? nullptr : residual_->data()};
     if (kernel_.family == ConvFamily::conv) {
       args.pixels = pixels_.data();
     } else {
@@ -222,6 +227,37 @@ class ConvCase {
     trial_.note("sparse");
   }
 
+  /// A residual of either type, of the size of the sums, that ends with the last pixel.
+  void draw_residual() {
+    ResidualStage& stage = output_.residual;
+    stage.dtype = random_.bits() % 2 == 0 ? DType::qai8 : DType::f16;
+    const bool bytes = stage.dtype == DType::qai8;
+    const float size = kQuantized ? 70 : 3;
+    const std::int64_t count = (shape_.pixel_count - 1) * dst_stride_ + shape_.filters;
+    residual_ =
+        std::make_unique<GuardedBytes>(static_cast<std::size_t>(count) * size_of(stage.dtype));
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (bytes) {
+        const std::int64_t value =
+            data_ == Data::extreme ? (extreme_ < 0 ? 127 : -128) : random_.integer(-128, 127);
+        residual_->data()[i] = static_cast<std::byte>(value);
+      } else {
+        const float value = data_ == Data::integers ? static_cast<float>(random_.integer(-9, 9))
+                                                    : random_.normal() * 3;
+        reinterpret_cast<half*>(residual_->data())[i] = to_half(value);
+      }
+    }
+    if (bytes) stage.zero_point = static_cast<std::int32_t>(random_.integer(-128, 127));
+    if (bytes || kQuantized) stage.scale = random_.uniform(0.2F, 2) * size / (bytes ? 128 : 3);
+    if (data_ == Data::integers) stage.scale = bytes ? 0.5F : 1;
+    trial_.note(bytes ? "int8 residual" : "fp16 residual");
+  }
+
+  [[nodiscard]] std::optional<float> residual(std::int64_t p, std::int64_t f) const {
+    if (residual_ == nullptr) return {};
+    return residual_at(output_.residual, residual_->data(), p * dst_stride_ + f);
+  }
+
   [[nodiscard]] const Src* source(std::int64_t p, std::int64_t tap) const {
     if (kernel_.family == ConvFamily::conv)
       return static_cast<const Src*>(pixels_[static_cast<std::size_t>(tap * kernel_.mr + p)]);
@@ -286,6 +322,12 @@ class ConvCase {
   void shorten_output() {
     OutputStage shorter = output_;
     shorter.float_sums = true;
+    const bool fine = kQuantized && residual_ != nullptr;
+    if (fine && (kLevels || shorter.residual.dtype != DType::qai8 ||
+                 !use_fine_levels(shorter.residual, largest_level()))) {
+      return;
+    }
+    const ResidualStage* added = fine ? &shorter.residual : nullptr;
     if (kQuantized) {
       shorter.lo = std::nearbyint(shorter.lo) + static_cast<float>(shorter.zero_point);
       shorter.hi = std::nearbyint(shorter.hi) + static_cast<float>(shorter.zero_point);
@@ -305,9 +347,9 @@ class ConvCase {
                                               .correction = correction_[f],
                                               .multiplier = multiplier_[f],
                                               .bias = bias_[f]});
-      const bool fits =
-          kQuantized ? use_float_sums(filter, shorter.zero_point, needed.lo, needed.hi, reach)
-                     : use_float_sums(filter);
+      const bool fits = kQuantized ? use_float_sums(filter, shorter.zero_point, needed.lo,
+                                                    needed.hi, reach, added)
+                                   : use_float_sums(filter);
       if (!fits) return;
     }
     if (kQuantized) {
@@ -327,6 +369,18 @@ class ConvCase {
     }
     output_ = shorter;
     trial_.note("float sums");
+    if (fine) trial_.note("fine levels");
+  }
+
+  /// What no level of the convolution passes.
+  [[nodiscard]] double largest_level() const {
+    double largest = 0;
+    for (std::size_t f = 0; f < packed_.scales.size(); ++f) {
+      const double sum = std::abs(correction_[f]) + 128.0 * packed_.magnitudes[f];
+      const double sparse = sparse_ == nullptr ? 0 : kLargestSparseSum;
+      largest = std::max(largest, (sum + sparse) * multiplier_[f] + 512);
+    }
+    return largest;
   }
 
   struct Sum {
@@ -360,11 +414,14 @@ class ConvCase {
     without_range.range = nullptr;
     Dst expected{};
     float level = 0;
-    if (output_.float_sums) {
+    if (!output_.float_sums) {
+      level = output_level(output_, static_cast<float>(value), f, residual(p, f));
+      store(without_range, level, &expected);
+    } else if constexpr (kLevels) {
       store_float_sum(without_range, static_cast<std::int32_t>(value), f, &expected);
     } else {
-      level = output_level(output_, static_cast<float>(value), f);
-      store(without_range, level, &expected);
+      store_float_sum(without_range, static_cast<std::int32_t>(value), f, &expected,
+                      residual_ == nullptr ? nullptr : residual_->data(), p * dst_stride_ + f);
     }
     const Dst got = dst_.at(p, f);
     if (output_.float_sums) compare_ways(expected, value, p, f);
@@ -379,7 +436,7 @@ class ConvCase {
   void compare_ways(Dst shorter, double accumulator, std::int64_t p, std::int64_t f) const {
     const auto at = static_cast<std::size_t>(f);
     const double value = accumulator - correction_[at] + long_correction_[at];
-    const float level = output_level(long_output_, static_cast<float>(value), f);
+    const float level = output_level(long_output_, static_cast<float>(value), f, residual(p, f));
     const double step = std::abs(static_cast<double>(long_multiplier_[at]));
     double error = 0;
     double bound = 0;
@@ -389,6 +446,8 @@ class ConvCase {
       error = static_cast<double>(cut) -
               static_cast<double>(clamp_level(level + zero_point, output_.lo, output_.hi));
       bound = 0.5 + step / 2 + 1e-4;
+      // The level, the product and its multiplier are rounded to fractions of a step.
+      if (residual_ != nullptr) bound += std::ldexp(1.5, -output_.residual.shift);
     } else {
       error = static_cast<double>(to_float(shorter)) - static_cast<double>(level);
       bound = step + 0x1p-10 * std::abs(static_cast<double>(level));
@@ -408,7 +467,11 @@ class ConvCase {
     const auto at = static_cast<std::size_t>(filter);
     double bound =
         (39 + 18 + 2) * 0x1p-11 * magnitude * std::abs(static_cast<double>(multiplier_[at]));
-    if (output_.multiplier == nullptr) bound += 0x1p-10 * std::abs(static_cast<double>(bias_[at]));
+    if (output_.multiplier == nullptr) {
+      bound += 0x1p-10 * std::abs(static_cast<double>(bias_[at]));
+      // The sum without a residual is rounded, too.
+      if (residual_ != nullptr) bound += 0x1p-11 * (magnitude + std::abs(level) + 9);
+    }
     // The slope of tanh is at most 1.
     if (output_.nonlinearity == Nonlinearity::tanh) bound *= output_.post_scale;
     if constexpr (kQuantized) {
@@ -446,6 +509,7 @@ class ConvCase {
   std::unique_ptr<Guarded<std::byte>> guarded_weights_;
   std::unique_ptr<Guarded<Src>> sources_;
   std::unique_ptr<Guarded<half>> sparse_;
+  std::unique_ptr<GuardedBytes> residual_;
   std::vector<const void*> pixels_;
   std::int64_t pixel_stride_ = 0;
   std::int64_t row_stride_ = 0;
@@ -488,9 +552,8 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
       }
     }
   }
-  // For fp16, only the smaller half of the sums allows it.
-  const std::int64_t often = std::is_same_v<Dst, half> ? number / 12 : number / 8;
-  if (std::is_same_v<Src, std::int8_t> && trial.notes("float sums") < often) {
+  // For fp16 destinations only the smaller half of the sums allows it, for int8 not every residual.
+  if (std::is_same_v<Src, std::int8_t> && trial.notes("float sums") < number / 12) {
     trial.fail("the shorter way was hardly taken");
   }
   for (std::int64_t pixel_count = 1; pixel_count <= kernel.mr; ++pixel_count) {
@@ -498,6 +561,10 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
       check({.channels = 12, .filters = 24, .taps = 9, .pixel_count = pixel_count}, kinds[0],
             static_cast<Stage>(stage));
     }
+  }
+  const bool bytes = std::is_same_v<Dst, std::int8_t> && std::is_same_v<Src, std::int8_t>;
+  if (bytes && trial.notes("fine levels") == 0) {
+    trial.fail("the shorter way was never taken with a residual");
   }
   if constexpr (std::is_same_v<Dst, half> && std::is_same_v<Src, half>) {
     for (const std::int64_t channels : {64, 512}) {

@@ -8,6 +8,8 @@
 #include <array>
 #include <cmath>
 #include <deque>
+#include <optional>
+#include <utility>
 
 #include "checkkernels.h"
 #include "kernels/select.h"
@@ -306,13 +308,15 @@ const std::vector<Area> kAreas = {{1, 4, 4, 8},  {1, 1, 1, 8},    {2, 3, 7, 24},
 enum class Stage : std::uint8_t { relu, clamp, tanh };
 
 template <typename Dst>
-void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stage, Trial& trial) {
+void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stage,
+                std::optional<DType> added, Trial& trial) {
   constexpr bool kQuantized = std::is_same_v<Dst, std::int8_t>;
   constexpr const char* kStageNames[] = {"relu", "clamp", "tanh"};
   trial.begin(std::to_string(area.tiles) + " tiles, " + std::to_string(area.rows) + " rows, " +
               std::to_string(area.columns) + " columns, pixel stride " +
               std::to_string(area.pixel_stride) + ", " +
-              kStageNames[static_cast<std::size_t>(stage)]);
+              kStageNames[static_cast<std::size_t>(stage)] +
+              (added ? std::string(", residual ") + name_of(*added) : ""));
   const std::int64_t m_size = winograd_m_index(kWinogradPoints, 0, 0);
   const Elements m(kernel.src, m_size);
   for (std::int64_t i = 0; i < m_size; ++i) m.set(i, to_float(to_half(trial.random.normal())));
@@ -339,6 +343,26 @@ void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stag
   const Elements constants(kernel.src, winograd_constant_index(kWinogradGroup, 0));
   fill_winograd_constants(output, kWinogradGroup, kernel.src, constants.data());
 
+  // Ends with the last pixel.
+  const std::int64_t residual_row_stride = (area.columns + 1) * area.pixel_stride;
+  const std::int64_t residual_size = (area.rows - 1) * residual_row_stride +
+                                     (area.columns - 1) * area.pixel_stride + kWinogradGroup;
+  const GuardedBytes residual(static_cast<std::size_t>(residual_size) *
+                              size_of(added.value_or(DType::qai8)));
+  if (added) {
+    const bool bytes = *added == DType::qai8;
+    output.residual.dtype = *added;
+    output.residual.scale = bytes ? steps / 64 : steps;
+    output.residual.zero_point = bytes ? -7 : 0;
+    for (std::int64_t i = 0; i < residual_size; ++i) {
+      if (bytes) {
+        residual.data()[i] = static_cast<std::byte>(trial.random.integer(-128, 127));
+      } else {
+        reinterpret_cast<half*>(residual.data())[i] = to_half(trial.random.normal());
+      }
+    }
+  }
+
   const std::int64_t row_stride = (area.columns + 3) * area.pixel_stride;
   const Destination<Dst> dst(kWinogradTile, row_stride, row_stride);
   kernel.function({.m = m.data(),
@@ -349,7 +373,9 @@ void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stag
                    .dst_row_stride = row_stride,
                    .dst_pixel_stride = area.pixel_stride,
                    .constants = constants.data(),
-                   .output = &output});
+                   .output = &output,
+                   .residual = added ? residual.data() : nullptr,
+                   .residual_row_stride = residual_row_stride});
   dst.check_outside(
       [&](std::int64_t row, std::int64_t column) {
         return row < area.rows && column / area.pixel_stride < area.columns &&
@@ -374,6 +400,11 @@ void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stag
         const auto filter = static_cast<std::size_t>(f);
         double level = convolution * multiplier[filter] + bias[filter];
         if (stage == Stage::tanh) level = std::tanh(level) * output.post_scale;
+        if (added) {
+          const std::int64_t at = y * residual_row_stride + x * area.pixel_stride + f;
+          level += static_cast<double>(residual_at(output.residual, residual.data(), at)) *
+                   output.residual.scale;
+        }
         level = std::clamp(level, static_cast<double>(output.lo), static_cast<double>(output.hi));
         const Dst value = dst.at(y, x * area.pixel_stride + f);
         widen(stored, real(value, output.zero_point));
@@ -397,13 +428,19 @@ void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stag
     trial.fail("the range is not what was stored");
 }
 
+/// Output stages, and what is added.
+constexpr std::pair<Stage, std::optional<DType>> kStages[] = {
+    {Stage::relu, {}},          {Stage::clamp, {}},          {Stage::tanh, {}},
+    {Stage::relu, DType::qai8}, {Stage::clamp, DType::qai8}, {Stage::relu, DType::f16},
+    {Stage::clamp, DType::f16}};
+
 void check_output(const WinogradOutputKernel& kernel, Trial& trial) {
   for (const Area& area : kAreas) {
-    for (const Stage stage : {Stage::relu, Stage::clamp, Stage::tanh}) {
+    for (const auto& [stage, added] : kStages) {
       if (kernel.dst == DType::qai8) {
-        check_area<std::int8_t>(kernel, area, stage, trial);
+        check_area<std::int8_t>(kernel, area, stage, added, trial);
       } else {
-        check_area<half>(kernel, area, stage, trial);
+        check_area<half>(kernel, area, stage, added, trial);
       }
     }
   }

@@ -11,9 +11,9 @@
 
 namespace qpp {
 
-/// Turns blocks of accumulators, 8 pixels x 8 filters, into stored values. One object serves one
-/// call of a kernel, which ends with finish(). Needs fp16 arithmetic.
-template <typename Dst>
+/// Turns blocks of accumulators, 8 pixels x 8 filters, into stored values; with kResidual, one is
+/// added. One object serves one call of a kernel, which ends with finish(). Needs fp16 arithmetic.
+template <typename Dst, bool kResidual>
 class BlockOutput {
  public:
   static constexpr int kPixels = 8;
@@ -24,6 +24,7 @@ class BlockOutput {
   QPP_NEON_INLINE explicit BlockOutput(const ConvArgs& args)
       : stage_(*args.output),
         dst_(static_cast<Dst*>(args.dst)),
+        residual_(args.residual),
         dst_stride_(args.dst_stride),
         pixel_count_(args.pixel_count),
         byte_lo_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.lo) : 0),
@@ -34,6 +35,14 @@ class BlockOutput {
         range_hi_(vdupq_n_f16(static_cast<float16_t>(-INFINITY))) {}
 
   [[nodiscard]] QPP_NEON_INLINE const OutputStage& stage() const { return stage_; }
+
+  /// Elements of an int8 or fp16 residual for filters filter .. filter + 7; of any valid pixel
+  /// where p is none.
+  template <typename Element>
+  [[nodiscard]] QPP_NEON_INLINE const Element* residual(std::int64_t p, std::int64_t filter) const {
+    const std::int64_t valid = p < pixel_count_ ? p : 0;
+    return static_cast<const Element*>(residual_) + valid * dst_stride_ + filter;
+  }
 
   /// Stores filters filter .. filter + 7 of the valid pixels; sums(p) gives the accumulators of
   /// pixel p as Float8.
@@ -52,7 +61,10 @@ class BlockOutput {
     // A loop over a copy in memory: this way is the rarer one, so that its code stays short.
     const bool tanh = stage_.nonlinearity == Nonlinearity::tanh;
     for (std::int64_t p = 0; p < pixel_count_; ++p) {
-      store_pixel(pixel(p, filter), clamp(tanh ? tanh_level(levels[p]) : levels[p]));
+      Float8 level = levels[p];
+      if (tanh) level = tanh_level(level);
+      if constexpr (kResidual) level = with_residual(level, p, filter);
+      store_pixel(pixel(p, filter), clamp(level));
     }
   }
 
@@ -76,31 +88,49 @@ class BlockOutput {
         if (p < pixel_count_) vst1q_s16(pixel(p, filter), levels);
       }
     } else if constexpr (!kBytes) {
-      store_halves(filter, [&](int p) QPP_NEON_INLINE_LAMBDA { return narrow(level(p)); });
+      store_halves(filter, [&](int p) QPP_NEON_INLINE_LAMBDA {
+        return narrow(kResidual ? with_residual(level(p), p, filter) : level(p));
+      });
+    } else if constexpr (!kResidual) {
+      store_bytes(filter, [&](int p) QPP_NEON_INLINE_LAMBDA { return low_halves(level(p)); });
     } else {
-      const int8x16_t lo = vld1q_dup_s8(&byte_lo_);
-      const int8x16_t hi = vld1q_dup_s8(&byte_hi_);
-      int8x16_t pairs[kPixels / 2];
+      const int16x8_t factor = vdupq_n_s16(stage_.residual.multiplier);
+      const int16x8_t right = vdupq_n_s16(static_cast<std::int16_t>(-stage_.residual.shift));
+      store_bytes(filter, [&](int p) QPP_NEON_INLINE_LAMBDA {
+        const int8x16_t zero = vdupq_n_s8(0);
+        const int8x16_t bytes =
+            vcombine_s8(vld1_s8(residual<std::int8_t>(p, filter)), vget_low_s8(zero));
+        const int16x8_t shifted = vreinterpretq_s16_s8(vzip1q_s8(zero, bytes));  // 2^8 r
+        return vrshlq_s16(vqrdmlahq_s16(low_halves(level(p)), shifted, factor), right);
+      });
+    }
+  }
+
+  /// For an int8 destination: integers(p) gives the levels of pixel p, which are yet to be clamped.
+  template <typename Integers>
+  QPP_NEON_INLINE void store_bytes(std::int64_t filter, const Integers& integers) {
+    const int8x16_t lo = vld1q_dup_s8(&byte_lo_);
+    const int8x16_t hi = vld1q_dup_s8(&byte_hi_);
+    int8x16_t pairs[kPixels / 2];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPixels; p += 2) {
+      const int8x8_t even = vqmovn_s16(integers(p));
+      const int8x16_t both = vqmovn_high_s16(even, integers(p + 1));
+      pairs[p / 2] = vminq_s8(vmaxq_s8(both, lo), hi);
+    }
+    if (pixel_count_ == kPixels) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPixels; p += 2) {
-        const int8x8_t even = vqmovn_s16(low_halves(level(p)));
-        const int8x16_t both = vqmovn_high_s16(even, low_halves(level(p + 1)));
-        pairs[p / 2] = vminq_s8(vmaxq_s8(both, lo), hi);
+        vst1_s8(pixel(p, filter), vget_low_s8(pairs[p / 2]));
+        store_high(pixel(p + 1, filter), pairs[p / 2]);
       }
-      if (pixel_count_ == kPixels) {
+      return;
+    }
+    std::int8_t bytes[kPixels * kFilters];
 #pragma GCC unroll 4
-        for (int p = 0; p < kPixels; p += 2) {
-          vst1_s8(pixel(p, filter), vget_low_s8(pairs[p / 2]));
-          store_high(pixel(p + 1, filter), pairs[p / 2]);
-        }
-        return;
-      }
-      std::int8_t bytes[kPixels * kFilters];
-#pragma GCC unroll 4
-      for (int p = 0; p < kPixels; p += 2) vst1q_s8(bytes + p * kFilters, pairs[p / 2]);
-      for (std::int64_t p = 0; p < pixel_count_; ++p) {
-        vst1_s8(pixel(p, filter), vld1_s8(bytes + p * kFilters));
-      }
+    for (int p = 0; p < kPixels; p += 2) vst1q_s8(bytes + p * kFilters, pairs[p / 2]);
+    for (std::int64_t p = 0; p < pixel_count_; ++p) {
+      vst1_s8(pixel(p, filter), vld1_s8(bytes + p * kFilters));
     }
   }
 
@@ -148,6 +178,13 @@ class BlockOutput {
     return dst_ + p * dst_stride_ + filter;
   }
 
+  [[nodiscard]] QPP_NEON_INLINE Float8 with_residual(const Float8& level, std::int64_t p,
+                                                     std::int64_t filter) const {
+    return stage_.residual.dtype == DType::qai8
+               ? add_residual(stage_.residual, level, residual<std::int8_t>(p, filter))
+               : add_residual(stage_.residual, level, residual<half>(p, filter));
+  }
+
   [[nodiscard]] QPP_NEON_INLINE Float8 tanh_level(const Float8& level) const {
     const float32x4_t post_scale = vdupq_n_f32(stage_.post_scale);
     return {vmulq_f32(tanh_shared(level.low), post_scale),
@@ -192,6 +229,7 @@ class BlockOutput {
 
   const OutputStage& stage_;
   Dst* dst_;
+  const void* residual_;
   std::int64_t dst_stride_;
   std::int64_t pixel_count_;
   std::int8_t byte_lo_;  // the bounds of the shorter way, for int8

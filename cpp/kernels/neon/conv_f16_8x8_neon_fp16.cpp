@@ -143,9 +143,9 @@ class SplitSums {
 //                would have a relative rms error of 2.5e-3 for 576 products and 7e-3 for 4608
 //                (normal weights, rectified normal sources). FMLA by statement, because GCC 12
 //                makes DUP and FMLA of vfmaq_laneq_f16: 50 % of peak
-template <typename Dst, template <typename, int> typename Source>
+template <typename Dst, template <typename, int> typename Source, bool kResidual>
 QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
-  BlockOutput<Dst> output(args);
+  BlockOutput<Dst, kResidual> output(args);
   SplitSums::Memory memory;
   const half* weights = static_cast<const half*>(args.weights);
   const std::int64_t channels = Source<half, kPixels>(args).channels();
@@ -202,10 +202,12 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
     if constexpr (std::is_same_v<Dst, half>) {
       const OutputStage& stage = output.stage();
       if (stage.multiplier == nullptr && stage.nonlinearity == Nonlinearity::clamp &&
-          !sums.is_wide()) {
+          !sums.is_wide() && !(kResidual && stage.residual.dtype == DType::qai8)) {
         const float16x8_t bias = narrow(load(stage.bias + filter));
-        output.store_halves(filter, [&sums, bias](int p) QPP_NEON_INLINE_LAMBDA {
-          return vaddq_f16(sums.narrow_total(p), bias);
+        output.store_halves(filter, [&](int p) QPP_NEON_INLINE_LAMBDA {
+          const float16x8_t level = vaddq_f16(sums.narrow_total(p), bias);
+          if constexpr (!kResidual) return level;
+          return vaddq_f16(level, load(output.template residual<half>(p, filter)));
         });
         continue;
       }
@@ -213,6 +215,18 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
     output.store_block(filter, [&sums](int p) QPP_NEON_INLINE_LAMBDA { return sums.total(p); });
   }
   output.finish();
+}
+
+/// Not inlined: registers of the plain convolution would be allotted differently beside it.
+template <typename Dst, template <typename, int> typename Source>
+[[gnu::noinline]] void conv_8x8_residual(const ConvArgs& args) {
+  conv_8x8<Dst, Source, true>(args);
+}
+
+template <typename Dst, template <typename, int> typename Source>
+QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
+  if (args.residual != nullptr) return conv_8x8_residual<Dst, Source>(args);
+  conv_8x8<Dst, Source, false>(args);
 }
 
 }  // namespace

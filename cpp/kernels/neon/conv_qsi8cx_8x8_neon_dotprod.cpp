@@ -334,7 +334,7 @@ QPP_NEON_INLINE void start_each(const ConvArgs& args, std::int64_t filter,
 // choices        assembly, since GCC 12 adds two to four register moves to 64 SDOTs and loads the
 //                next block's start too late. Modelled A76: 64 products take 152 cycles a block, 84
 //                % of peak, 576 take 1190, 97 %
-template <typename Dst, template <int> typename Runs>
+template <typename Dst, template <int> typename Runs, bool kResidual>
 QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   constexpr std::int64_t kHalfBlock = kFilters / 2;
   const Runs<kPixels> runs(args);
@@ -342,7 +342,7 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   const auto* weights = static_cast<const std::int8_t*>(args.weights);
   const bool has_half = args.empty_filters >= kHalfBlock;
 
-  if constexpr (std::is_same_v<Dst, std::int8_t>) {
+  if constexpr (std::is_same_v<Dst, std::int8_t> && !kResidual) {
     const bool all_bytes = stage.lo <= INT8_MIN && stage.hi >= INT8_MAX;
     if (stage.float_sums && all_bytes && args.sparse == nullptr && args.pixel_count == kPixels) {
       Blocks blocks{.weights = weights,
@@ -357,7 +357,7 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
     }
   }
 
-  BlockOutput<Dst> output(args);
+  BlockOutput<Dst, kResidual> output(args);
   const bool quick_sparse = stage.float_sums && args.pixel_count == kPixels;
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
     const std::int32_t* start = stage.correction + filter;
@@ -385,6 +385,18 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
     }
   }
   output.finish();
+}
+
+/// Not inlined: registers of the plain convolution would be allotted differently beside it.
+template <typename Dst, template <int> typename Runs>
+[[gnu::noinline]] void conv_8x8_residual(const ConvArgs& args) {
+  conv_8x8<Dst, Runs, true>(args);
+}
+
+template <typename Dst, template <int> typename Runs>
+QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
+  if (args.residual != nullptr) return conv_8x8_residual<Dst, Runs>(args);
+  conv_8x8<Dst, Runs, false>(args);
 }
 
 }  // namespace

@@ -34,6 +34,29 @@ QPP_NEON_INLINE float32x4_t tanh_shared(float32x4_t x) {
   return vdivq_f32(e, vaddq_f32(e, vdupq_n_f32(2)));
 }
 
+/// r of eight elements of a residual, output_stage.h.
+QPP_NEON_INLINE Float8 residual_at(const ResidualStage& /*stage*/, const half* residual) {
+  return widen(load(residual));
+}
+QPP_NEON_INLINE Float8 residual_at(const ResidualStage& stage, const std::int8_t* residual) {
+  const int16x8_t steps =
+      vsubl_s8(vld1_s8(residual), vdup_n_s8(static_cast<std::int8_t>(stage.zero_point)));
+  // Added to the bits of the magic number: SCVTF takes two cycles.
+  const float32x4_t magic = vdupq_n_f32(kRoundingMagic);
+  const int32x4_t bits = vreinterpretq_s32_f32(magic);
+  return {vsubq_f32(vreinterpretq_f32_s32(vaddw_s16(bits, vget_low_s16(steps))), magic),
+          vsubq_f32(vreinterpretq_f32_s32(vaddw_high_s16(bits, steps)), magic)};
+}
+
+/// Adds it to levels.
+template <typename Element>
+QPP_NEON_INLINE Float8 add_residual(const ResidualStage& stage, const Float8& level,
+                                    const Element* residual) {
+  const Float8 r = residual_at(stage, residual);
+  const float32x4_t scale = vdupq_n_f32(stage.scale);
+  return {vfmaq_f32(level.low, r.low, scale), vfmaq_f32(level.high, r.high, scale)};
+}
+
 /// The low bits of the floats are the levels, rounded half to even.
 QPP_NEON_INLINE Float8 round_to_low_bits(const Float8& level) {
   const float32x4_t magic = vdupq_n_f32(kRoundingMagic);

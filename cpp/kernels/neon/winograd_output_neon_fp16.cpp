@@ -26,27 +26,82 @@ QPP_NEON_INLINE void transform_sums(const float16x8_t (&m)[kWinogradPatch],
   z[2] = vfmaq_f16(even_a, four, even_b);
 }
 
+/// A residual, eight filters of a pixel at a time, or none.
+class NoResidual {
+ public:
+  using Element = half;
+  static constexpr bool kSome = false;
+
+  QPP_NEON_INLINE explicit NoResidual(const ResidualStage& /*stage*/) {}
+  [[nodiscard]] QPP_NEON_INLINE float16x8_t add(float16x8_t level, const half* /*src*/) const {
+    return level;
+  }
+};
+
+class HalfResidual {
+ public:
+  using Element = half;
+  static constexpr bool kSome = true;
+
+  QPP_NEON_INLINE explicit HalfResidual(const ResidualStage& stage)
+      : scale_(vdupq_n_f16(static_cast<float16_t>(stage.scale))) {}
+  [[nodiscard]] QPP_NEON_INLINE float16x8_t add(float16x8_t level, const half* src) const {
+    return vfmaq_f16(level, load(src), scale_);
+  }
+  QPP_NEON_INLINE static void copy(half* dst, const half* src) { store(dst, load(src)); }
+
+ private:
+  float16x8_t scale_;
+};
+
+class Int8Residual {
+ public:
+  using Element = std::int8_t;
+  static constexpr bool kSome = true;
+
+  QPP_NEON_INLINE explicit Int8Residual(const ResidualStage& stage)
+      : scale_(vdupq_n_f16(static_cast<float16_t>(stage.scale))),
+        zero_(vdupq_n_f16(static_cast<float16_t>(1536 + stage.zero_point))) {}
+  /// Between 1024 and 2048 a unit in the last place of fp16 is 1: elements are added to the bits.
+  [[nodiscard]] QPP_NEON_INLINE float16x8_t add(float16x8_t level, const std::int8_t* src) const {
+    const int16x8_t bits = vreinterpretq_s16_f16(vdupq_n_f16(1536));
+    const float16x8_t shifted = vreinterpretq_f16_s16(vaddw_s8(bits, vld1_s8(src)));
+    return vfmaq_f16(level, vsubq_f16(shifted, zero_), scale_);
+  }
+  QPP_NEON_INLINE static void copy(std::int8_t* dst, const std::int8_t* src) {
+    vst1_s8(dst, vld1_s8(src));
+  }
+
+ private:
+  float16x8_t scale_;
+  float16x8_t zero_;
+};
+
 /// What becomes of levels before they are stored.
 enum class Limit : std::uint8_t { none, lower_bound, both_bounds, tanh_and_both_bounds };
 
 /// OutputStage for eight filters in fp16: from Z to levels.
-template <Limit kLimit>
+template <Limit kLimit, typename Residual>
 class HalfStage {
  public:
   QPP_NEON_INLINE HalfStage(const OutputStage& stage, const half* constants)
       : constants_(constants),
+        residual_(stage.residual),
         lo_(vdupq_n_f16(static_cast<float16_t>(stage.lo))),
         hi_(vdupq_n_f16(static_cast<float16_t>(stage.hi))),
         post_scale_(stage.post_scale) {}
 
-  /// The levels of z[i, 0 .. 3]. Constants are loaded for each use.
-  QPP_NEON_INLINE void levels(int i, float16x8_t (&z)[kWinogradTile]) const {
+  /// The levels of z[i, 0 .. 3], whose residuals lie `stride` elements apart. Constants are loaded
+  /// for each use.
+  QPP_NEON_INLINE void levels(int i, float16x8_t (&z)[kWinogradTile],
+                              const Residual::Element* residual, std::int64_t stride) const {
     const half* constants = constants_;
 #pragma GCC unroll 4
     for (int j = 0; j < kWinogradTile; ++j) {
       forget(constants);
-      z[j] = limit(vfmaq_f16(load(constants + winograd_constant_index(0, 0)), z[j],
-                             load(constants + winograd_constant_index(0, 1 + i + j))));
+      const float16x8_t level = vfmaq_f16(load(constants + winograd_constant_index(0, 0)), z[j],
+                                          load(constants + winograd_constant_index(0, 1 + i + j)));
+      z[j] = limit(residual_.add(level, residual + j * stride));
     }
   }
 
@@ -63,6 +118,7 @@ class HalfStage {
   }
 
   const half* constants_;
+  Residual residual_;
   float16x8_t lo_;
   float16x8_t hi_;
   float post_scale_;
@@ -139,6 +195,19 @@ class Int8Writer {
   int8x16_t zero_point_;
 };
 
+/// Copies what is inside of the image of a tile that sticks out of it.
+template <typename Residual>
+QPP_NEON_INLINE void copy_inside(const WinogradOutputArgs& args, std::int64_t columns,
+                                 const typename Residual::Element* src,
+                                 typename Residual::Element* dst) {
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(args.rows, kWinogradTile); ++i) {
+    for (std::int64_t j = 0; j < std::min<std::int64_t>(columns, kWinogradTile); ++j) {
+      Residual::copy(dst + (i * kWinogradTile + j) * kWinogradGroup,
+                     src + i * args.residual_row_stride + j * args.dst_pixel_stride);
+    }
+  }
+}
+
 // dst[4 y + i, 4 x + j, f] = output((A^T m A)[i, j] * a^(i + j)), winograd.h, eight filters
 //
 // m              fp16, winograd_m_index()
@@ -147,13 +216,16 @@ class Int8Writer {
 // registers      24 for the rows of a tile, 3 constants, the rest in passing; multipliers and bias
 //                are loaded for each use
 // loop budget    a tile: 36 loads, 10 transforms of 10 operations, 16 FMLA, 16 FMAX (16 FMIN for an
-//                upper bound), 16 stores: 148 slots of the vector pipes, 74 cycles on A76
+//                upper bound), 16 stores: 148 slots of the vector pipes, 74 cycles on A76. A
+//                residual: 16 loads and 16 FMLA, of int8 32 slots more, 8 or 24 cycles
 // choices        modelled A76: 85 cycles
-template <typename Writer, Limit kLimit>
+template <typename Writer, Limit kLimit, typename Residual>
 QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
   using Dst = Writer::Dst;
-  const HalfStage<kLimit> stage(*args.output, static_cast<const half*>(args.constants));
+  using Element = Residual::Element;
+  const HalfStage<kLimit, Residual> stage(*args.output, static_cast<const half*>(args.constants));
   Writer writer(*args.output);
+  Element residual_aside[kWinogradTile * kWinogradTile * kWinogradGroup];
   std::byte aside[kWinogradTile * kWinogradTile * kWinogradGroup * sizeof(Dst)];
   const half* m = static_cast<const half*>(args.m);
   for (std::int64_t tile = 0; tile < args.tiles; ++tile, m += kWinogradGroup) {
@@ -179,11 +251,21 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
     Dst* const to = whole ? dst : reinterpret_cast<Dst*>(aside);
     const std::int64_t row_stride = whole ? args.dst_row_stride : kWinogradTile * kWinogradGroup;
     const std::int64_t pixel_stride = whole ? args.dst_pixel_stride : kWinogradGroup;
+    const auto* residual = static_cast<const Element*>(args.residual);
+    std::int64_t residual_row_stride = args.residual_row_stride;
+    if constexpr (Residual::kSome) {
+      residual += tile * kWinogradTile * args.dst_pixel_stride;
+      if (!whole) {
+        copy_inside<Residual>(args, columns_left, residual, residual_aside);
+        residual = residual_aside;
+        residual_row_stride = row_stride;
+      }
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < kWinogradTile; ++i) {
       float16x8_t z[kWinogradTile];
       transform_sums(columns[i], z);
-      stage.levels(i, z);
+      stage.levels(i, z, residual + i * residual_row_stride, pixel_stride);
       writer.write_row(to + i * row_stride, pixel_stride, z);
       if (!whole) continue;
 #pragma GCC unroll 4
@@ -203,14 +285,18 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
 
 template <typename Writer>
 QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
-  if (args.output->nonlinearity == Nonlinearity::tanh) {
-    output<Writer, Limit::tanh_and_both_bounds>(args);
+  if (args.residual != nullptr && args.output->residual.dtype == DType::qai8) {
+    output<Writer, Limit::both_bounds, Int8Residual>(args);
+  } else if (args.residual != nullptr) {
+    output<Writer, Limit::both_bounds, HalfResidual>(args);
+  } else if (args.output->nonlinearity == Nonlinearity::tanh) {
+    output<Writer, Limit::tanh_and_both_bounds, NoResidual>(args);
   } else if (args.output->hi < INFINITY) {
-    output<Writer, Limit::both_bounds>(args);
+    output<Writer, Limit::both_bounds, NoResidual>(args);
   } else if (args.output->lo > -INFINITY) {
-    output<Writer, Limit::lower_bound>(args);
+    output<Writer, Limit::lower_bound, NoResidual>(args);
   } else {
-    output<Writer, Limit::none>(args);
+    output<Writer, Limit::none, NoResidual>(args);
   }
 }
 

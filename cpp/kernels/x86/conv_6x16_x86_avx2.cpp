@@ -128,19 +128,23 @@ class VectorOutput {
         range_hi_(_mm256_set1_ps(-INFINITY)),
         nan_(_mm256_setzero_ps()) {}
 
-  QPP_X86_INLINE void store(Type::Sums sums, std::int64_t filter, Dst* dst) {
+  /// `residual` lies at `index` beside the filters' first, or is null.
+  QPP_X86_INLINE void store(Type::Sums sums, std::int64_t filter, Dst* dst, const void* residual,
+                            std::int64_t index) {
     const __m256 multiplier = stage_.multiplier == nullptr
                                   ? _mm256_set1_ps(1)
                                   : _mm256_loadu_ps(stage_.multiplier + filter);
     const __m256 bias = _mm256_loadu_ps(stage_.bias + filter);
     if (stage_.float_sums) {
-      store_float_sum(_mm256_fmadd_ps(Type::as_float_bits(sums), multiplier, bias), dst);
+      store_float_sum(_mm256_fmadd_ps(Type::as_float_bits(sums), multiplier, bias), dst, residual,
+                      index);
       return;
     }
     __m256 level = _mm256_fmadd_ps(Type::to_float(sums), multiplier, bias);
     if (stage_.nonlinearity == Nonlinearity::tanh) {
       level = _mm256_mul_ps(tanh_vector(level), _mm256_set1_ps(stage_.post_scale));
     }
+    if (residual != nullptr) level = add_residual(level, residual, index);
     store_level(clamp_vector(level, lo_, hi_), dst);
   }
 
@@ -163,18 +167,54 @@ class VectorOutput {
   }
 
  private:
-  QPP_X86_INLINE void store_float_sum(__m256 level, std::int8_t* dst) const {
-    const __m256i low_bits =
-        _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(level), 16), 16);
-    store_low_bytes(_mm256_min_epi32(_mm256_max_epi32(low_bits, _mm256_cvtps_epi32(lo_)),
+  QPP_X86_INLINE void store_float_sum(__m256 level, std::int8_t* dst, const void* residual,
+                                      std::int64_t index) const {
+    __m256i integers = _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(level), 16), 16);
+    if (residual != nullptr) integers = add_steps(integers, residual, index);
+    store_low_bytes(_mm256_min_epi32(_mm256_max_epi32(integers, _mm256_cvtps_epi32(lo_)),
                                      _mm256_cvtps_epi32(hi_)),
                     dst);
   }
-  QPP_X86_INLINE void store_float_sum(__m256 level, std::int16_t* dst) const {
+  QPP_X86_INLINE void store_float_sum(__m256 level, std::int16_t* dst, const void* /*residual*/,
+                                      std::int64_t /*index*/) const {
     store_low_halves(_mm256_castps_si256(level), dst);
   }
-  QPP_X86_INLINE void store_float_sum(__m256 level, half* dst) {
+  QPP_X86_INLINE void store_float_sum(__m256 level, half* dst, const void* residual,
+                                      std::int64_t index) {
+    if (residual != nullptr) level = add_residual(level, residual, index);
     store_level(clamp_vector(level, lo_, hi_), dst);
+  }
+
+  [[nodiscard]] QPP_X86_INLINE static __m256i load_bytes(const void* src, std::int64_t index) {
+    const auto* bytes = static_cast<const std::int8_t*>(src) + index;
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+  }
+
+  [[nodiscard]] QPP_X86_INLINE __m256 add_residual(__m256 level, const void* residual,
+                                                   std::int64_t index) const {
+    __m256 r;
+    if (stage_.residual.dtype == DType::qai8) {
+      const __m256i zero_point = _mm256_set1_epi32(stage_.residual.zero_point);
+      r = _mm256_cvtepi32_ps(_mm256_sub_epi32(load_bytes(residual, index), zero_point));
+    } else {
+      const half* halves = static_cast<const half*>(residual) + index;
+      r = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)));
+    }
+    return _mm256_fmadd_ps(r, _mm256_set1_ps(stage_.residual.scale), level);
+  }
+
+  /// An int8 residual to levels in fractions of a step.
+  [[nodiscard]] QPP_X86_INLINE __m256i add_steps(__m256i fine, const void* residual,
+                                                 std::int64_t index) const {
+    const __m256i product = _mm256_mullo_epi32(load_bytes(residual, index),
+                                               _mm256_set1_epi32(stage_.residual.multiplier));
+    const __m256i added = _mm256_srai_epi32(_mm256_add_epi32(product, _mm256_set1_epi32(64)), 7);
+    const __m256i sum = _mm256_add_epi32(fine, added);
+    const __m256i cut = _mm256_max_epi32(_mm256_min_epi32(sum, _mm256_set1_epi32(32767)),
+                                         _mm256_set1_epi32(-32768));
+    const int shift = stage_.residual.shift;
+    const __m256i rounded = _mm256_add_epi32(cut, _mm256_set1_epi32(1 << (shift - 1)));
+    return _mm256_sra_epi32(rounded, _mm_cvtsi32_si128(shift));
   }
 
   QPP_X86_INLINE void store_level(__m256 level, std::int8_t* dst) const {
@@ -269,15 +309,14 @@ QPP_X86_INLINE void conv_6x16(const ConvArgs& args) {
         }
       }
     }
-    Dst* dst = static_cast<Dst*>(args.dst) + filter;
+    Dst* dst = static_cast<Dst*>(args.dst);
     const bool whole = filter + kFilters <= args.filters;
 #pragma GCC unroll 6
     for (int p = 0; p < kPixels; ++p) {
       if (p >= args.pixel_count) break;
-      output.store(sums[p][0], filter, dst + p * args.dst_stride);
-      if (whole) {
-        output.store(sums[p][1], filter + 8, dst + p * args.dst_stride + 8);
-      }
+      const std::int64_t index = p * args.dst_stride + filter;
+      output.store(sums[p][0], filter, dst + index, args.residual, index);
+      if (whole) output.store(sums[p][1], filter + 8, dst + index + 8, args.residual, index + 8);
     }
   }
   output.finish();
