@@ -131,9 +131,11 @@ void Executor::bind_arguments() {
 
 int Executor::find_replaced(int index) const {
   const Step& step = program_.steps[static_cast<std::size_t>(index)];
-  if (!step.op->runs_in_place()) return -1;
   const auto output = static_cast<std::size_t>(step.output);
   const auto fits = [&](int buffer) {
+    for (std::size_t i = 0; i < step.inputs.size(); ++i) {
+      if (step.inputs[i] == buffer && !step.op->runs_in_place(i)) return false;
+    }
     const auto input = static_cast<std::size_t>(buffer);
     return last_uses_[input] == index && shapes_[input] == shapes_[output] &&
            program_.buffers[input].dtype == program_.buffers[output].dtype &&

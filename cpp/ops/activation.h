@@ -35,7 +35,7 @@ class Activation final : public Op {
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "activation"; }
-  [[nodiscard]] bool runs_in_place() const override { return true; }
+  [[nodiscard]] bool runs_in_place(std::size_t /*input*/) const override { return true; }
   [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
 
  private:

@@ -169,6 +169,11 @@ class Conv2d::Tiles {
     args_.weights = conv.weights_.data.data();
     args_.dst_stride = conv.output_.stride();
     args_.output = &stage;
+    if (conv.types_.residual) {
+      residual_ = static_cast<const std::byte*>(run.inputs[1].data);
+      residual_pixel_bytes_ =
+          conv.output_.stride() * static_cast<std::int64_t>(size_of(*conv.types_.residual));
+    }
     dst_pixel_bytes_ = conv.output_.stride() * static_cast<std::int64_t>(size_of(conv.types_.dst));
     sparsify_.src = levels_;
   }
@@ -184,6 +189,7 @@ class Conv2d::Tiles {
       args_.dst = conv_.sparsify_ != nullptr
                       ? levels_
                       : static_cast<std::byte*>(run_.output.data) + first * dst_pixel_bytes_;
+      if (residual_ != nullptr) args_.residual = residual_ + first * residual_pixel_bytes_;
       if (conv_.sparse_part_ != nullptr) {
         args_.sparse =
             conv_.sparse_part_->run(run_.inputs[0].outliers, place, args_.pixel_count, sparse_);
@@ -397,6 +403,8 @@ class Conv2d::Tiles {
   const void** rows_;
   std::byte* copies_;
   std::int64_t next_strip_ = 0;  // the first that is not made yet
+  const std::byte* residual_ = nullptr;
+  std::int64_t residual_pixel_bytes_ = 0;
   std::int64_t dst_pixel_bytes_;
   ConvArgs args_;
 };
@@ -450,7 +458,7 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
   constexpr auto kLine = static_cast<std::int64_t>(kAlignment);
   threads_ = threads;
   input_ = inputs[0];
-  output_ = conv_output_shape(name_, input_,
+  output_ = conv_output_shape(name_, inputs,
                               {.filters = weights_.filters,
                                .channels = channels_,
                                .kernel = kernel_size_,

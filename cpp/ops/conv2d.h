@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,12 +55,15 @@ struct Conv2dTypes {
   int src_row = -1;         // row of an int8 source
   int dst_row = -1;         // row of an int8 destination
   int range_row = -1;       // row whose range an fp16 destination measures, or -1
+  std::optional<DType> residual = std::nullopt;  // of a second input, which is added
+  int residual_row = -1;                         // row of an int8 residual
 };
 
 class SparsePart;
 
-/// Direct convolution of any kernel size, stride, padding and dilation, NHWC, with bias, activation
-/// and quantization fused. A dense + sparse destination is made tile by tile, from levels or fp16.
+/// Direct convolution of any kernel size, stride, padding and dilation, NHWC, with bias, residual,
+/// activation and quantization fused. A dense + sparse destination is made tile by tile, from
+/// levels or fp16.
 class Conv2d final : public Op {
  public:
   /// What the kernels see as a tap: a pixel, the pixels under a row of the convolution's kernel, or
@@ -73,6 +77,8 @@ class Conv2d final : public Op {
   [[nodiscard]] std::size_t scratch_bytes() const override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
+  /// Of the residual: tiles do not overlap.
+  [[nodiscard]] bool runs_in_place(std::size_t input) const override { return input == 1; }
   [[nodiscard]] std::string kernel() const override;
   [[nodiscard]] std::int64_t macs() const override {
     return output_.pixels() * output_.channels * channels_ * kernel_size_.height *

@@ -21,9 +21,10 @@ struct Conv2dGeometry {
   Size2d dilation;
 };
 
-/// The output's shape. Throws ShapeError, naming the node, for other channels than the weights have
-/// and for inputs smaller than the kernel's reach.
-Shape conv_output_shape(const std::string& node, const Shape& input,
+/// The output's shape, of an image and maybe a residual. Throws ShapeError, naming the node, for
+/// other channels than the weights have, for images smaller than the kernel's reach, and for a
+/// residual of another shape than the output's.
+Shape conv_output_shape(const std::string& node, std::span<const Shape> inputs,
                         const Conv2dGeometry& geometry);
 
 /// The per-filter numbers of a convolution, as one run fills them.
@@ -34,7 +35,7 @@ struct ConvOutputArrays {
 };
 
 /// From what the weights, the activation and the QP rows say to what kernels read. Each array, and
-/// `bias`, holds as many elements as `weights.scales`.
+/// `bias`, holds as many elements as `weights.scales`. Beside a residual there is no tanh.
 OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& activation,
                               const PackedWeights& weights, std::span<const float> bias,
                               const RunState& state, const ConvOutputArrays& arrays);

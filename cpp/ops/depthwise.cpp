@@ -46,7 +46,7 @@ DepthwiseConv2d::DepthwiseConv2d(const Conv2dSpec& spec, const Conv2dTypes& type
 Shape DepthwiseConv2d::prepare(std::span<const Shape> inputs, int threads) {
   threads_ = threads;
   input_ = inputs[0];
-  output_ = conv_output_shape(name_, input_, geometry_);
+  output_ = conv_output_shape(name_, inputs, geometry_);
   return output_;
 }
 

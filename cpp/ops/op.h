@@ -48,9 +48,9 @@ class Op {
   [[nodiscard]] virtual std::string kind() const = 0;
   /// Name of the chosen kernel, "" where there is nothing to choose.
   [[nodiscard]] virtual std::string kernel() const { return ""; }
-  /// True where every vector of the output is computed from the vectors at its place in the inputs,
-  /// which are read before it is written: the output may then lie where an input of its size lay.
-  [[nodiscard]] virtual bool runs_in_place() const { return false; }
+  /// True where of this input every vector of the output needs that at its place only, which is
+  /// read before it is written: the output may then lie where the input, of its size, lay.
+  [[nodiscard]] virtual bool runs_in_place(std::size_t /*input*/) const { return false; }
   /// Multiply-accumulates of one run() with the prepared shapes, as sums of products need them.
   [[nodiscard]] virtual std::int64_t macs() const { return 0; }
   /// Bytes of constants held, packed as the kernel reads them.

@@ -142,6 +142,12 @@ class WinogradConv2d::Worker {
     output.columns = std::min(tiles * kWinogradTile, conv_.output_.width - x);
     const std::int64_t pixel = (image * conv_.output_.height + y) * conv_.output_.width + x;
     pixels_[strips_ - 1] = pixel;
+    if (conv_.types_.residual) {
+      output.residual = static_cast<const std::byte*>(run_.inputs[1].data) +
+                        pixel * conv_.output_.stride() *
+                            static_cast<std::int64_t>(size_of(*conv_.types_.residual));
+      output.residual_row_stride = conv_.output_.width * conv_.output_.stride();
+    }
     if (conv_.sparsify_ != nullptr) {
       output.dst = sums_ + first_tile * kWinogradTile * kWinogradTile * output.dst_pixel_stride;
       output.dst_row_stride = tiles * kWinogradTile * output.dst_pixel_stride;
@@ -205,6 +211,10 @@ class WinogradConv2d::Worker {
       args.constants = constants_ + winograd_constant_index(filter, 0) * element_bytes_;
       args.dst = static_cast<std::byte*>(args.dst) +
                  filter * static_cast<std::int64_t>(size_of(conv_.kernels_.output->dst));
+      if (conv_.types_.residual) {
+        args.residual = static_cast<const std::byte*>(args.residual) +
+                        filter * static_cast<std::int64_t>(size_of(*conv_.types_.residual));
+      }
       conv_.kernels_.output->function(args);
     }
   }
@@ -251,7 +261,7 @@ WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
 Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
   threads_ = threads;
   input_ = inputs[0];
-  output_ = conv_output_shape(name_, input_,
+  output_ = conv_output_shape(name_, inputs,
                               {.filters = weights_.filters,
                                .channels = channels_,
                                .kernel = {.height = 3, .width = 3},

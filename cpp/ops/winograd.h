@@ -8,8 +8,8 @@
 namespace qpp {
 
 /// 3x3 convolution of stride 1 and dilation 1 by Winograd's algorithm (kernels/winograd.h), NHWC,
-/// with bias, activation and quantization fused. Weights stay real numbers, so an int8 source or
-/// destination is the only quantization.
+/// with bias, residual, activation and quantization fused. Weights stay real numbers, so int8
+/// sources and destinations are the only quantization.
 ///
 /// The image is cut into tiles of 4x4 outputs, and the tiles, in the order of rows and images, into
 /// blocks: V of a block stays in the cache while all filters pass.
@@ -29,6 +29,8 @@ class WinogradConv2d final : public Op {
   [[nodiscard]] std::size_t scratch_bytes() const override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "conv2d"; }
+  /// Of the residual: tiles of outputs do not overlap.
+  [[nodiscard]] bool runs_in_place(std::size_t input) const override { return input == 1; }
   [[nodiscard]] std::string kernel() const override { return kernels_.multiply->info.name; }
   [[nodiscard]] std::int64_t macs() const override {
     return output_.pixels() * output_.channels * channels_ * 9;

@@ -35,8 +35,8 @@ using nlohmann::ordered_json;
 
 constexpr const char* kUsage =
     R"(usage: qpp_bench conv --dtype fp16|int8|ds --size HxWxC --filters F [--kernel 3] [--stride 1]
-                      [--algorithm auto|direct|winograd] [--out int8|ds|fp16] [--range] [--density 0.01]
-                      --iters N [--threads 1] [--json]
+                      [--algorithm auto|direct|winograd] [--out int8|ds|fp16] [--residual int8|fp16] [--range]
+                      [--density 0.01] --iters N [--threads 1] [--json]
        qpp_bench depthwise --dtype fp16|int8 --size HxWxC [--kernel 3] [--stride 1] [--out int8|fp16]
                       --iters N [--threads 1] [--json]
        qpp_bench linear --dtype fp16|int8 --size HxWxC --filters F [--out int8|fp16] --iters N [--threads 1]
@@ -317,6 +317,11 @@ class OpBench {
     }
   }
   void make_output_sparse() { sparse_dst_ = true; }
+  void add_residual(const qpp::Shape& shape, qpp::DType dtype) {
+    Random random;
+    shapes_.push_back(shape);
+    add_input(shape, dtype, random);
+  }
 
   /// The value that a share of the elements lies above which an operation makes of the inputs, in
   /// fp16.
@@ -386,7 +391,7 @@ qpp::DType parse_dtype(const std::string& option, const std::string& name) {
 /// Convolutions of all kinds.
 void bench_conv(const Options& options, ordered_json& report) {
   options.only({"--dtype", "--size", "--filters", "--kernel", "--stride", "--algorithm", "--out",
-                "--range", "--density", "--iters", "--threads", "--json"});
+                "--residual", "--range", "--density", "--iters", "--threads", "--json"});
   const bool linear = options.positional[0] == "linear";
   const qpp::Algorithm algorithm = qpp::parse_algorithm(options.text("--algorithm", "auto"));
   const qpp::DType src = parse_dtype("--dtype", options.text("--dtype"));
@@ -425,13 +430,18 @@ void bench_conv(const Options& options, ordered_json& report) {
   }
   const bool range = options.has("--range");
   if (range && dst != qpp::DType::f16) throw UsageError("--range: only where --out is fp16");
-  const qpp::Conv2dTypes types{.src = src,
-                               .dst = dst,
-                               .sparse_src = sparse_src,
-                               .sparse_dst = sparse_dst,
-                               .src_row = 0,
-                               .dst_row = 1,
-                               .range_row = range ? 1 : -1};
+  qpp::Conv2dTypes types{.src = src,
+                         .dst = dst,
+                         .sparse_src = sparse_src,
+                         .sparse_dst = sparse_dst,
+                         .src_row = 0,
+                         .dst_row = 1,
+                         .range_row = range ? 1 : -1};
+  if (options.has("--residual")) {
+    if (options.positional[0] == "depthwise") throw UsageError("--residual: not for depthwise");
+    types.residual = parse_dtype("--residual", options.text("--residual"));
+    types.residual_row = 0;
+  }
   constexpr std::size_t kMoreThanCaches = 8 << 20;
   const std::size_t weight_bytes = spec.weights.size() * qpp::size_of(src);
   const std::size_t copies = linear ? kMoreThanCaches / weight_bytes + 1 : 1;
@@ -448,6 +458,7 @@ void bench_conv(const Options& options, ordered_json& report) {
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
   bench.table().qparams[1] = qpp::choose_qparams(0, 1, 8);  // what lies behind the ReLU
   if (sparse_src) bench.add_outliers(density);
+  if (types.residual) bench.add_residual(output, *types.residual);
   if (sparse_dst) {
     bench.make_output_sparse();
     qpp::Conv2dTypes fp16 = types;

@@ -60,13 +60,16 @@ std::unique_ptr<Op> make_conv(const Case& test) {
   spec.weights = random.list(kFilters * spec.channels * kKernel * kKernel, 0.3F);
   spec.bias = random.list(kFilters);
   const bool measures = test.dst == kHalf && kGroups == 1;  // otherwise that is another operation's
-  return std::make_unique<Conv>(spec,
-                                Conv2dTypes{.src = test.src,
-                                            .dst = test.dst,
-                                            .src_row = row_of(test.src, 0),
-                                            .dst_row = row_of(test.dst, 1),
-                                            .range_row = measures ? 1 : -1},
-                                selection());
+  Conv2dTypes types{.src = test.src,
+                    .dst = test.dst,
+                    .src_row = row_of(test.src, 0),
+                    .dst_row = row_of(test.dst, 1),
+                    .range_row = measures ? 1 : -1};
+  if (test.inputs.size() > 1) {
+    types.residual = test.src;
+    types.residual_row = row_of(test.src, 0);
+  }
+  return std::make_unique<Conv>(spec, types, selection());
 }
 constexpr auto* kDense = make_conv<Conv2d, 12, 3>;
 constexpr auto* kPointwise = make_conv<Conv2d, 20, 1, 2>;
@@ -140,6 +143,11 @@ const std::vector<Case> kCases = {
     {"Winograd", kByte, kByte, {{2, 9, 14, 18}}, kWinograd},
     {"Winograd", kHalf, kHalf, {{1, 13, 30, 24}}, kWinograd},
     {"Winograd of one block", kByte, kHalf, {{1, 4, 4, 24}}, kWinograd},
+    {"conv with residual", kByte, kByte, {{2, 7, 19, 24}, {2, 7, 19, 12}}, kDense},
+    {"conv with residual", kByte, kHalf, {{2, 7, 19, 24}, {2, 7, 19, 12}}, kDense},
+    {"conv with residual", kHalf, kHalf, {{2, 7, 19, 24}, {2, 7, 19, 12}}, kDense},
+    {"Winograd with residual", kByte, kByte, {{2, 9, 14, 18}, {2, 9, 14, 24}}, kWinograd},
+    {"Winograd with residual", kHalf, kHalf, {{1, 13, 30, 24}, {1, 13, 30, 24}}, kWinograd},
     {"depthwise", kByte, kByte, {{2, 9, 7, 16}}, kDepthwise},
     {"depthwise", kHalf, kHalf, {{1, 5, 12, 16}}, kDepthwise},
     {"grouped", kByte, kByte, {{2, 6, 7, 10}}, kGrouped},
