@@ -154,6 +154,7 @@ class Parser {
     struct Operation {
       std::size_t inputs;  // 0: one or more
       void (Parser::*parse)(const Field&, const std::string&, Node&) const;
+      std::size_t further = 0;  // inputs that may be there
     };
     static const std::map<std::string, Operation> kOps = {
         {"activation", {1, &Parser::parse_activation_node}},
@@ -162,7 +163,7 @@ class Parser {
         {"adaptive_max_pool2d", {1, &Parser::parse_adaptive_pool}},
         {"avg_pool2d", {1, &Parser::parse_pool}},
         {"concat", {0, &Parser::parse_concat}},
-        {"conv2d", {1, &Parser::parse_conv2d}},
+        {"conv2d", {1, &Parser::parse_conv2d, 1}},
         {"hardsigmoid", {1, &Parser::parse_function}},
         {"hardswish", {1, &Parser::parse_function}},
         {"prelu", {1, &Parser::parse_prelu}},
@@ -186,11 +187,13 @@ class Parser {
     const auto op = kOps.find(node.op);
     QPP_CHECK(op != kOps.end(), UnsupportedError, where,
               ": this operation is not known to this version of qppengine");
-    const std::size_t expected =
-        op->second.inputs > 0 ? op->second.inputs : std::max<std::size_t>(node.inputs.size(), 1);
-    QPP_CHECK(node.inputs.size() == expected, ModelError, where, ": expected ", expected,
-              " inputs, got ", node.inputs.size());
-    (this->*op->second.parse)(field, where, node);
+    const auto& [fewest, parse, further] = op->second;
+    const std::size_t least = std::max<std::size_t>(fewest, 1);
+    const std::size_t most = fewest > 0 ? fewest + further : node.inputs.size();
+    QPP_CHECK(node.inputs.size() >= least && node.inputs.size() <= most, ModelError, where,
+              ": expected ", least, further > 0 ? concat(" to ", most) : "", " inputs, got ",
+              node.inputs.size());
+    (this->*parse)(field, where, node);
     define_value(node.output, where);
     return node;
   }
@@ -220,6 +223,12 @@ class Parser {
     spec.padding = parse_padding(attributes["padding"]);
     spec.dilation = parse_size(attributes["dilation"], 1);
     spec.activation = parse_activation(attributes);
+    if (node.inputs.size() > 1) {
+      QPP_CHECK(spec.groups == 1, UnsupportedError, where,
+                ": expected one group beside a second input, which is added, got ", spec.groups);
+      QPP_CHECK(spec.activation.nonlinearity == Nonlinearity::clamp, UnsupportedError, where,
+                ": expected the activation none, relu or clamp beside a second input");
+    }
     spec.weights = floats(weight, where);
     spec.bias.assign(static_cast<std::size_t>(spec.filters), 0.0F);
     if (field["tensors"].has("bias")) {
@@ -686,8 +695,8 @@ bool is_sum(const Node& node) {
 }
 
 /// Per node. With `skip_sums` neither sums do, nor what keeps levels for them.
-std::vector<bool> find_int8_readers(const Model& model, bool skip_sums) {
-  std::vector<bool> reads_int8(model.nodes.size());
+std::vector<std::size_t> count_int8_inputs(const Model& model, bool skip_sums) {
+  std::vector<std::size_t> counts(model.nodes.size());
   std::set<std::string> wanted;  // in int8
   std::set<std::string> summed;
   for (std::size_t i = model.nodes.size(); i-- > 0;) {
@@ -697,33 +706,38 @@ std::vector<bool> find_int8_readers(const Model& model, bool skip_sums) {
       continue;
     }
     const auto* conv = std::get_if<Conv2dSpec>(&node.spec);
-    const bool follows = conv != nullptr || std::holds_alternative<BinarySpec>(node.spec) ||
-                         std::holds_alternative<PoolSpec>(node.spec) ||
-                         std::holds_alternative<ConcatSpec>(node.spec) || keeps_levels(node);
-    reads_int8[i] = !node.fp16 && ((conv != nullptr && !scales_channels(*conv)) ||
-                                   (follows && wanted.contains(node.output)));
-    if (reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
+    const bool can_follow = conv != nullptr || std::holds_alternative<BinarySpec>(node.spec) ||
+                            std::holds_alternative<PoolSpec>(node.spec) ||
+                            std::holds_alternative<ConcatSpec>(node.spec) || keeps_levels(node);
+    const bool follows = can_follow && wanted.contains(node.output);
+    if (node.fp16 || !(follows || (conv != nullptr && !scales_channels(*conv)))) continue;
+    const bool only_first = conv != nullptr && (skip_sums || !follows);
+    counts[i] = only_first ? 1 : node.inputs.size();
+    const auto residual = node.inputs.begin() + static_cast<std::ptrdiff_t>(counts[i]);
+    wanted.insert(node.inputs.begin(), residual);
+    summed.insert(residual, node.inputs.end());
   }
-  return reads_int8;
+  return counts;
 }
 
 }  // namespace
 
-std::vector<bool> read_int8_but_in_sums(const Model& model) {
-  return find_int8_readers(model, /*skip_sums=*/true);
+std::vector<std::size_t> count_int8_inputs_but_in_sums(const Model& model) {
+  return count_int8_inputs(model, /*skip_sums=*/true);
 }
 
 Int8Plan plan_int8(const Model& model) {
   Int8Plan plan;
-  plan.reads_int8 = find_int8_readers(model, /*skip_sums=*/false);
+  plan.int8_inputs = count_int8_inputs(model, /*skip_sums=*/false);
   std::set<std::string> wanted;
   for (std::size_t i = 0; i < model.nodes.size(); ++i) {
-    const Node& node = model.nodes[i];
-    if (plan.reads_int8[i]) wanted.insert(node.inputs.begin(), node.inputs.end());
+    const std::vector<std::string>& inputs = model.nodes[i].inputs;
+    wanted.insert(inputs.begin(),
+                  inputs.begin() + static_cast<std::ptrdiff_t>(plan.int8_inputs[i]));
   }
   for (std::size_t i = 0; i < model.nodes.size(); ++i) {
     const Node& node = model.nodes[i];
-    if (!keeps_levels(node) || !plan.reads_int8[i]) continue;
+    if (!keeps_levels(node) || plan.int8_inputs[i] == 0) continue;
     const auto owner = plan.row_owners.find(node.inputs[0]);
     plan.row_owners[node.output] = owner == plan.row_owners.end() ? node.inputs[0] : owner->second;
   }

@@ -37,11 +37,12 @@ class Lowering {
         bounds_(model.quantization ? model.quantization->find_bounds(density_) : nullptr),
         int8_(scheme_ != Scheme::fp16 && scheme_ != Scheme::measure),
         plan_(plan_int8(model)) {
-    if (options.skip == Skip::fp16) plan_.reads_int8 = read_int8_but_in_sums(model);
+    if (options.skip == Skip::fp16) plan_.int8_inputs = count_int8_inputs_but_in_sums(model);
     for (const Node& node : model.nodes) {
-      for (const std::string& input : node.inputs) {
-        ++(reads_int8(node) ? uses_[input].int8 : uses_[input].fp16);
-        if (reads_int8(node)) needed_rows_.insert(row_owner(input));
+      for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+        const std::string& input = node.inputs[i];
+        ++(reads_int8(node, i) ? uses_[input].int8 : uses_[input].fp16);
+        if (reads_int8(node, i)) needed_rows_.insert(row_owner(input));
       }
     }
     for (const std::string& output : model.outputs) ++uses_[output].fp16;
@@ -65,9 +66,10 @@ class Lowering {
     int fp16 = 0;
   };
 
-  [[nodiscard]] bool reads_int8(const Node& node) const {
-    if (density_ && !quantizes_fp16(node)) return false;
-    return int8_ && plan_.reads_int8[static_cast<std::size_t>(&node - model_.nodes.data())];
+  /// With a density, only convolutions read int8, and no residuals.
+  [[nodiscard]] bool reads_int8(const Node& node, std::size_t input = 0) const {
+    if (!int8_ || (density_ && (input > 0 || !quantizes_fp16(node)))) return false;
+    return input < plan_.int8_inputs[static_cast<std::size_t>(&node - model_.nodes.data())];
   }
 
   [[nodiscard]] const std::string& row_owner(const std::string& value) const {
@@ -177,26 +179,33 @@ class Lowering {
   void lower_computed(const Node& node, const Types& types, std::unique_ptr<Op> op,
                       bool range_measured = false) {
     std::vector<int> inputs;
-    for (const std::string& input : node.inputs) inputs.push_back(buffer_of(input, types.src));
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      inputs.push_back(buffer_of(node.inputs[i], reads_int8(node, i) ? DType::qai8 : DType::f16));
+    }
     add(node.name, std::move(op), std::move(inputs), buffer_of(node.output, types.dst));
     if (types.dst == DType::f16) finish_fp16(node.output, range_measured);
   }
 
   void lower_conv2d(const Node& node, const Conv2dSpec& spec) {
     const Types types = types_of(node);
-    const bool measures = measures_bounds(node.output) && spec.groups == 1;
+    // Beside a residual, padded channels hold numbers that are nothing.
+    const bool adds = node.inputs.size() > 1;
+    const bool measures = measures_bounds(node.output) && spec.groups == 1 &&
+                          !(adds && spec.filters % kChannelPadding != 0);
     const int range_row = measures ? row_of(node.output) : -1;
-    lower_computed(node, types,
-                   make_conv2d(spec,
-                               {.src = types.src,
-                                .dst = types.dst,
-                                .sparse_src = density_ && types.src == DType::qai8,
-                                .sparse_dst = density_ && types.dst == DType::qai8,
-                                .src_row = src_row(node, types),
-                                .dst_row = types.dst_row,
-                                .range_row = range_row},
-                               algorithm_, selection_),
-                   range_row >= 0);
+    Conv2dTypes conv{.src = types.src,
+                     .dst = types.dst,
+                     .sparse_src = density_ && types.src == DType::qai8,
+                     .sparse_dst = density_ && types.dst == DType::qai8,
+                     .src_row = src_row(node, types),
+                     .dst_row = types.dst_row,
+                     .range_row = range_row};
+    if (adds) {
+      const bool in_int8 = reads_int8(node, 1);
+      conv.residual = in_int8 ? DType::qai8 : DType::f16;
+      conv.residual_row = in_int8 ? row_of(node.inputs[1]) : -1;
+    }
+    lower_computed(node, types, make_conv2d(spec, conv, algorithm_, selection_), range_row >= 0);
   }
 
   void lower_binary(const Node& node, const BinarySpec& spec) {

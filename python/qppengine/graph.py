@@ -42,7 +42,9 @@ pixel_unshuffle     downscale_factor                            none
 ``activation`` is "none", "relu", "tanh" or "clamp"; the last brings ``clamp``: ``[lo, hi]``.
 Attributes of an image's axes are pairs, except that ``padding`` may have four sides: top, left,
 bottom, right. add, sub and mul take two inputs of one shape, or the second ``[N, C, 1, 1]``; they
-have no "tanh". concat joins the channels of any number of inputs. The others take one input.
+have no "tanh". conv2d of one group may take a second input, of the output's shape, which is added
+before the activation: its residual; it then has no "tanh" either. concat joins the channels of any
+number of inputs. The others take one input.
 softmax, log_softmax and argmax go over the channels; the last makes ``[N, 1, H, W]`` of indices.
 slice takes a part of axis 1, 2 or 3 as Python's slices do; ``stop`` is ``None`` for the end. pad
 has a ``mode`` "zeros", "reflect" or "replicate"; with negative ``padding``, zeros crops. resize has
@@ -162,14 +164,27 @@ class Graph:
 
         That is convolutions, and operations that follow in int8 whose output is read so.
         """
-        names: set[str] = set()
+        return frozenset(self._int8_inputs)
+
+    def reads_int8(self, node: Node, index: int = 0) -> bool:
+        """Whether a node reads this input in int8 in a quantized run.
+
+        Nodes of `int8_nodes` read all inputs so, but for the residual of a convolution whose output
+        nobody reads in int8.
+        """
+        return index < self._int8_inputs.get(node.name, 0)
+
+    @cached_property
+    def _int8_inputs(self) -> Mapping[str, int]:
+        """How many inputs the nodes of `int8_nodes` read in int8: the first ones."""
+        counts: dict[str, int] = {}
         held: set[str] = set()
         for node in reversed(self.nodes):
             follows = node.op in _FOLLOWS_IN_INT8 and node.output in held
             if not node.fp16 and (_asks_for_int8(node) or follows):
-                names.add(node.name)
-                held.update(node.inputs)
-        return frozenset(names)
+                counts[node.name] = len(node.inputs) if follows else 1
+                held.update(node.inputs[: counts[node.name]])
+        return counts
 
     @cached_property
     def row_owners(self) -> Mapping[str, str]:
@@ -179,7 +194,7 @@ class Graph:
         other value owns one.
         """
         readers = [node for node in self.nodes if node.name in self.int8_nodes]
-        held = {value for node in readers for value in node.inputs}
+        held = {value for node in readers for value in node.inputs[: self._int8_inputs[node.name]]}
         owners = {value: value for value in self.shapes if value in held}
         for node in readers:
             if node.op in KEEPS_LEVELS and node.output in held:
@@ -237,6 +252,7 @@ class _Operation(NamedTuple):
     tensors: Mapping[str, int]  # name to rank
     optional: frozenset[str] = frozenset()  # of attributes and tensors
     inputs: int | None = 1  # None: one or more
+    further: int = 0  # inputs that may be there
 
 
 def _is_int(value: Any, minimum: int) -> bool:
@@ -323,6 +339,7 @@ _OPERATIONS: Mapping[str, _Operation] = {
         {**_CONVOLUTION, "padding": _PADDING},
         {"weight": 4, "bias": 1},
         frozenset({"bias", "clamp", "groups"}),
+        further=1,
     ),
     "conv_transpose2d": _Operation(
         {**_CONVOLUTION, "padding": _pair(0), "output_padding": _pair(0)},
@@ -447,11 +464,18 @@ def _node_problems(node: Node) -> Iterator[str]:
     if node.op not in _OPERATIONS:
         yield f"unknown operation {node.op!r}, expected one of {', '.join(_OPERATIONS)}"
         return
-    attributes, tensors, optional, inputs = _OPERATIONS[node.op]
+    attributes, tensors, optional, inputs, further = _OPERATIONS[node.op]
     if inputs is None and not node.inputs:
         yield f"{node.op} takes 1 input or more, got 0"
-    if inputs is not None and len(node.inputs) != inputs:
-        yield f"{node.op} takes {inputs} input{'s' * (inputs > 1)}, got {len(node.inputs)}"
+    if inputs is not None and not inputs <= len(node.inputs) <= inputs + further:
+        most = inputs + further
+        expected = f"{inputs} or {most}" if further else str(inputs)
+        yield f"{node.op} takes {expected} input{'s' * (most > 1)}, got {len(node.inputs)}"
+    if node.op == "conv2d" and len(node.inputs) > 1:
+        if node.attributes.get("groups", 1) != 1:
+            yield "a residual belongs to a convolution of one group"
+        if node.attributes.get("activation") not in BINARY_ACTIVATIONS:
+            yield f"activation beside a residual must be {_choice(BINARY_ACTIVATIONS).expected}"
 
     for name in sorted(node.attributes.keys() - attributes.keys()):
         yield f"{node.op} has no attribute {name!r}"
@@ -546,7 +570,15 @@ def _infer_conv2d(node: Node, shapes: Sequence[Shape]) -> Shape:
     _expect_length(node, "bias", filters)
     dilation = node.attributes["dilation"]
     spans = [step * (taps - 1) + 1 for step, taps in zip(dilation, kernel, strict=True)]
-    return (batch, filters, *_slide(node, size, spans))
+    shape = (batch, filters, *_slide(node, size, spans))
+    for residual in shapes[1:]:
+        if not _fits(shape, residual):
+            raise ShapeError(
+                f"{node.name}: expected a residual of the output's shape {list(shape)}, "
+                f"{node.inputs[1]!r} has {list(residual)}"
+            )
+        shape = _merged(shape, residual)
+    return shape
 
 
 def _infer_conv_transpose2d(node: Node, shapes: Sequence[Shape]) -> Shape:
@@ -689,17 +721,21 @@ def _infer_pixel_unshuffle(node: Node, shapes: Sequence[Shape]) -> Shape:
     )
 
 
+def _fits(one: Shape, other: Shape) -> bool:
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
+def _merged(one: Shape, other: Shape) -> Shape:
+    return tuple(b if a is None else a for a, b in zip(one, other, strict=True))
+
+
 def _infer_binary(node: Node, shapes: Sequence[Shape]) -> Shape:
     """The common shape; open sizes take what the other input knows."""
     first, second = shapes
-
-    def fits(one: Shape, other: Sequence[int | None]) -> bool:
-        return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
-
-    if fits(second, (*first[:2], 1, 1)) and second[2:] == (1, 1):
+    if _fits(second, (*first[:2], 1, 1)) and second[2:] == (1, 1):
         return first
-    if fits(first, second):
-        return tuple(b if a is None else a for a, b in zip(first, second, strict=True))
+    if _fits(first, second):
+        return _merged(first, second)
     raise ShapeError(
         f"{node.name}: expected two inputs of one shape, or the second [N, C, 1, 1], "
         f"{node.inputs[0]!r} has {list(first)} and {node.inputs[1]!r} {list(second)}"
@@ -827,13 +863,15 @@ class GraphBuilder:
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
+        residual: str | None = None,
         activation: str = "none",
         clamp: Sequence[float] | None = None,
         name: str | None = None,
     ) -> str:
         """A zero-padded convolution, weight ``[O, I, kH, kW]``, bias ``[O]``, with activation.
 
-        With groups, each of as many parts of the filters sees its own part of the channels.
+        With groups, each of as many parts of the filters sees its own part of the channels. A
+        residual is added before the activation.
         """
         attributes = {
             "stride": _as_pair(stride),
@@ -843,7 +881,8 @@ class GraphBuilder:
             **_activation_attributes(activation, clamp),
         }
         tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-        return self._add("conv2d", [x], name, attributes, tensors)
+        inputs = [x] if residual is None else [x, residual]
+        return self._add("conv2d", inputs, name, attributes, tensors)
 
     def conv_transpose2d(
         self,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def optimize(graph: Graph) -> Graph:
     """All passes, each making room for the next. Idempotent."""
     plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(graph))))
-    return lower_transposed_convolutions(fuse_activations(plain))
+    return fuse_residuals(lower_transposed_convolutions(fuse_activations(plain)))
 
 
 def keep_fp16(
@@ -36,7 +37,7 @@ def keep_fp16(
     Args:
         graph: The network.
         modules: Names of nodes, or of modules, all nodes of which are meant. What is merged into a
-            convolution (batch normalization, activation) goes by the name of the convolution.
+            convolution (batch normalization, sum, activation) goes by the name of the convolution.
         skip_first: Whether to keep the convolutions that no other comes before.
         skip_last: Whether to keep the convolutions and linear layers that no other comes after.
 
@@ -110,7 +111,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
     """
 
     def fold(producer: Node, node: Node) -> Node | None:
-        if node.op != "batch_norm":
+        if node.op != "batch_norm" or len(producer.inputs) > 1:
             return None
         gain, shift = _affine(node)
         if producer.op == "batch_norm":
@@ -171,12 +172,75 @@ def fuse_activations(graph: Graph) -> Graph:
     def fuse(producer: Node, node: Node) -> Node | None:
         if node.op != "activation":
             return None
-        known = ACTIVATIONS if producer.op.startswith("conv") else BINARY_ACTIVATIONS
+        known = ACTIVATIONS if len(producer.inputs) == 1 else BINARY_ACTIVATIONS
         if node.attributes["activation"] not in known:
             return None
         return replace(producer, attributes={**producer.attributes, **node.attributes})
 
     return _merge(graph, ("conv2d", "conv_transpose2d", "add", "sub", "mul"), fuse)
+
+
+def fuse_residuals(graph: Graph) -> Graph:
+    """Lets convolutions add what their only reader adds to their output: skip connections.
+
+    Of two such convolutions the later one does, so that the other's output is complete before. In a
+    longer sum each convolution takes one term: where that in front of a sum has one already, the
+    convolution that made this term takes the sum's other one, if it can.
+    """
+    nodes: dict[str, Node] = {}  # by output
+    renamed: dict[str, str] = {}
+    readers = Counter(value for node in graph.nodes for value in node.inputs)
+    kept = set(graph.outputs)
+
+    def chain(value: str, fp16: bool) -> list[Node]:
+        """Convolutions each of which adds the next one's output; the last adds nothing yet."""
+        found: list[Node] = []
+        while True:
+            node = nodes.get(value)
+            if (
+                node is None
+                or node.op != "conv2d"
+                or node.attributes["activation"] != "none"
+                or node.attributes.get("groups", 1) != 1
+                or node.fp16 != fp16
+                or readers[value] != 1
+                or value in kept
+            ):
+                return []
+            found.append(node)
+            if len(node.inputs) == 1:
+                return found
+            value = node.inputs[1]
+
+    for original in graph.nodes:
+        node = replace(original, inputs=tuple(renamed.get(v, v) for v in original.inputs))
+        found: list[Node] = []
+        other = ""
+        if node.op == "add" and len({graph.shapes[value] for value in original.inputs}) == 1:
+            order = list(nodes)
+            for value, second in (node.inputs, node.inputs[::-1]):
+                other_found = chain(value, node.fp16)
+                if other_found and (
+                    not found or order.index(other_found[-1].output) > order.index(found[-1].output)
+                ):
+                    found, other = other_found, second
+        if not found:
+            nodes[node.output] = node
+            continue
+        # All move to the place of the sum, where the other term is known.
+        *above, last = found
+        above = [*above, replace(last, inputs=(*last.inputs, other))]
+        above[0] = replace(above[0], attributes={**above[0].attributes, **node.attributes})
+        for merged in reversed(above):
+            del nodes[merged.output]
+            nodes[merged.output] = merged
+        value = above[0].output
+        renamed[node.output] = value
+        readers[value] = readers[original.output]
+        if original.output in kept:
+            kept.add(value)
+    outputs = tuple(renamed.get(value, value) for value in graph.outputs)
+    return replace(graph, nodes=tuple(nodes.values()), outputs=outputs)
 
 
 def lower_transposed_convolutions(graph: Graph) -> Graph:
@@ -278,7 +342,7 @@ def fold_flatten(graph: Graph) -> Graph:
         weight = node.tensors["weight"]  # of one pixel, for the flattened image is one
         shaped = weight.reshape(len(weight), *(graph.shapes[source][1:]))
         tensors = {**node.tensors, "weight": np.ascontiguousarray(shaped)}
-        nodes.append(replace(node, inputs=(source,), tensors=tensors))
+        nodes.append(replace(node, inputs=(source, *node.inputs[1:]), tensors=tensors))
     return replace(graph, nodes=_without_unread(graph, nodes, "flatten"))
 
 
@@ -297,7 +361,8 @@ def fold_padding(graph: Graph) -> Graph:
         if node.op == "conv2d" and pad is not None:
             both = zip(pad.attributes["padding"], sides(node.attributes["padding"]), strict=True)
             attributes = {**node.attributes, "padding": tuple(a + b for a, b in both)}
-            nodes.append(replace(node, inputs=pad.inputs, attributes=attributes))
+            inputs = (*pad.inputs, *node.inputs[1:])
+            nodes.append(replace(node, inputs=inputs, attributes=attributes))
         else:
             nodes.append(node)
     return replace(graph, nodes=_without_unread(graph, nodes, "pad"))

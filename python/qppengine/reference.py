@@ -101,7 +101,10 @@ def run_quantized(
     held = {name: _fake_quantize(x, rows.get(name), activation_bits) for name, x in values.items()}
     for node in graph.nodes:
         in_int8 = node.name in graph.int8_nodes
-        x, *others = ((held if in_int8 else values)[name] for name in node.inputs)
+        x, *others = (
+            (held if graph.reads_int8(node, index) else values)[name]
+            for index, name in enumerate(node.inputs)
+        )
         if node.op == "conv2d" and in_int8:
             params = QParams.from_bounds(*rows[node.inputs[0]], activation_bits)
             weight, scale = quantize_weight(node.tensors["weight"])
@@ -110,7 +113,8 @@ def run_quantized(
             sums = convolve(integers, weight.astype(np.float64), node.attributes)
             multiplier = (scale * params.scale).reshape(1, -1, 1, 1)
             bias = np.reshape(node.tensors.get("bias", np.float32(0)), (1, -1, 1, 1))
-            y = _activate(sums.astype(np.float32) * multiplier + bias, node.attributes)
+            levels = sum(others, sums.astype(np.float32) * multiplier + bias)
+            y = _activate(levels, node.attributes)
         else:
             y = _apply(node, x, *others)
         if through_fp16:
@@ -166,7 +170,7 @@ def _apply(node: Node, x: Array, *others: Array) -> Array:
     if node.op == "conv2d":
         bias = np.reshape(node.tensors.get("bias", np.float32(0)), (1, -1, 1, 1))
         sums = convolve(x, node.tensors["weight"], node.attributes)
-        return _activate(sums + bias, node.attributes)
+        return _activate(sum(others, sums + bias), node.attributes)
     if node.op in ("add", "sub", "mul"):
         function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[node.op]
         return _activate(np.asarray(function(x, others[0]), np.float32), node.attributes)

@@ -66,7 +66,16 @@ def test_values_read_by_convolutions_are_quantized_in_order_of_definition(graph:
     [
         (conv(op="linear"), "unknown operation 'linear'"),
         (conv(inputs=("z",)), "reads 'z' before it is defined"),
-        (conv(inputs=("x", "x")), "takes 1 input, got 2"),
+        (conv(inputs=("x", "x", "x")), "takes 1 or 2 inputs, got 3"),
+        (conv(inputs=("x", "x")), r"a residual of the output's shape \[1, 4, None, 8\], 'x' has"),
+        (
+            conv(inputs=("x", "x"), attributes=CONV | {"activation": "tanh"}),
+            "beside a residual must be one of none, relu, clamp",
+        ),
+        (
+            conv(inputs=("x", "x"), attributes=CONV | {"groups": 3}),
+            "a residual belongs to a convolution of one group",
+        ),
         (conv(output="x"), "value 'x' is defined 2 times"),
         (conv(name=""), "a node has an empty name"),
         (conv(tensors={}), "tensor 'weight' is missing"),

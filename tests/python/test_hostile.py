@@ -41,6 +41,7 @@ def data() -> bytes:
     y = net.max_pool2d(y, 3, stride=2, padding=1, ceil_mode=True)
     depthwise = net.conv2d(y, weight(8, 1, 3, 3), padding=1, groups=8, activation="tanh")
     grouped = net.conv2d(y, weight(8, 4, 3, 3), padding=2, dilation=2, groups=2)
+    y = net.conv2d(y, weight(8, 8, 3, 3), padding=1, residual=y)
     y = net.concat(net.add(depthwise, y, activation="relu"), net.sub(grouped, y), y)
     gate = net.function(net.global_avg_pool(y), "sigmoid")
     y = net.mul(y, gate)
@@ -139,6 +140,29 @@ def test_parts_of_the_graph_exchanged(seed: int, data: bytes) -> None:
         if rng.random() < 0.3:
             graph["nodes"].pop(rng.integers(len(graph["nodes"])))
         attempt(join(header, graph, tensors), SCHEMES[rng.integers(4)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"inputs": ["max_pool2d", "missing"]},
+            "the value 'missing' is not defined before its use",
+        ),
+        ({"inputs": ["max_pool2d", "conv2d_4"]}, "'conv2d_4' is not defined before its use"),
+        ({"inputs": ["max_pool2d"] * 3}, "expected 1 to 2 inputs, got 3"),
+        ({"inputs": ["max_pool2d", "x"]}, "expected a residual of the output's shape"),
+        ({"groups": 2}, "expected one group beside a second input, which is added, got 2"),
+        ({"activation": "tanh"}, "expected the activation none, relu or clamp beside a second"),
+    ],
+)
+def test_broken_residuals_are_told(changes: Any, problem: str, data: bytes) -> None:
+    header, graph, tensors = split(data)
+    (node,) = (n for n in graph["nodes"] if n["op"] == "conv2d" and len(n["inputs"]) > 1)
+    node["inputs"] = changes.pop("inputs", node["inputs"])
+    node["attributes"] |= changes
+    with pytest.raises(Error, match=problem):
+        Session(join(header, graph, tensors), "fp16").run(np.ones((1, 3, 16, 20), np.float32))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

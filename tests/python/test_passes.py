@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,6 +134,118 @@ def test_passes_keep_the_function_of_random_networks(seed: int) -> None:
     assert [(n.name, n.attributes) for n in again.nodes] == [
         (n.name, n.attributes) for n in after.nodes
     ]
+
+
+def residuals(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """What the convolutions add, by name."""
+    return {node.name: node.inputs[1:] for node in graph.nodes if node.op == "conv2d"}
+
+
+def unit(net: GraphBuilder, x: str, name: str) -> str:
+    return net.conv2d(x, normal(3, 3, 3, 3) / 5, padding=1, name=name)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_convolutions_add_their_skip_connection(swapped: bool) -> None:
+    net, x = start()
+    terms = (x, unit(net, net.relu(unit(net, x, "first")), "second"))
+    net.output(net.relu(net.add(*terms[:: -1 if swapped else 1])))
+    before = net.build()
+    after = optimize(before)
+    assert residuals(after) == {"first": (), "second": ("x",)}
+    assert [node.attributes["activation"] for node in after.nodes] == ["relu", "relu"]
+    assert_same_function(before, after)
+
+
+def test_of_two_convolutions_the_later_one_adds() -> None:
+    net, x = start()
+    main = unit(net, x, "main")
+    net.output(net.add(main, unit(net, x, "short")))
+    before = net.build()
+    after = optimize(before)
+    assert residuals(after) == {"main": (), "short": ("main",)}
+    assert_same_function(before, after)
+
+
+def test_a_convolution_adds_what_is_computed_behind_it() -> None:
+    net, x = start()
+    conv = unit(net, x, "conv")
+    net.output(net.add(conv, net.function(x, "sigmoid")))
+    before = net.build()
+    after = optimize(before)
+    assert ops(after) == ["sigmoid", "conv2d"]
+    assert residuals(after) == {"conv": ("sigmoid",)}
+    assert_same_function(before, after)
+
+
+def test_the_terms_of_a_sum_are_shared_out() -> None:
+    net, x = start()
+    total = net.add(unit(net, x, "a"), unit(net, x, "b"))
+    total = net.add(total, unit(net, x, "c"))
+    for term in (net.function(x, "sigmoid"), net.tanh(x)):
+        total = net.add(total, term)
+    net.output(net.relu(total))
+    before = net.build()
+    after = optimize(before)
+    assert residuals(after) == {"a": ("sigmoid",), "b": ("a",), "c": ("b",)}
+    assert ops(after).count("add") == 1  # for tanh no convolution is left
+    assert_same_function(before, after)
+    again = optimize(after)
+    assert [(n.name, n.inputs) for n in again.nodes] == [(n.name, n.inputs) for n in after.nodes]
+
+
+def test_sums_stay_that_no_convolution_can_take() -> None:
+    net, x = start()
+    shared = unit(net, x, "shared")
+    activated = net.relu(unit(net, x, "activated"))
+    grouped = net.conv2d(x, normal(3, 1, 3, 3), padding=1, groups=3, name="grouped")
+    doubled = unit(net, x, "doubled")
+    named = unit(net, x, "named")
+    net.output(
+        net.add(shared, x),
+        net.add(activated, x),
+        net.add(grouped, x),
+        net.add(doubled, doubled),
+        net.add(unit(net, x, "by channel"), net.global_avg_pool(x)),
+        net.add(named, x),
+        net.sub(shared, x),
+        named,
+    )
+    before = net.build()
+    after = optimize(before)
+    assert not any(residuals(after).values())
+    assert_same_function(before, after)
+
+
+def test_what_follows_a_residual_is_not_merged_into_the_weights() -> None:
+    net, x = start()
+    y = net.conv2d(x, normal(3, 3, 3, 3), padding=1, residual=x)
+    net.output(norm(net, y, 3), net.tanh(net.conv2d(x, normal(3, 3, 1, 1), residual=x)))
+    before = net.build()
+    after = optimize(before)
+    assert ops(after) == ["conv2d", "conv2d", "conv2d", "activation"]
+    assert_same_function(before, after)
+
+
+def test_sums_read_in_fp16_stay_beside_convolutions_in_int8() -> None:
+    net, x = start()
+    y = net.add(unit(net, x, "conv"), x)
+    net.output(y)
+    graph = net.build()
+    nodes = tuple(replace(node, fp16=node.op == "add") for node in graph.nodes)
+    after = optimize(replace(graph, nodes=nodes))
+    assert ops(after) == ["conv2d", "add"]
+
+
+def test_a_residual_is_read_in_int8_where_its_sum_is() -> None:
+    net, x = start()
+    y = net.conv2d(unit(net, x, "first"), normal(3, 3, 1, 1), residual=x, name="second")
+    net.output(net.conv2d(y, normal(3, 3, 1, 1), residual=y, name="third"))
+    graph = net.build()
+    *_, second, third = graph.nodes
+    assert (graph.reads_int8(second, 0), graph.reads_int8(second, 1)) == (True, True)
+    assert (graph.reads_int8(third, 0), graph.reads_int8(third, 1)) == (True, False)
+    assert graph.quantized_values == ("x", "first", "second")
 
 
 def stages() -> Graph:

@@ -84,7 +84,7 @@ def test_what_sums_read_was_never_quantized(samples: list[Array], scheme: str) -
 
     expected = sums(Session(data, "fp16"))
     got = sums(Session(data, scheme, skip="fp16"))
-    for name in [f"sum{i}" for i in range(BLOCKS)] + ["difference"]:
+    for name in [f"out{i}" for i in range(BLOCKS)] + ["difference"]:
         np.testing.assert_array_equal(got[name], expected[name])
 
 
@@ -100,7 +100,7 @@ def test_convolutions_read_int8_all_the_same(
         assert "_qai8_qsi8cx_" in kernel
     stored = {(one.value, one.stored.dtype.name) for one in session.observe(samples[0])}
     assert ("pool", "int8") in stored
-    assert ("out0", "int8") not in stored  # nobody reads it
+    assert ("low", "int8") not in stored  # nobody reads it
 
 
 def test_dynamic_quantization_adds_in_fp16_by_itself(model: bytes, samples: list[Array]) -> None:

@@ -94,7 +94,12 @@ def test_predictors_stand_where_the_paper_has_them(case: Case) -> None:
         case.graph, [case.x] * 2, positions=NETWORKS[case.name].positions, progress=False
     ).plan.positions
     expected = {
-        "hrnet_w18_cityscapes": ["conv1", "layer1.3.add", "stage2.0.add_1", "stage3.3.add_5"],
+        "hrnet_w18_cityscapes": [
+            "conv1",
+            "layer1.3.conv3",
+            "stage2.0.fuse_layers.1.0.0.0",
+            "stage3.3.fuse_layers.2.1.0.0",
+        ],
         "espcn_x3": ["x"],
     }
     assert [p.value for p in positions] == expected.get(case.name, ["conv1"])

@@ -26,11 +26,15 @@ def to_dot(graph: Graph) -> str:
     ]
     for node in graph.nodes:
         activation = node.attributes.get("activation", "none")
-        kind = node.op if activation == "none" else f"{node.op}, {activation}"
-        label = _quote("\n".join((node.name, kind)))
+        kinds = [node.op]
+        if node.op == "conv2d" and len(node.inputs) > 1:
+            kinds.append("add")
+        if activation != "none":
+            kinds.append(activation)
+        label = _quote("\n".join((node.name, ", ".join(kinds))))
         lines.append(f"  {_quote(node.name)} [label={label}];")
-        for value in node.inputs:
-            style = f", {_INT8}" if node.name in graph.int8_nodes else ""
+        for index, value in enumerate(node.inputs):
+            style = f", {_INT8}" if graph.reads_int8(node, index) else ""
             label = _quote(_text(graph.shapes[value]))
             lines.append(
                 f"  {_quote(sources[value])} -> {_quote(node.name)} [label={label}{style}];"

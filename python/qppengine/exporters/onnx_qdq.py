@@ -102,7 +102,10 @@ class _Writer:
         if node.op not in _EXPORTERS:
             raise UnsupportedError(f"{node.name}: {node.op} has no form in ONNX here")
         in_int8 = self.reads_int8(node)
-        inputs = [self._dequantized[name] if in_int8 else name for name in node.inputs]
+        inputs = [
+            self._dequantized[name] if in_int8 and self._graph.reads_int8(node, index) else name
+            for index, name in enumerate(node.inputs)
+        ]
         self._prefix = node.name
         _EXPORTERS[node.op](self, node, inputs)
         # What keeps the levels of its input is rounded to them, for all that read it.
@@ -207,13 +210,15 @@ def _conv2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
             )
     result = writer.add(
         "Conv",
-        *inputs,
+        inputs[0],
         *tensors,
         strides=node.attributes["stride"],
         pads=sides(node.attributes["padding"]),
         dilations=node.attributes["dilation"],
         group=node.attributes.get("groups", 1),
     )
+    for residual in inputs[1:]:
+        result = writer.add("Add", result, residual)
     _activate(writer, node, result)
 
 
