@@ -119,7 +119,7 @@ def test_observed_values_have_their_outliers(
 ) -> None:
     """Dense and sparse part together are within half a step of the value everywhere."""
     x = samples[5]
-    for density in (0.01, 0.1):
+    for density in (0.01, 0.03):  # far from filling the room that rows have
         session = Session(model, scheme, density=density)
         stored = {one.value: one for one in session.observe(x) if one.stored.dtype == np.int8}
         first = stored["x"]  # the value itself is known
@@ -127,7 +127,8 @@ def test_observed_values_have_their_outliers(
         assert first.residuals.shape == first.stored.shape
         edge = np.isin(first.stored, (-128, 127))
         assert not first.residuals[~edge].any()
-        assert np.abs(first.numbers - x).max() <= 0.501 * first.scale + 2e-3
+        error = first.numbers - x.astype(np.float16)
+        assert np.abs(error).max() <= 0.501 * first.scale
         for one in stored.values():
             assert one.density is not None
             assert 0 < one.density < 5 * density  # max pools concentrate them
