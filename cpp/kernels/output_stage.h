@@ -17,9 +17,11 @@ namespace qpp {
 ///
 ///   level = fma(accumulator[f], multiplier[f], bias[f])
 ///   level = tanh(level) * post_scale                      only for Nonlinearity::tanh
-///   level = fma(r, residual.scale, level)                 only with a residual, never beside a
-///   tanh level = min(max(level, lo), hi) int8:   q = round_half_even(level) + zero_point int16:
-///   the same fp16:   value = half(level)
+///   level = fma(r, residual.scale, level)                 only with a residual, without tanh
+///   level = min(max(level, lo), hi)
+///   int8:   q = round_half_even(level) + zero_point
+///   int16:  the same
+///   fp16:   value = half(level)
 ///
 /// Sums of int8 products have a shorter way where float_sums.h finds them small enough:
 ///
