@@ -874,15 +874,11 @@ class GraphBuilder:
         residual is added before the activation.
         """
         attributes = {
-            "stride": _as_pair(stride),
-            "padding": _as_pair(padding),
-            "dilation": _as_pair(dilation),
-            **({} if groups == 1 else {"groups": groups}),
+            **_convolution_attributes(stride, padding, dilation, groups),
             **_activation_attributes(activation, clamp),
         }
-        tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         inputs = [x] if residual is None else [x, residual]
-        return self._add("conv2d", inputs, name, attributes, tensors)
+        return self._add("conv2d", inputs, name, attributes, _convolution_tensors(weight, bias))
 
     def conv_transpose2d(
         self,
@@ -899,14 +895,11 @@ class GraphBuilder:
     ) -> str:
         """As `torch.nn.functional.conv_transpose2d`, weight ``[I, O / groups, kH, kW]``."""
         attributes = {
-            "stride": _as_pair(stride),
-            "padding": _as_pair(padding),
+            **_convolution_attributes(stride, padding, dilation, groups),
             "output_padding": _as_pair(output_padding),
-            "dilation": _as_pair(dilation),
-            **({} if groups == 1 else {"groups": groups}),
             "activation": "none",
         }
-        tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        tensors = _convolution_tensors(weight, bias)
         return self._add("conv_transpose2d", [x], name, attributes, tensors)
 
     def activation(
@@ -1168,6 +1161,26 @@ class GraphBuilder:
 
 def _as_pair(value: int | Sequence[int]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _convolution_attributes(
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> dict[str, Any]:
+    return {
+        "stride": _as_pair(stride),
+        "padding": _as_pair(padding),
+        "dilation": _as_pair(dilation),
+        **({} if groups == 1 else {"groups": groups}),
+    }
+
+
+def _convolution_tensors(
+    weight: npt.ArrayLike, bias: npt.ArrayLike | None
+) -> dict[str, npt.ArrayLike]:
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
 def _pool_attributes(
