@@ -130,7 +130,6 @@ def test_shape_computations_of_exporters_are_folded() -> None:
     assert [node.name for node in graph.nodes] == [
         "stem.0",
         "body",
-        "Add",
         "Resize",
         "AveragePool",
         "fc",
