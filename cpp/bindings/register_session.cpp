@@ -278,12 +278,16 @@ void register_session(py::module_& module) {
       .def("stats",
            [](const Session& session) {
              const auto stats = without_gil([&] { return session.stats(); });
-             py::dict clamps;
-             for (const auto& [value, count] : stats.clamps) clamps[py::str(value)] = count;
+             const auto by_value = [](const auto& counts) {
+               py::dict dict;
+               for (const auto& [value, count] : counts) dict[py::str(value)] = count;
+               return dict;
+             };
              py::dict result;
              result["runs"] = stats.runs;
              result["predictions"] = stats.predictions;
-             result["clamps"] = clamps;
+             result["clamps"] = by_value(stats.clamps);
+             result["cut_outliers"] = by_value(stats.cut_outliers);
              return result;
            })
       .def("explain",

@@ -64,15 +64,18 @@ inline constexpr float kDensifyStepsPerUnit = 16;
 
 // The helpers are inlined by force, since files for several instruction sets share them.
 
-/// Appends to a row, in the order of pixels and channels. What finds no room is left out.
+/// Appends to a row, in the order of pixels and channels. What finds no room is counted.
 class OutlierAppender {
  public:
   [[gnu::always_inline]] OutlierAppender(const OutlierRow& row, std::int64_t x) : row_(row) {
-    if (x == 0) row.begins[0] = 0;
+    if (x == 0) row.begins[0] = *row.cut = 0;
     count_ = row.begins[x];
   }
   [[gnu::always_inline]] void append(std::int64_t position, std::int32_t residual) {
-    if (count_ == row_.capacity) return;
+    if (count_ == row_.capacity) {
+      *row_.cut += residual != 0 ? 1 : 0;
+      return;
+    }
     row_.positions[count_] = static_cast<std::uint32_t>(position);
     row_.residuals[count_] = to_half(static_cast<float>(residual));
     count_ += residual != 0 ? 1 : 0;

@@ -186,11 +186,19 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
     if (times != nullptr) (*times)[s].begin = now();
     program_.steps[s].op->run(args_[s], state);
     if (times != nullptr) (*times)[s].end = now();
+    count_cut_outliers(s, table);
     if (observe && program_.steps[s].output >= 0) observe(output_of(s, table));
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i] != nullptr) export_nchw(view(program_.outputs[i]), outputs[i], pool_);
   }
+}
+
+void Executor::count_cut_outliers(std::size_t step, QpTable& table) const {
+  const Outliers& outliers = args_[step].output.outliers;
+  if (!outliers.present()) return;
+  const auto output = static_cast<std::size_t>(program_.steps[step].output);
+  table.cut_outliers[static_cast<std::size_t>(program_.buffers[output].row)] += outliers.cut();
 }
 
 StepOutput Executor::output_of(std::size_t step, const QpTable& table) {

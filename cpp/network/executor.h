@@ -68,6 +68,7 @@ class Executor {
   /// Fills the operations' arguments, which point into the arena and do not change from run to run.
   void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
+  void count_cut_outliers(std::size_t step, QpTable& table) const;
   [[nodiscard]] StepOutput output_of(std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
   /// The input whose memory the output of a step takes, or -1.

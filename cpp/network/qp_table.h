@@ -13,7 +13,7 @@ namespace qpp {
 /// (qpp) or choose_qparams (dynamic).
 struct QpTable {
   QpTable(std::size_t rows, std::size_t positions)
-      : qparams(rows), ranges(rows), features(positions * kFeatures), clamps(rows) {}
+      : qparams(rows), ranges(rows), features(positions * kFeatures), clamps(rows), cut_outliers(rows) {}
 
   [[nodiscard]] RunState state(ThreadPool& pool) {
     return {pool, qparams, ranges, features, clamps};
@@ -23,6 +23,7 @@ struct QpTable {
   std::vector<Range> ranges;
   std::vector<float> features;
   std::vector<std::int64_t> clamps;
+  std::vector<std::int64_t> cut_outliers;  // per row, over all runs: those that found no room
 };
 
 }  // namespace qpp

@@ -86,6 +86,7 @@ Session::Session(const Model& model, const SessionOptions& options)
     : inputs_(model.inputs),
       outputs_(model.outputs),
       scheme_(parse_scheme(options.scheme)),
+      dense_sparse_(options.density.has_value()),
       executor_(make_executor(model, options)),
       table_(make_table(model, scheme_)),
       shapes_(inputs_.size()),
@@ -127,15 +128,23 @@ void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
   ++runs_;
 }
 
+std::vector<std::pair<std::string, std::int64_t>> Session::by_value(
+    const std::vector<std::int64_t>& counts) const {
+  std::vector<std::pair<std::string, std::int64_t>> named;
+  for (std::size_t row = 0; row < counts.size(); ++row) {
+    named.emplace_back(quantized_values_[row], counts[row]);
+  }
+  return named;
+}
+
 SessionStats Session::stats() const {
   const std::lock_guard lock(mutex_);
   SessionStats stats;
   stats.runs = runs_;
+  if (dense_sparse_) stats.cut_outliers = by_value(table_.cut_outliers);
   if (scheme_ != Scheme::qpp) return stats;
   stats.predictions = runs_ * static_cast<std::int64_t>(table_.qparams.size());
-  for (std::size_t row = 0; row < table_.clamps.size(); ++row) {
-    stats.clamps.emplace_back(quantized_values_[row], table_.clamps[row]);
-  }
+  stats.clamps = by_value(table_.clamps);
   return stats;
 }
 

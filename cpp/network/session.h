@@ -31,6 +31,8 @@ struct SessionStats {
   std::int64_t predictions = 0;  // predicted rows, over all runs
   std::vector<std::pair<std::string, std::int64_t>>
       clamps;  // per quantized value: predictions cut to the calibrated range
+  std::vector<std::pair<std::string, std::int64_t>>
+      cut_outliers;  // per dense + sparse value: outliers that found no room in its list
 };
 
 /// Bytes.
@@ -77,12 +79,15 @@ class Session {
 
  private:
   void check_input_count(std::size_t count) const;
+  [[nodiscard]] std::vector<std::pair<std::string, std::int64_t>> by_value(
+      const std::vector<std::int64_t>& counts) const;
 
   // Of the model only names stay: its float weights are packed by now.
   std::vector<Model::Input> inputs_;
   std::vector<std::string> outputs_;
   std::vector<std::string> quantized_values_;
   Scheme scheme_;
+  bool dense_sparse_;
   Executor executor_;
   QpTable table_;
   std::int64_t runs_ = 0;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 
 #include "base/align.h"
 #include "base/half.h"
@@ -17,8 +18,8 @@ namespace qpp {
 // Outliers are listed row by row (a row of an image; rows in the order of images), within a row in
 // the order of pixels and channels. Each row has room for a quarter of its elements, at a density
 // of 1 % twenty-five times as many as expected; outliers that find no room are cut as they would be
-// without a sparse part. Memory is thus known beforehand, and what is stored does not depend on
-// which thread stored it.
+// without a sparse part, and counted. Memory is thus known beforehand, and what is stored does not
+// depend on which thread stored it.
 
 /// The share of a value's elements beyond either bound, at most: outliers are few.
 inline constexpr double kLargestDensity = 0.1;
@@ -35,6 +36,7 @@ struct OutlierRow {
   std::uint32_t* positions = nullptr;  // [capacity]: x * channels + c, channels padded
   half* residuals = nullptr;           // [capacity]
   std::int64_t capacity = 0;
+  std::uint32_t* cut = nullptr;  // one number: outliers that found no room
 };
 
 /// The outliers of a tensor, in one block of memory; or none.
@@ -44,9 +46,11 @@ class Outliers {
   /// `memory` holds bytes(rows, width, channels) bytes, aligned to kAlignment; `channels` are
   /// padded.
   Outliers(std::byte* memory, std::int64_t rows, std::int64_t width, std::int64_t channels)
-      : width_(width), capacity_(row_capacity(width, channels)) {
+      : rows_(rows), width_(width), capacity_(row_capacity(width, channels)) {
     begins_ = reinterpret_cast<std::uint32_t*>(memory);
     memory += round_up(rows * (width + 1) * 4, kStep);
+    cut_ = reinterpret_cast<std::uint32_t*>(memory);
+    memory += round_up(rows * 4, kStep);
     positions_ = reinterpret_cast<std::uint32_t*>(memory);
     memory += round_up((rows * capacity_ + kOutlierSlack) * 4, kStep);
     residuals_ = reinterpret_cast<half*>(memory);
@@ -55,7 +59,8 @@ class Outliers {
   static std::size_t bytes(std::int64_t rows, std::int64_t width, std::int64_t channels) {
     const std::int64_t entries = rows * row_capacity(width, channels) + kOutlierSlack;
     return static_cast<std::size_t>(round_up(rows * (width + 1) * 4, kStep) +
-                                    round_up(entries * 4, kStep) + round_up(entries * 2, kStep));
+                                    round_up(rows * 4, kStep) + round_up(entries * 4, kStep) +
+                                    round_up(entries * 2, kStep));
   }
 
   [[nodiscard]] bool present() const { return begins_ != nullptr; }
@@ -63,7 +68,12 @@ class Outliers {
     return {.begins = begins_ + i * (width_ + 1),
             .positions = positions_ + i * capacity_,
             .residuals = residuals_ + i * capacity_,
-            .capacity = capacity_};
+            .capacity = capacity_,
+            .cut = cut_ + i};
+  }
+  /// Outliers of all rows that found no room.
+  [[nodiscard]] std::int64_t cut() const {
+    return std::accumulate(cut_, cut_ + rows_, std::int64_t{0});
   }
 
  private:
@@ -73,8 +83,10 @@ class Outliers {
   }
 
   std::uint32_t* begins_ = nullptr;
+  std::uint32_t* cut_ = nullptr;
   std::uint32_t* positions_ = nullptr;
   half* residuals_ = nullptr;
+  std::int64_t rows_ = 0;
   std::int64_t width_ = 0;
   std::int64_t capacity_ = 0;
 };

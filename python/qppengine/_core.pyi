@@ -20,6 +20,7 @@ class Stats(TypedDict):
     runs: int
     predictions: int
     clamps: dict[str, int]
+    cut_outliers: dict[str, int]
 
 class Memory(TypedDict):
     weights: int

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -14,6 +16,8 @@
 
 #include "base/half.h"
 #include "kernels/sparsify.h"
+#include "network/qp_table.h"
+#include "ops/op.h"
 #include "tensor/qparams.h"
 #include "tensor/tensor.h"
 #include "tensor/view.h"
@@ -90,7 +94,7 @@ struct DenseSparse {
       appender.end_pixel(p % shape.width);
     }
   }
-  /// The levels of all elements.
+  /// The levels of all elements, also of an output without outliers.
   std::vector<int> levels() {
     std::vector<int> result(dense.begin(), dense.end());
     const Outliers outliers = view().outliers;
@@ -108,6 +112,26 @@ struct DenseSparse {
   std::vector<std::int8_t> dense;
   AlignedVector<std::byte> list;
 };
+
+/// What a convolution makes of a dense + sparse source, which has to be the same on one thread and
+/// on three.
+inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table) {
+  const auto run = [&](int threads) {
+    ThreadPool pool(threads);
+    DenseSparse output(conv.prepare(std::span(&input.shape, 1), threads));
+    AlignedVector<std::byte> scratch(conv.scratch_bytes(), std::byte{0xff});
+    RunState state = table.state(pool);
+    const TensorView view = input.view();
+    conv.run({.inputs = std::span(&view, 1), .output = output.view(), .scratch = scratch.data()},
+             state);
+    return output;
+  };
+  DenseSparse output = run(1);
+  DenseSparse threaded = run(3);
+  CHECK(output.dense == threaded.dense);
+  CHECK(output.levels() == threaded.levels());
+  return output;
+}
 
 /// Levels of which a share lies beyond a byte.
 inline std::vector<int> random_levels(const Shape& shape, float density, Random& random) {

@@ -270,25 +270,9 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
                .src_row = 0,
                .dst_row = 1},
               KernelSelection::from_environment());
-  const Shape shape = conv.prepare(std::span(&test.input, 1), 1);
-  test::DenseSparse output(shape);
-  test::DenseSparse threaded(shape);
-  for (const int threads : {1, 3}) {
-    ThreadPool pool(threads);
-    const Shape prepared = conv.prepare(std::span(&test.input, 1), threads);
-    REQUIRE(prepared == shape);
-    AlignedVector<std::byte> scratch(conv.scratch_bytes());
-    RunState state = table.state(pool);
-    const TensorView view = input.view();
-    conv.run({.inputs = std::span(&view, 1),
-              .output = (threads == 1 ? output : threaded).view(),
-              .scratch = scratch.data()},
-             state);
-  }
-  CHECK(output.dense == threaded.dense);
-  const std::vector<int> result =
-      sparse_dst ? output.levels() : std::vector<int>(output.dense.begin(), output.dense.end());
-  if (sparse_dst) CHECK(threaded.levels() == result);
+  test::DenseSparse output = test::run_dense_sparse(conv, input, table);
+  const std::vector<int> result = output.levels();
+  const Shape& shape = output.shape;
 
   for (std::int64_t pixel = 0; pixel < shape.pixels(); ++pixel) {
     for (std::int64_t f = 0; f < shape.channels; ++f) {
@@ -335,6 +319,30 @@ TEST_CASE("dense + sparse: outliers count in full, read and written, whatever th
     check_dense_sparse(test, 0.02F, true);
     check_dense_sparse(test, 0.02F, false);
   }
+}
+
+TEST_CASE("dense + sparse: outliers that find no room are counted") {
+  const Case test{{1, 5, 6, 8}, 8, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
+  test::Random random(19);
+  Conv2dSpec spec = make_spec(test, random);
+  std::fill(spec.weights.begin(), spec.weights.end(), 1.0F);
+  std::fill(spec.bias.begin(), spec.bias.end(), 0.0F);
+  QpTable table = table_with(0, 1, 0, 1);
+  test::DenseSparse input(test.input);
+  input.fill(std::vector<int>(input.dense.size(), 100), table.qparams[0]);  // sums of 7.2
+  Conv2d conv(spec,
+              {.src = DType::qai8,
+               .dst = DType::qai8,
+               .sparse_src = true,
+               .sparse_dst = true,
+               .src_row = 0,
+               .dst_row = 1},
+              KernelSelection::from_environment());
+  test::DenseSparse output = test::run_dense_sparse(conv, input, table);
+  const OutlierRow row = output.view().outliers.row(4);
+  CHECK(row.begins[test.input.width] == row.capacity);
+  const std::int64_t elements = test.input.width * test.filters;
+  CHECK(output.view().outliers.cut() == test.input.height * (elements - row.capacity));
 }
 
 TEST_CASE("dense + sparse: many outliers, none at all") {

@@ -156,24 +156,9 @@ void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst) {
                        .src_row = 0,
                        .dst_row = 1},
                       KernelSelection::from_environment());
-  const Shape shape = conv.prepare(std::span(&test.input, 1), 1);
-  test::DenseSparse output(shape);
-  test::DenseSparse threaded(shape);
-  for (const int threads : {1, 3}) {
-    ThreadPool pool(threads);
-    conv.prepare(std::span(&test.input, 1), threads);
-    AlignedVector<std::byte> scratch(conv.scratch_bytes(), std::byte{0xff});
-    RunState state = table.state(pool);
-    const TensorView view = input.view();
-    conv.run({.inputs = std::span(&view, 1),
-              .output = (threads == 1 ? output : threaded).view(),
-              .scratch = scratch.data()},
-             state);
-  }
-  CHECK(output.dense == threaded.dense);
-  const std::vector<int> result =
-      sparse_dst ? output.levels() : std::vector<int>(output.dense.begin(), output.dense.end());
-  if (sparse_dst) CHECK(threaded.levels() == result);
+  test::DenseSparse output = test::run_dense_sparse(conv, input, table);
+  const std::vector<int> result = output.levels();
+  const Shape& shape = output.shape;
 
   const auto expected = problem.convolve(shape, [&](std::size_t at) {
     return static_cast<float>(levels[at] - src.zero_point) * src.scale;

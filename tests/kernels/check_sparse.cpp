@@ -48,6 +48,7 @@ struct Expected {
   std::vector<std::uint32_t> begins = {0};
   std::vector<std::uint32_t> positions;
   std::vector<float> residuals;
+  std::uint32_t cut = 0;
 };
 
 template <typename Src>
@@ -61,6 +62,7 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
   const Guarded<std::uint32_t> begins(width + 1);
   const Guarded<std::uint32_t> positions(capacity);
   const Guarded<half> residuals(capacity);
+  std::uint32_t cut = 0;
   for (std::int64_t i = 0; i < src.count(); ++i) src[i] = draw(trial.random, bounds, wide, Src{});
   SparsifyArgs args{.channels = channels,
                     .lo = bounds.lo,
@@ -72,13 +74,16 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
                     .row = {.begins = begins.data(),
                             .positions = positions.data(),
                             .residuals = residuals.data(),
-                            .capacity = capacity}};
+                            .capacity = capacity,
+                            .cut = &cut}};
   Expected expected;
   for (std::int64_t i = 0; i < src.count(); ++i) {
     const std::int32_t level = sparsify_level(args, src[i]);
     const std::int32_t dense = std::clamp(level, bounds.qmin, bounds.qmax);
     expected.bytes.push_back(static_cast<std::int8_t>(dense));
-    if (level != dense && static_cast<std::int64_t>(expected.positions.size()) < capacity) {
+    const bool full = static_cast<std::int64_t>(expected.positions.size()) == capacity;
+    if (level != dense && full) ++expected.cut;
+    if (level != dense && !full) {
       expected.positions.push_back(static_cast<std::uint32_t>(i));
       expected.residuals.push_back(to_float(to_half(static_cast<float>(level - dense))));
     }
@@ -101,6 +106,10 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     }
   }
   dst.check_rest(width, trial);
+  if (cut != expected.cut) {
+    trial.fail(std::to_string(cut) + " outliers were cut, expected " +
+               std::to_string(expected.cut));
+  }
   if (!std::equal(expected.begins.begin(), expected.begins.end(), begins.data())) {
     trial.fail("the pixels' entries begin elsewhere");
     return;
@@ -115,6 +124,7 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     }
   }
   if (!expected.positions.empty()) trial.note("outliers");
+  if (cut > 0) trial.note("cut");
 }
 
 void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
@@ -134,6 +144,7 @@ void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
     }
   }
   if (trial.notes("outliers") < 20) trial.fail("there were hardly any outliers");
+  if (trial.notes("cut") == 0) trial.fail("there was always room");
 }
 
 void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t channels,

@@ -104,6 +104,19 @@ def test_threads_do_not_matter(model: bytes, samples: list[Array]) -> None:
     assert np.array_equal(one, three)
 
 
+def test_outliers_without_room_are_counted(
+    graph: qe.Graph, model: bytes, samples: list[Array]
+) -> None:
+    session = Session(model, "static", density=0.01)
+    session.run(samples[5])
+    assert set(session.stats()["cut_outliers"].values()) == {0}
+    session.run(samples[5] * 100)
+    counts = session.stats()["cut_outliers"]
+    assert list(counts) == list(graph.quantized_values)
+    assert counts["x"] > 0
+    assert Session(model, "static").stats()["cut_outliers"] == {}
+
+
 def test_density_must_be_one_of_the_file(model: bytes) -> None:
     for scheme in ("static", "qpp"):
         with pytest.raises(qe.UnsupportedError, match=r"\(0\.01, 0\.03, 0\.1\), got 0\.02;"):
@@ -137,7 +150,7 @@ def test_observed_values_have_their_outliers(
 
 
 def test_convolutions_of_one_group_stay_in_int8(model: bytes, samples: list[Array]) -> None:
-    session = Session(model, "static", density=0.01)
+    session = Session(model, "static", density=0.01, algorithm="direct")
     session.run(samples[0])
     kernels = {step["node"]: step["kernel"] for step in session.explain() if step["kernel"]}
     for name in ("one", "two", "strided", "last"):
