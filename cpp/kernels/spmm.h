@@ -2,23 +2,35 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#include "tensor/outliers.h"
 
 namespace qpp {
 
-/// A sparse matrix, in compressed rows, times a dense one: the sums of the outliers under a
-/// convolution's kernel.
+/// A row of sources under a convolution's kernel, and the weights that meet it.
+struct SpmmRow {
+  OutlierRow outliers;
+  const half* weights = nullptr;  // [tap][channels][filters]
+};
+
+/// A sparse matrix times a dense one: the sums of the outliers under a convolution's kernel for
+/// successive pixels of a row of outputs.
 ///
-///   sums[p][f] = sum over i in begins[p] .. begins[p + 1] of values[i] * weights[columns[i]][f],
+///   sums[p][f] = sum over rows, taps t and outliers i of column first + p * step + t * tap_step,
+///                as far as there is such a column, of residuals[i] * weights[t][channel(i)][f],
 ///
 /// cut to what a half can hold.
 struct SpmmArgs {
-  const std::uint32_t* begins = nullptr;  // [rows + 1], from 0 on
-  const std::uint32_t* columns = nullptr;
-  const half* values = nullptr;
-  std::int64_t rows = 0;
-  std::int64_t filters = 0;       // a multiple of 8
-  const half* weights = nullptr;  // [][filters]
-  half* sums = nullptr;           // [rows][filters]
+  const SpmmRow* rows = nullptr;
+  std::int64_t row_count = 0;
+  std::int64_t width = 0;  // columns of a row
+  std::int64_t first = 0;  // column under the first tap of the first pixel; may be negative
+  std::int64_t step = 1;   // columns from one pixel to the next
+  std::int64_t taps = 1;   // of a row of the kernel
+  std::int64_t tap_step = 1;
+  std::int64_t channels = 0;  // padded
+  std::int64_t filters = 0;   // a multiple of 8
+  std::int64_t pixels = 0;
+  half* sums = nullptr;  // [pixels][filters]
 };
 using SpmmFunction = void (*)(const SpmmArgs& args);
 

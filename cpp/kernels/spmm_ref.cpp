@@ -4,16 +4,32 @@
 #include "kernels/variants.h"
 
 namespace qpp {
+namespace {
+
+float sum(const SpmmArgs& args, std::int64_t p, std::int64_t f) {
+  float total = 0;
+  for (std::int64_t tap = 0; tap < args.taps; ++tap) {
+    const std::int64_t x = args.first + p * args.step + tap * args.tap_step;
+    if (x < 0 || x >= args.width) continue;
+    for (std::int64_t r = 0; r < args.row_count; ++r) {
+      const auto& [outliers, weights] = args.rows[r];
+      for (std::uint32_t i = outliers.begins[x]; i < outliers.begins[x + 1]; ++i) {
+        const std::int64_t channel = outliers.positions[i] - x * args.channels;
+        const half weight = weights[(tap * args.channels + channel) * args.filters + f];
+        total += to_float(outliers.residuals[i]) * to_float(weight);
+      }
+    }
+  }
+  return total;
+}
+
+}  // namespace
 
 void spmm_f16_f16_f16_ref(const SpmmArgs& args) {
-  for (std::int64_t row = 0; row < args.rows; ++row) {
+  for (std::int64_t p = 0; p < args.pixels; ++p) {
     for (std::int64_t f = 0; f < args.filters; ++f) {
-      float sum = 0;
-      for (std::uint32_t i = args.begins[row]; i < args.begins[row + 1]; ++i) {
-        const std::int64_t at = args.columns[i] * args.filters + f;
-        sum += to_float(args.values[i]) * to_float(args.weights[at]);
-      }
-      args.sums[row * args.filters + f] = to_half(std::clamp(sum, -kLargestHalf, kLargestHalf));
+      args.sums[p * args.filters + f] =
+          to_half(std::clamp(sum(args, p, f), -kLargestHalf, kLargestHalf));
     }
   }
 }

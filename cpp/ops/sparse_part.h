@@ -34,10 +34,10 @@ class SparsePart {
   [[nodiscard]] std::size_t weight_bytes() const { return weights_.size() * sizeof(half); }
 
  private:
-  struct KernelRow;
   struct Scratch;
-  class Gatherer;
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
+  /// The rows of sources under the outputs of a row; returns how many there are.
+  std::int64_t find_rows(const Outliers& source, const Place& place, SpmmRow* rows) const;
 
   Size2d kernel_size_;
   Size2d stride_;

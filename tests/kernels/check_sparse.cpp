@@ -217,68 +217,127 @@ float draw_value(Random& random, bool large) {
   return std::clamp(value, -3840.0F, 3840.0F);
 }
 
-void check_spmm(const SpmmKernel& kernel, Trial& trial, std::int64_t rows, std::int64_t filters,
-                std::int64_t per_row, bool large) {
-  trial.begin(std::to_string(rows) + " rows, " + std::to_string(filters) + " filters, up to " +
-              std::to_string(per_row) + " entries" + (large ? ", large" : ""));
-  constexpr std::int64_t kColumns = 50;
-  const Guarded<half> weights(kColumns * filters);
+/// A row of sources for spmm: at most `per_column` outliers in each column.
+struct SparseRow {
+  SparseRow(Random& random, std::int64_t width, std::int64_t channels, std::int64_t per_column,
+            bool large)
+      : begins(width + 1),
+        positions(width * per_column + kOutlierSlack),
+        residuals(positions.count()) {
+    std::uint32_t count = 0;
+    for (std::int64_t x = 0; x < width; ++x) {
+      begins[x] = count;
+      const std::int64_t entries = random.bits() % 3 == 0 ? 0 : random.integer(0, per_column);
+      for (std::int64_t i = 0; i < entries; ++i, ++count) {
+        positions[count] =
+            static_cast<std::uint32_t>(x * channels + random.integer(0, channels - 1));
+        residuals[count] = to_half(draw_value(random, large));
+      }
+    }
+    begins[width] = count;
+    for (std::int64_t i = count; i < residuals.count(); ++i) residuals[i] = to_half(NAN);
+  }
+  [[nodiscard]] OutlierRow view() const {
+    return {.begins = begins.data(),
+            .positions = positions.data(),
+            .residuals = residuals.data(),
+            .capacity = positions.count()};
+  }
+
+  Guarded<std::uint32_t> begins;
+  Guarded<std::uint32_t> positions;
+  Guarded<half> residuals;
+};
+
+struct SpmmCase {
+  std::int64_t taps;
+  std::int64_t tap_step;
+  std::int64_t step;
+};
+
+void check_spmm(const SpmmKernel& kernel, Trial& trial, const SpmmCase& test, std::int64_t filters,
+                std::int64_t per_column, bool large) {
+  const std::int64_t pixels = trial.random.integer(1, 8);
+  const std::int64_t row_count = trial.random.integer(0, 3);
+  trial.begin(std::to_string(test.taps) + " taps, each " + std::to_string(test.tap_step) +
+              " from the last, step " + std::to_string(test.step) + ", " +
+              std::to_string(row_count) + " rows, " + std::to_string(pixels) + " pixels, " +
+              std::to_string(filters) + " filters, up to " + std::to_string(per_column) +
+              " outliers" + (large ? ", large" : ""));
+  constexpr std::int64_t kChannels = 16;
+  const std::int64_t width = trial.random.integer(1, 20);
+  const Guarded<half> weights(std::max<std::int64_t>(row_count, 1) * test.taps * kChannels *
+                              filters);
   for (std::int64_t i = 0; i < weights.count(); ++i) {
     weights[i] = to_half(static_cast<float>(trial.random.integer(-127, 127)) / 16);
   }
-  const Guarded<std::uint32_t> begins(rows + 1);
-  begins[0] = 0;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t count = trial.random.bits() % 3 == 0 ? 0 : trial.random.integer(0, per_row);
-    begins[row + 1] = begins[row] + static_cast<std::uint32_t>(count);
+  std::vector<std::unique_ptr<SparseRow>> sources;
+  std::vector<SpmmRow> rows;
+  for (std::int64_t r = 0; r < row_count; ++r) {
+    sources.push_back(
+        std::make_unique<SparseRow>(trial.random, width, kChannels, per_column, large));
+    rows.push_back({.outliers = sources.back()->view(),
+                    .weights = weights.data() + r * test.taps * kChannels * filters});
   }
-  const std::int64_t entries = begins[rows];
-  const Guarded<std::uint32_t> columns(entries);
-  const Guarded<half> values(entries);
-  for (std::int64_t i = 0; i < entries; ++i) {
-    columns[i] = static_cast<std::uint32_t>(trial.random.integer(0, kColumns - 1));
-    values[i] = to_half(draw_value(trial.random, large));
-  }
-  const Destination<half> sums(rows, filters, filters);
-  kernel.function({.begins = begins.data(),
-                   .columns = columns.data(),
-                   .values = values.data(),
-                   .rows = rows,
+  const Destination<half> sums(pixels, filters, filters);
+  const std::int64_t first = trial.random.integer(-3, width);
+  kernel.function({.rows = rows.data(),
+                   .row_count = row_count,
+                   .width = width,
+                   .first = first,
+                   .step = test.step,
+                   .taps = test.taps,
+                   .tap_step = test.tap_step,
+                   .channels = kChannels,
                    .filters = filters,
-                   .weights = weights.data(),
+                   .pixels = pixels,
                    .sums = sums.data()});
-  for (std::int64_t row = 0; row < rows; ++row) {
+  for (std::int64_t p = 0; p < pixels; ++p) {
     for (std::int64_t f = 0; f < filters; ++f) {
       double sum = 0;
       double magnitude = 0;
-      for (std::int64_t i = begins[row]; i < begins[row + 1]; ++i) {
-        const double product = static_cast<double>(to_float(values[i])) *
-                               static_cast<double>(to_float(weights[columns[i] * filters + f]));
-        sum += product;
-        magnitude += std::abs(product);
+      std::int64_t count = 0;
+      for (const SpmmRow& row : rows) {
+        for (std::uint32_t i = 0; i < row.outliers.begins[width]; ++i) {
+          const std::int64_t x = row.outliers.positions[i] / kChannels;
+          const std::int64_t channel = row.outliers.positions[i] % kChannels;
+          const std::int64_t offset = x - first - p * test.step;
+          const std::int64_t tap = offset / test.tap_step;
+          if (offset < 0 || offset % test.tap_step != 0 || tap >= test.taps) continue;
+          const double product =
+              static_cast<double>(to_float(row.outliers.residuals[i])) *
+              static_cast<double>(to_float(row.weights[(tap * kChannels + channel) * filters + f]));
+          sum += product;
+          magnitude += std::abs(product);
+          ++count;
+        }
       }
-      const double got = static_cast<double>(to_float(sums.at(row, f)));
+      const double got = static_cast<double>(to_float(sums.at(p, f)));
       // Each of the additions errs by half a unit in the last place of a partial sum; partial sums
       // that overflow are not compared.
-      const double bound = static_cast<double>(per_row + 1) * 0x1p-11 * magnitude + 0x1p-24;
+      const double bound = static_cast<double>(count + 1) * 0x1p-11 * magnitude + 0x1p-24;
       const double limit = static_cast<double>(kLargestHalf);
       const bool may_overflow = magnitude > limit;
       if (may_overflow ? !(std::abs(got) <= limit) : !(std::abs(got - sum) <= bound)) {
-        trial.fail("row " + std::to_string(row) + ", filter " + std::to_string(f) + " is " +
+        trial.fail("pixel " + std::to_string(p) + ", filter " + std::to_string(f) + " is " +
                    std::to_string(got) + ", expected " + std::to_string(sum));
       }
       if (may_overflow) trial.note("overflow");
     }
   }
-  sums.check_rest(rows, trial);
+  sums.check_rest(pixels, trial);
 }
 
 void check_spmm_all(const SpmmKernel& kernel, Trial& trial) {
+  constexpr SpmmCase kCases[] = {{.taps = 3, .tap_step = 1, .step = 1},
+                                 {.taps = 3, .tap_step = 2, .step = 1},
+                                 {.taps = 1, .tap_step = 1, .step = 2},
+                                 {.taps = 5, .tap_step = 1, .step = 2}};
   for (const std::int64_t filters : {8, 16, 24, 64, 72, 136}) {
-    for (const std::int64_t rows : {1, 5, 8}) {
-      for (const std::int64_t per_row : {2, 12, 40}) {
+    for (const SpmmCase& test : kCases) {
+      for (const std::int64_t per_column : {1, 3, 12}) {
         for (const bool large : {false, true}) {
-          check_spmm(kernel, trial, rows, filters, per_row, large);
+          check_spmm(kernel, trial, test, filters, per_column, large);
         }
       }
     }
@@ -344,28 +403,41 @@ Bench bench_densify(const DensifyKernel& kernel) {
       }};
 }
 
-/// Tiles of 8 pixels with 6 outliers each, 576 columns.
+/// Tiles of 8 pixels, 3x3 taps of 64 channels, of which 1 % are outliers.
 Bench bench_spmm(const SpmmKernel& kernel) {
+  constexpr std::int64_t kRows = 3;
+  constexpr std::int64_t kWidth = 10;
   struct Data {
-    std::vector<std::uint32_t> begins;
-    std::vector<std::uint32_t> columns;
-    std::shared_ptr<AlignedVector<half>> values = random_halves(48, 1);
-    std::shared_ptr<AlignedVector<half>> weights = random_halves(9 * 64 * 64, 2);
-    std::vector<half> sums = std::vector<half>(8 * 64);
+    std::shared_ptr<AlignedVector<half>> weights =
+        random_halves(kRows * 3 * kBenchChannels * kBenchChannels, 2);
+    std::vector<AlignedVector<std::byte>> lists;
+    std::vector<SpmmRow> rows;
+    std::vector<half> sums = std::vector<half>(8 * kBenchChannels);
   };
   const auto data = std::make_shared<Data>();
   Random random(3);
-  for (std::uint32_t i = 0; i <= 48; i += 6) data->begins.push_back(i);
-  for (int i = 0; i < 48; ++i) {
-    data->columns.push_back(static_cast<std::uint32_t>(random.integer(0, 575)));
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    data->lists.emplace_back(Outliers::bytes(1, kWidth, kBenchChannels));
+    const OutlierRow row = Outliers(data->lists.back().data(), 1, kWidth, kBenchChannels).row(0);
+    for (std::int64_t x = 0; x < kWidth; ++x) {
+      OutlierAppender appender(row, x);
+      for (std::int64_t c = 0; c < kBenchChannels; ++c) {
+        appender.append(x * kBenchChannels + c, random.bits() % 100 == 0 ? 50 : 0);
+      }
+      appender.end_pixel(x);
+    }
+    data->rows.push_back(
+        {.outliers = row,
+         .weights = data->weights->data() + r * 3 * kBenchChannels * kBenchChannels});
   }
-  return {.amount = 48 * 64, .unit = "macs", .run = [&kernel, data] {
-            kernel.function({.begins = data->begins.data(),
-                             .columns = data->columns.data(),
-                             .values = data->values->data(),
-                             .rows = 8,
-                             .filters = 64,
-                             .weights = data->weights->data(),
+  return {.amount = 8 * kBenchChannels, .unit = "sums", .run = [&kernel, data] {
+            kernel.function({.rows = data->rows.data(),
+                             .row_count = kRows,
+                             .width = kWidth,
+                             .taps = 3,
+                             .channels = kBenchChannels,
+                             .filters = kBenchChannels,
+                             .pixels = 8,
                              .sums = data->sums.data()});
           }};
 }

@@ -9,7 +9,8 @@
 namespace qpp {
 namespace {
 
-/// 16 levels as bytes, cut to the byte's bounds.
+/// 16 levels as bytes, cut to the byte's bounds. `kAllBytes`: these are -128 and 127.
+template <bool kAllBytes>
 class FromLevels {
  public:
   using Src = std::int16_t;
@@ -37,7 +38,7 @@ class FromLevels {
 
  private:
   [[nodiscard]] QPP_NEON_INLINE int8x16_t clamp(int8x16_t levels) const {
-    return vminq_s8(vmaxq_s8(levels, lo_), hi_);
+    return kAllBytes ? levels : vminq_s8(vmaxq_s8(levels, lo_), hi_);
   }
   int8x16_t lo_;
   int8x16_t hi_;
@@ -184,10 +185,10 @@ struct Found {
 //                set bits are listed for a chunk of pixels at a time. For these few, the level is
 //                computed anew as the reference does, and entries made where it differs
 // registers      8 for levels, 4 for bytes, 4 for masks, 5 to 7 constants
-// loop budget    64 channels of int16: 8 loads, 8 SQXTN, 8 SMAX/SMIN, 4 CMEQ, 4 AND, 4 ADDP, 4
-//                stores: 32 slots of the vector pipes, 16 cycles on A76; of halves that are levels:
-//                8 FMAX, 8 FMINNM, 8 FADD, 4 UZP1 instead: 22 cycles; 9 to list the set bits, and
-//                10 for an outlier
+// loop budget    64 channels of int16: 8 loads, 8 SQXTN, 4 CMEQ, 4 AND, 4 ADDP, 4 stores: 24
+//                slots of the vector pipes, 12 cycles on A76 (16 for other bounds than a byte's);
+//                of halves that are levels: 8 FMAX, 8 FMINNM, 8 FADD, 4 UZP1 instead: 22 cycles; 9
+//                to list the set bits, and 10 for an outlier
 template <bool kBothSides, typename Bytes>
 QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   using Src = Bytes::Src;
@@ -244,7 +245,13 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& args, const Bytes& bytes) {
 
 }  // namespace
 
-void sparsify_qai8_qai16_neon_fp16(const SparsifyArgs& args) { sparsify(args, FromLevels(args)); }
+void sparsify_qai8_qai16_neon_fp16(const SparsifyArgs& args) {
+  if (std::max(args.lo, args.qmin) == INT8_MIN && std::min(args.hi, args.qmax) == INT8_MAX) {
+    sparsify(args, FromLevels<true>(args));
+  } else {
+    sparsify(args, FromLevels<false>(args));
+  }
+}
 
 void sparsify_qai8_f16_neon_fp16(const SparsifyArgs& args) {
   const half inverse = to_half(args.inverse_scale);
