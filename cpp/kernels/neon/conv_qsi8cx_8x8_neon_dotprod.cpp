@@ -135,20 +135,23 @@ constexpr int kFilters = 8;
   "ldp q22, q30, [%[start], 6 * " step "]\n" \
   "ldp q23, q31, [%[start], 7 * " step "]\n"
 
-// Sums of a pixel start where conv.h tells for a sparse part and float_sums.
-#define QPP_START_PIXEL(low, high)             \
+// Adds a sparse part, as conv.h tells for float_sums. FCVTL takes two slots of V0: four filters are
+// widened without, as the bits of 2^-112 times the half.
+#define QPP_ADD_SPARSE_PIXEL(low, high)        \
   "ld1 {v0.8h}, [%[sparse]], %[sparse_step]\n" \
-  "ldp q" low ", q" high ", [%[start]]\n"      \
   "fcvtl v1.4s, v0.4h\n"                       \
-  "fcvtl2 v2.4s, v0.8h\n"                      \
+  "sshll2 v2.4s, v0.8h, #13\n"                 \
+  "bic v2.4s, #0x70, lsl #24\n"                \
   "fmla v" low ".4s, v1.4s, v8.4s\n"           \
-  "fmla v" high ".4s, v2.4s, v8.4s\n"
-#define QPP_START_SPARSE                                  \
-  "fmov v8.4s, #16.0\n"                                   \
-  QPP_START_PIXEL("16", "24") QPP_START_PIXEL("17", "25") \
-  QPP_START_PIXEL("18", "26") QPP_START_PIXEL("19", "27") \
-  QPP_START_PIXEL("20", "28") QPP_START_PIXEL("21", "29") \
-  QPP_START_PIXEL("22", "30") QPP_START_PIXEL("23", "31")
+  "fmla v" high ".4s, v2.4s, v9.4s\n"
+#define QPP_ADD_SPARSE                                              \
+  "fmov v8.4s, #16.0\n"                                             \
+  "movi v9.4s, #0x79, lsl #24\n"                                    \
+  "orr v9.4s, #0x80, lsl #16\n" /* 2^116 */                         \
+  QPP_ADD_SPARSE_PIXEL("16", "24") QPP_ADD_SPARSE_PIXEL("17", "25") \
+  QPP_ADD_SPARSE_PIXEL("18", "26") QPP_ADD_SPARSE_PIXEL("19", "27") \
+  QPP_ADD_SPARSE_PIXEL("20", "28") QPP_ADD_SPARSE_PIXEL("21", "29") \
+  QPP_ADD_SPARSE_PIXEL("22", "30") QPP_ADD_SPARSE_PIXEL("23", "31")
 static_assert(kSparseUnit == 16);
 
 // The shorter way of output_stage.h: levels of a pixel, whose sums start anew; their low halves;
@@ -209,7 +212,7 @@ QPP_NEON_INLINE void sum_block(const Runs& runs, const ConvArgs& args, std::int6
   if constexpr (kHalf) {
     QPP_SUM_BLOCK(QPP_START("0") QPP_RUNS_4_FILTERS);
   } else if constexpr (kStart == Start::sparse) {
-    QPP_SUM_BLOCK(QPP_START_SPARSE QPP_RUNS_8_FILTERS);
+    QPP_SUM_BLOCK(QPP_START("0") QPP_ADD_SPARSE QPP_RUNS_8_FILTERS);
   } else if constexpr (kStart == Start::each) {
     QPP_SUM_BLOCK(QPP_START("32") QPP_RUNS_8_FILTERS);
   } else {
@@ -239,19 +242,49 @@ struct Blocks {
   const std::int32_t* correction;
   const float* multiplier;
   const float* bias;
-  std::int8_t* dst;
+  const half* sparse;
+  std::byte* dst;
 };
 
-/// Blocks of 8 pixels by the shorter way of output_stage.h, for bounds that hold every byte. Each
-/// sum starts anew as soon as its level is made: all loads of the output and of the next block in a
-/// row would take longer than the vector pipes have work.
-template <bool kHalf, typename Runs>
-QPP_NEON_INLINE void sum_and_store(const Runs& runs, std::int64_t stride, std::int64_t count,
+// What sum_and_store() stores of the levels of 8 pixels.
+#define QPP_STORE_BYTES                                                                     \
+  QPP_HALVES("2", "10") QPP_HALVES("3", "11")                                               \
+  QPP_LEVELS("20", "28", "6", "14") QPP_LEVELS("21", "29", "7", "15")                       \
+  QPP_HALVES("4", "12") QPP_HALVES("5", "13")                                               \
+  QPP_LEVELS("22", "30", "8", "10") QPP_LEVELS("23", "31", "9", "11")                       \
+  QPP_BYTES("2") QPP_BYTES("3") QPP_HALVES("6", "14") QPP_HALVES("7", "15")                 \
+  QPP_BYTES("4") QPP_BYTES("5") QPP_HALVES("8", "10") QPP_HALVES("9", "11")                 \
+  QPP_STORE_FOUR("d2", "d3", "d4", "d5", "%[dst]")                                          \
+  QPP_BYTES("6") QPP_BYTES("7") QPP_BYTES("8") QPP_BYTES("9")                               \
+  QPP_STORE_FOUR("d6", "d7", "d8", "d9", "x16")                                             \
+  "add %[dst], %[dst], #8\n"
+#define QPP_STORE_LEVELS                                                                    \
+  QPP_HALVES("2", "10") QPP_HALVES("3", "11")                                               \
+  QPP_LEVELS("20", "28", "6", "14") QPP_LEVELS("21", "29", "7", "15")                       \
+  QPP_HALVES("4", "12") QPP_HALVES("5", "13")                                               \
+  QPP_LEVELS("22", "30", "8", "10") QPP_LEVELS("23", "31", "9", "11")                       \
+  QPP_STORE_FOUR("q2", "q3", "q4", "q5", "%[dst]")                                          \
+  QPP_HALVES("6", "14") QPP_HALVES("7", "15") QPP_HALVES("8", "10") QPP_HALVES("9", "11")   \
+  QPP_STORE_FOUR("q6", "q7", "q8", "q9", "x16")                                             \
+  "add %[dst], %[dst], #16\n"
+#define QPP_STORE_FOUR(a, b, c, d, to)       \
+  "str " a ", [" to "]\n"                    \
+  "str " b ", [" to ", %[stride]]\n"         \
+  "str " c ", [" to ", %[stride2]]\n"        \
+  "str " d ", [" to ", %[stride3]]\n"
+
+/// Blocks of 8 pixels by the shorter way of output_stage.h, for int16 or for bounds that hold every
+/// byte. Each sum starts anew as soon as its level is made: all loads of the output and of the next
+/// block in a row would take longer than the vector pipes have work.
+template <typename Dst, bool kHalf, bool kSparse, typename Runs>
+QPP_NEON_INLINE void sum_and_store(const Runs& runs, const ConvArgs& args, std::int64_t count,
                                    Blocks& blocks) {
   if (count == 0) return;
+  const std::int64_t stride = args.dst_stride * static_cast<std::int64_t>(sizeof(Dst));
+  const std::int64_t sparse_step = args.filters * static_cast<std::int64_t>(sizeof(half));
   const void* const* run = nullptr;
   std::int64_t left = 0;
-#define QPP_SUM_AND_STORE(text)                                                                 \
+#define QPP_SUM_AND_STORE(text, store)                                                          \
   asm volatile(                                                                                 \
       QPP_FIND_PIXELS("%[pixels]") QPP_START("0")                                               \
       "0:\n" text                                                                               \
@@ -261,36 +294,34 @@ QPP_NEON_INLINE void sum_and_store(const Runs& runs, std::int64_t stride, std::i
       "csel %[start], %[start], x16, eq\n"                                                      \
       QPP_LEVELS("16", "24", "2", "10") QPP_LEVELS("17", "25", "3", "11")                       \
       QPP_LEVELS("18", "26", "4", "12") QPP_LEVELS("19", "27", "5", "13")                       \
-      QPP_HALVES("2", "10") QPP_HALVES("3", "11")                                               \
-      QPP_LEVELS("20", "28", "6", "14") QPP_LEVELS("21", "29", "7", "15")                       \
-      QPP_HALVES("4", "12") QPP_HALVES("5", "13")                                               \
-      QPP_LEVELS("22", "30", "8", "10") QPP_LEVELS("23", "31", "9", "11")                       \
-      QPP_BYTES("2") QPP_BYTES("3") QPP_HALVES("6", "14") QPP_HALVES("7", "15")                 \
-      QPP_BYTES("4") QPP_BYTES("5") QPP_HALVES("8", "10") QPP_HALVES("9", "11")                 \
-      "str d2, [%[dst]]\n"                                                                      \
-      "str d3, [%[dst], %[stride]]\n"                                                           \
-      QPP_BYTES("6") QPP_BYTES("7")                                                             \
-      "str d4, [%[dst], %[stride2]]\n"                                                          \
-      "str d5, [%[dst], %[stride3]]\n"                                                          \
-      QPP_BYTES("8") QPP_BYTES("9")                                                             \
       "add x16, %[dst], %[stride], lsl #2\n"                                                    \
-      "str d6, [x16]\n"                                                                         \
-      "str d7, [x16, %[stride]]\n"                                                              \
-      "str d8, [x16, %[stride2]]\n"                                                             \
-      "str d9, [x16, %[stride3]]\n"                                                             \
-      "add %[dst], %[dst], #8\n"                                                                \
+      store                                                                                     \
       "add %[bias], %[bias], #32\n"                                                             \
       "b.ne 0b\n"                                                                               \
       : [weights] "+r"(blocks.weights), [start] "+r"(blocks.correction),                        \
         [multiplier] "+r"(blocks.multiplier), [bias] "+r"(blocks.bias), [dst] "+r"(blocks.dst), \
-        [count] "+r"(count), [run] "=&r"(run), [left] "=&r"(left)                               \
+        [sparse] "+r"(blocks.sparse), [count] "+r"(count), [run] "=&r"(run), [left] "=&r"(left) \
       : [pixels] "r"(runs.pixels()), [runs] "r"(runs.count()), [channels] "r"(runs.channels()), \
-        [stride] "r"(stride), [stride2] "r"(2 * stride), [stride3] "r"(3 * stride)              \
+        [stride] "r"(stride), [stride2] "r"(2 * stride), [stride3] "r"(3 * stride),             \
+        [sparse_step] "r"(sparse_step)                                                          \
       : QPP_SCRATCH, QPP_SUMS)
-  if constexpr (kHalf) {
-    QPP_SUM_AND_STORE(QPP_RUNS_4_FILTERS);
+#define QPP_ADD_NEXT_SPARSE                                \
+  QPP_ADD_SPARSE                                           \
+  "sub %[sparse], %[sparse], %[sparse_step], lsl #3\n"     \
+  "add %[sparse], %[sparse], #16\n"
+  constexpr bool kBytes = sizeof(Dst) == 1;
+  if constexpr (kHalf && kBytes) {
+    QPP_SUM_AND_STORE(QPP_RUNS_4_FILTERS, QPP_STORE_BYTES);
+  } else if constexpr (kHalf) {
+    QPP_SUM_AND_STORE(QPP_RUNS_4_FILTERS, QPP_STORE_LEVELS);
+  } else if constexpr (kSparse && kBytes) {
+    QPP_SUM_AND_STORE(QPP_ADD_NEXT_SPARSE QPP_RUNS_8_FILTERS, QPP_STORE_BYTES);
+  } else if constexpr (kSparse) {
+    QPP_SUM_AND_STORE(QPP_ADD_NEXT_SPARSE QPP_RUNS_8_FILTERS, QPP_STORE_LEVELS);
+  } else if constexpr (kBytes) {
+    QPP_SUM_AND_STORE(QPP_RUNS_8_FILTERS, QPP_STORE_BYTES);
   } else {
-    QPP_SUM_AND_STORE(QPP_RUNS_8_FILTERS);
+    QPP_SUM_AND_STORE(QPP_RUNS_8_FILTERS, QPP_STORE_LEVELS);
   }
   blocks.correction += kFilters;
 }
@@ -342,17 +373,23 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   const auto* weights = static_cast<const std::int8_t*>(args.weights);
   const bool has_half = args.empty_filters >= kHalfBlock;
 
-  if constexpr (std::is_same_v<Dst, std::int8_t> && !kResidual) {
-    const bool all_bytes = stage.lo <= INT8_MIN && stage.hi >= INT8_MAX;
-    if (stage.float_sums && all_bytes && args.sparse == nullptr && args.pixel_count == kPixels) {
+  if constexpr (!std::is_same_v<Dst, half> && !kResidual) {
+    const bool all_levels =
+        sizeof(Dst) > 1 || (stage.lo <= INT8_MIN && stage.hi >= INT8_MAX);  // none is cut
+    if (stage.float_sums && all_levels && args.pixel_count == kPixels) {
       Blocks blocks{.weights = weights,
                     .correction = stage.correction,
                     .multiplier = stage.multiplier,
                     .bias = stage.bias,
-                    .dst = static_cast<std::int8_t*>(args.dst)};
+                    .sparse = args.sparse,
+                    .dst = static_cast<std::byte*>(args.dst)};
+      if (args.sparse != nullptr) {
+        sum_and_store<Dst, false, true>(runs, args, args.filters / kFilters, blocks);
+        return;
+      }
       const std::int64_t whole = args.filters / kFilters - (has_half ? 1 : 0);
-      sum_and_store<false>(runs, args.dst_stride, whole, blocks);
-      if (has_half) sum_and_store<true>(runs, args.dst_stride, 1, blocks);
+      sum_and_store<Dst, false, false>(runs, args, whole, blocks);
+      if (has_half) sum_and_store<Dst, true, false>(runs, args, 1, blocks);
       return;
     }
   }
