@@ -104,15 +104,12 @@ def test_threads_do_not_matter(model: bytes, samples: list[Array]) -> None:
     assert np.array_equal(one, three)
 
 
-def test_outliers_without_room_are_counted(
-    graph: qe.Graph, model: bytes, samples: list[Array]
-) -> None:
+def test_outliers_without_room_are_counted(model: bytes, samples: list[Array]) -> None:
     session = Session(model, "static", density=0.01)
     session.run(samples[5])
     assert set(session.stats()["cut_outliers"].values()) == {0}
     session.run(samples[5] * 100)
     counts = session.stats()["cut_outliers"]
-    assert list(counts) == list(graph.quantized_values)
     assert counts["x"] > 0
     assert Session(model, "static").stats()["cut_outliers"] == {}
 
