@@ -13,7 +13,11 @@ namespace qpp {
 /// (qpp) or choose_qparams (dynamic).
 struct QpTable {
   QpTable(std::size_t rows, std::size_t positions)
-      : qparams(rows), ranges(rows), features(positions * kFeatures), clamps(rows), cut_outliers(rows) {}
+      : qparams(rows),
+        ranges(rows),
+        features(positions * kFeatures),
+        clamps(rows),
+        cut_outliers(rows) {}
 
   [[nodiscard]] RunState state(ThreadPool& pool) {
     return {pool, qparams, ranges, features, clamps};

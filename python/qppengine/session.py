@@ -227,8 +227,9 @@ class Session:
         """Counts since the session opened.
 
         ``runs``; ``predictions`` of bounds (scheme "qpp"); ``clamps``, by value: predictions cut to
-        the range seen in calibration, a sign of inputs unlike the calibration set; ``cut_outliers``,
-        by value (with a density): outliers that found no room in the list of their row and were cut.
+        the range seen in calibration, a sign of inputs unlike the calibration set;
+        ``cut_outliers``, by value (with a density): outliers that found no room in the list of
+        their row and were cut.
         """
         return self._core.stats()
 
