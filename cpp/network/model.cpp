@@ -527,10 +527,12 @@ class Parser {
   Quantization parse_quantization(const Field& field, const Model& model) const {
     field.only({"alpha", "densities", "values", "static", "default_static", "seen", "predictors"});
     Quantization result;
-    result.bounds.push_back({.alpha = parse_alpha(field["alpha"])});
+    result.bounds.push_back(
+        {.alpha = parse_alpha(field["alpha"]), .of_static = {}, .predictors = {}});
     if (field.has("densities")) {
       result.densities = parse_densities(field["densities"]);
-      for (const double density : result.densities) result.bounds.push_back({.alpha = 1 - density});
+      for (const double density : result.densities)
+        result.bounds.push_back({.alpha = 1 - density, .of_static = {}, .predictors = {}});
     }
     result.values = field["values"].strings();
     std::set<std::string> unique;
