@@ -179,7 +179,7 @@ inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, 
   std::int16_t integer = 0;
   store_float_sum(stage, accumulator, filter, &integer);
   if (residual != nullptr) {
-    const int r = static_cast<const std::int8_t*>(residual)[index];
+    const auto r = std::int32_t{static_cast<const std::int8_t*>(residual)[index]};
     const int shift = stage.residual.shift;
     const int fine =
         std::clamp(integer + ((r * stage.residual.multiplier + 64) >> 7), -32768, 32767);

@@ -199,6 +199,7 @@ QPP_NEON_INLINE void sum_block(const Runs& runs, const ConvArgs& args, std::int6
   register int32x4_t high7 asm("v31");
   const void* const* run = nullptr;
   std::int64_t left = 0;
+// NOLINTBEGIN(bugprone-macro-parentheses): they would end the string
 #define QPP_SUM_BLOCK(text)                                                                   \
   asm volatile(QPP_FIND_PIXELS("%[pixels]") text                                              \
                : "=w"(low0), "=w"(low1), "=w"(low2), "=w"(low3), "=w"(low4), "=w"(low5),      \
@@ -209,6 +210,7 @@ QPP_NEON_INLINE void sum_block(const Runs& runs, const ConvArgs& args, std::int6
                  [channels] "r"(runs.channels()), [start] "r"(start),                         \
                  [sparse_step] "r"(sparse_step)                                               \
                : QPP_SCRATCH)
+  // NOLINTEND(bugprone-macro-parentheses)
   if constexpr (kHalf) {
     QPP_SUM_BLOCK(QPP_START("0") QPP_RUNS_4_FILTERS);
   } else if constexpr (kStart == Start::sparse) {

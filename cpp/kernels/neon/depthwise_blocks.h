@@ -30,9 +30,12 @@ QPP_NEON_INLINE void choose_depthwise_shape(const DepthwiseArgs& args, const Run
 }
 
 /// On which sides windows may reach padding.
-enum Border : int { kInside = 0, kLeft = 1, kRight = 2, kBoth = 3 };
+inline constexpr int kInside = 0;
+inline constexpr int kLeft = 1;
+inline constexpr int kRight = 2;
+inline constexpr int kBoth = kLeft | kRight;
 
-/// Calls block(Constant<pixels>, Constant<Border>, first pixel) for the whole row, mostly four
+/// Calls block(Constant<pixels>, Constant<sides>, first pixel) for the whole row, mostly four
 /// pixels at a time. Some may be computed twice.
 template <typename Block>
 QPP_NEON_INLINE void for_depthwise_blocks(const DepthwiseArgs& args, const Block& block) {

@@ -115,6 +115,7 @@ QPP_NEON_INLINE void convolve(const DepthwiseArgs& args, std::int64_t c) {
   const std::int32_t* begin = start;
   auto* dst = static_cast<Dst*>(args.dst) + c;
   const std::int8_t* rows[kSize == 0 ? 1 : kSize];
+  // NOLINTNEXTLINE(misc-const-correctness): only instances of a known size write it
   Column taps[kSize == 0 ? 1 : kSize];
   if constexpr (kSize > 0) {
 #pragma GCC unroll 5

@@ -225,6 +225,7 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
   using Element = Residual::Element;
   const HalfStage<kLimit, Residual> stage(*args.output, static_cast<const half*>(args.constants));
   Writer writer(*args.output);
+  // NOLINTNEXTLINE(misc-const-correctness): only instances with a residual write it
   Element residual_aside[kWinogradTile * kWinogradTile * kWinogradGroup];
   std::byte aside[kWinogradTile * kWinogradTile * kWinogradGroup * sizeof(Dst)];
   const half* m = static_cast<const half*>(args.m);
