@@ -53,7 +53,7 @@ WARM_RUNS, RUNS = 1, 3
 
 # ------------------------------------------------------------------------------------ the roofline
 
-MACS = {"int8": 32, "fp16": 16}  # a cycle
+MACS = {"int8": 32, "ds": 32, "fp16": 16}  # a cycle; of dense + sparse the dense ones
 CACHES = ((4 << 20, 4.6), (512 << 10, 12.8))  # bytes that fit, bytes a cycle of the level behind
 
 # Cycles of the busier vector pipe for one element (of the output; of the input where a pool or a
