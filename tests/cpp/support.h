@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -15,9 +13,6 @@
 #include <vector>
 
 #include "base/half.h"
-#include "kernels/sparsify.h"
-#include "network/qp_table.h"
-#include "ops/op.h"
 #include "tensor/qparams.h"
 #include "tensor/tensor.h"
 #include "tensor/view.h"
@@ -66,82 +61,6 @@ class Random {
  private:
   std::uint64_t state_;
 };
-
-/// A dense + sparse tensor.
-struct DenseSparse {
-  explicit DenseSparse(const Shape& tensor_shape)
-      : shape(tensor_shape),
-        dense(static_cast<std::size_t>(shape.elements())),
-        list(outlier_bytes(shape)) {}
-
-  TensorView view() {
-    return {.data = dense.data(),
-            .dtype = DType::qai8,
-            .shape = shape,
-            .outliers = outliers_of(shape, list.data())};
-  }
-  /// Makes the tensor from levels, one for each element in memory.
-  void fill(const std::vector<int>& levels, const QParams& row) {
-    const Outliers outliers = view().outliers;
-    for (std::int64_t p = 0; p < shape.pixels(); ++p) {
-      OutlierAppender appender(outliers.row(p / shape.width), p % shape.width);
-      for (std::int64_t c = 0; c < shape.stride(); ++c) {
-        const auto i = static_cast<std::size_t>(p * shape.stride() + c);
-        const int kept = std::clamp(levels[i], row.qmin, row.qmax);
-        dense[i] = static_cast<std::int8_t>(kept);
-        appender.append(p % shape.width * shape.stride() + c, levels[i] - kept);
-      }
-      appender.end_pixel(p % shape.width);
-    }
-  }
-  /// The levels of all elements, also of an output without outliers.
-  std::vector<int> levels() {
-    std::vector<int> result(dense.begin(), dense.end());
-    const Outliers outliers = view().outliers;
-    for (std::int64_t row = 0; row < shape.batch * shape.height; ++row) {
-      const OutlierRow entries = outliers.row(row);
-      for (std::uint32_t i = 0; i < entries.begins[shape.width]; ++i) {
-        const std::int64_t at = row * shape.width * shape.stride() + entries.positions[i];
-        result[static_cast<std::size_t>(at)] += static_cast<int>(to_float(entries.residuals[i]));
-      }
-    }
-    return result;
-  }
-
-  Shape shape;
-  std::vector<std::int8_t> dense;
-  AlignedVector<std::byte> list;
-};
-
-/// What a convolution makes of a dense + sparse source, which has to be the same on one thread and
-/// on three.
-inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table) {
-  const auto run = [&](int threads) {
-    ThreadPool pool(threads);
-    DenseSparse output(conv.prepare(std::span(&input.shape, 1), threads));
-    AlignedVector<std::byte> scratch(conv.scratch_bytes(), std::byte{0xff});
-    RunState state = table.state(pool);
-    const TensorView view = input.view();
-    conv.run({.inputs = std::span(&view, 1), .output = output.view(), .scratch = scratch.data()},
-             state);
-    return output;
-  };
-  DenseSparse output = run(1);
-  DenseSparse threaded = run(3);
-  CHECK(output.dense == threaded.dense);
-  CHECK(output.levels() == threaded.levels());
-  return output;
-}
-
-/// Levels of which a share lies beyond a byte.
-inline std::vector<int> random_levels(const Shape& shape, float density, Random& random) {
-  std::vector<int> levels(static_cast<std::size_t>(shape.elements()));
-  for (int& level : levels) {
-    const bool outlier = (random.next() + 1) / 2 < density;
-    level = static_cast<int>(random.next() * (outlier ? 400.0F : 127.0F));
-  }
-  return levels;
-}
 
 inline Tensor f32_tensor(const std::vector<std::int64_t>& shape, const std::vector<float>& values) {
   Tensor tensor{.dtype = DType::f32, .shape = shape, .bytes = {}};

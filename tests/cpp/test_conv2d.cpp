@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "dense_sparse.h"
 #include "network/qp_table.h"
 #include "ops/conv2d.h"
 #include "support.h"

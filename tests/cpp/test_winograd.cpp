@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dense_sparse.h"
 #include "network/program.h"
 #include "network/qp_table.h"
 #include "ops/winograd.h"
