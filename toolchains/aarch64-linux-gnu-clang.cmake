@@ -8,6 +8,7 @@ include(${CMAKE_CURRENT_LIST_DIR}/aarch64-linux-gnu.cmake)
 
 find_program(QPP_CLANG NAMES clang++-19 clang++ DOC "Clang's C++ compiler" REQUIRED)
 list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES QPP_CLANG)
-unset(CMAKE_C_COMPILER)
+string(REPLACE "clang++" "clang" CMAKE_C_COMPILER "${QPP_CLANG}")
 set(CMAKE_CXX_COMPILER ${QPP_CLANG})
+set(CMAKE_C_COMPILER_TARGET aarch64-linux-gnu)
 set(CMAKE_CXX_COMPILER_TARGET aarch64-linux-gnu)
