@@ -9,6 +9,7 @@
 
 #include "kernels/sparsify.h"
 #include "network/qp_table.h"
+#include "ops/conv2d.h"
 #include "ops/op.h"
 #include "support.h"
 
@@ -59,6 +60,16 @@ struct DenseSparse {
   std::vector<std::int8_t> dense;
   AlignedVector<std::byte> list;
 };
+
+/// From row 0 to row 1, each side with or without a sparse part.
+inline Conv2dTypes dense_sparse_types(bool sparse_src, bool sparse_dst) {
+  return {.src = DType::qai8,
+          .dst = DType::qai8,
+          .sparse_src = sparse_src,
+          .sparse_dst = sparse_dst,
+          .src_row = 0,
+          .dst_row = 1};
+}
 
 /// What a convolution makes of a dense + sparse source, which has to be the same on one thread and
 /// on three.

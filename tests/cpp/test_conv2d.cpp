@@ -263,13 +263,7 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
   const std::vector<int> levels = test::random_levels(test.input, density, random);
   input.fill(levels, src);
 
-  Conv2d conv(spec,
-              {.src = DType::qai8,
-               .dst = DType::qai8,
-               .sparse_src = true,
-               .sparse_dst = sparse_dst,
-               .src_row = 0,
-               .dst_row = 1},
+  Conv2d conv(spec, test::dense_sparse_types(true, sparse_dst),
               KernelSelection::from_environment());
   test::DenseSparse output = test::run_dense_sparse(conv, input, table);
   const std::vector<int> result = output.levels();
@@ -331,14 +325,7 @@ TEST_CASE("dense + sparse: outliers that find no room are counted") {
   QpTable table = table_with(0, 1, 0, 1);
   test::DenseSparse input(test.input);
   input.fill(std::vector<int>(input.dense.size(), 100), table.qparams[0]);  // sums of 7.2
-  Conv2d conv(spec,
-              {.src = DType::qai8,
-               .dst = DType::qai8,
-               .sparse_src = true,
-               .sparse_dst = true,
-               .src_row = 0,
-               .dst_row = 1},
-              KernelSelection::from_environment());
+  Conv2d conv(spec, test::dense_sparse_types(true, true), KernelSelection::from_environment());
   test::DenseSparse output = test::run_dense_sparse(conv, input, table);
   const OutlierRow row = output.view().outliers.row(4);
   CHECK(row.begins[test.input.width] == row.capacity);

@@ -149,13 +149,7 @@ void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst) {
   const std::vector<int> levels =
       test::random_levels(test.input, sparse_src ? 0.02F : 0.0F, problem.random);
   input.fill(levels, src);
-  WinogradConv2d conv(problem.spec,
-                      {.src = DType::qai8,
-                       .dst = DType::qai8,
-                       .sparse_src = sparse_src,
-                       .sparse_dst = sparse_dst,
-                       .src_row = 0,
-                       .dst_row = 1},
+  WinogradConv2d conv(problem.spec, test::dense_sparse_types(sparse_src, sparse_dst),
                       KernelSelection::from_environment());
   test::DenseSparse output = test::run_dense_sparse(conv, input, table);
   const std::vector<int> result = output.levels();
