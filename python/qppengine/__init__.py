@@ -9,6 +9,7 @@
 >>> y = session.run(x)
 """
 
+from qppengine.builder import GraphBuilder
 from qppengine.calibrate import Calibration, calibrate
 from qppengine.errors import (
     CalibrationError,
@@ -22,7 +23,7 @@ from qppengine.errors import (
     UnsupportedModelError,
 )
 from qppengine.exporters import to_dot, to_onnx
-from qppengine.graph import Graph, GraphBuilder, Node, Value
+from qppengine.graph import Graph, Node, Value
 from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save

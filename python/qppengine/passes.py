@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ModelError
-from qppengine.graph import ACTIVATIONS, BINARY_ACTIVATIONS, Node, sides
+from qppengine.graph import Node
+from qppengine.operations import ACTIVATIONS, BINARY_ACTIVATIONS, sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ShapeError
-from qppengine.graph import KEEPS_LEVELS, sides
+from qppengine.graph import KEEPS_LEVELS
+from qppengine.operations import sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import qppengine as qe
 import qppengine.models
-from qppengine import graph as operations
-from qppengine import reference
+from qppengine import operations, reference
 from qppengine.exporters.onnx_qdq import _EXPORTERS
 
 pytest.importorskip("onnx")
@@ -72,7 +71,7 @@ def differences(
 
 def test_every_operation_of_a_file_has_an_exporter() -> None:
     folded = {"batch_norm", "conv_transpose2d"}
-    assert set(_EXPORTERS) == set(operations._OPERATIONS) - folded
+    assert set(_EXPORTERS) == set(operations.OPERATIONS) - folded
 
 
 @pytest.mark.parametrize("static_bounds", ["mean", "range"])

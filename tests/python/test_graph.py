@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import qppengine.graph
+import qppengine.builder
 from qppengine import Graph, GraphBuilder, ModelError, Node, ShapeError, Value
 
 CONV = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "activation": "none"}
@@ -163,4 +163,4 @@ def test_builder_makes_names_unique() -> None:
 
 
 def test_docstring_example() -> None:
-    assert doctest.testmod(qppengine.graph).failed == 0
+    assert doctest.testmod(qppengine.builder).failed == 0

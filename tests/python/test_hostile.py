@@ -103,11 +103,11 @@ def leaves(node: Any) -> list[tuple[Any, Any]]:
 
 
 def test_the_network_has_every_operation(data: bytes) -> None:
-    from qppengine import graph
+    from qppengine import operations
 
     used = {node["op"] for node in split(data)[1]["nodes"]}
     replaced = {"batch_norm", "conv_transpose2d"}  # by convolutions, before a file is written
-    assert used == set(graph._OPERATIONS) - replaced
+    assert used == set(operations.OPERATIONS) - replaced
     for scheme in SCHEMES:
         assert attempt(data, scheme)
 

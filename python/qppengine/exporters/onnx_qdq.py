@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from qppengine.errors import UnsupportedError
-from qppengine.graph import KEEPS_LEVELS, sides
+from qppengine.graph import KEEPS_LEVELS
+from qppengine.operations import sides
 from qppengine.reference import QParams, quantize_weight
 from qppengine.serialize import load_graph
 from qppengine.session import read_model
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-    from qppengine.graph import Graph, Node, Shape
+    from qppengine.graph import Graph, Node
+    from qppengine.operations import Shape
 
 _OPSET = 22  # the first whose pools have the sizes of ours
 _IR_VERSION = 10

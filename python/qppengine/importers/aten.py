@@ -23,7 +23,8 @@ from qppengine.importers.registry import Operation, Placed, importer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qppengine.graph import Array, GraphBuilder
+    from qppengine.builder import GraphBuilder
+    from qppengine.graph import Array
 
 _OPEN_END = 2**31  # what stands for the end of a slice, and any more
 

@@ -15,7 +15,7 @@ from qppengine.importers.registry import Operation, Placed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qppengine.graph import GraphBuilder
+    from qppengine.builder import GraphBuilder
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them

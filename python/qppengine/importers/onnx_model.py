@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qppengine.errors import Error, FileError, ModelError, UnsupportedError, UnsupportedModelError
-from qppengine.graph import Array, Shape, Value
+from qppengine.graph import Array, Value
 from qppengine.importers.program import AXES, Call, Other, Program, Ref
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import onnx
+
+    from qppengine.operations import Shape
 
 # The first operator set in which axes are inputs, and the last that the importers were tested with.
 FIRST_OPSET = 13

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qppengine.graph import Array, GraphBuilder
+    from qppengine.builder import GraphBuilder
+    from qppengine.graph import Array
 
 
 _OPEN_END = 2**31 - 1  # what stands for the end of a slice, and any more

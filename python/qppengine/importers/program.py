@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qppengine.graph import Array, Shape, Value
+    from qppengine.graph import Array, Value
+    from qppengine.operations import Shape
 
 # By rank, where the dimensions of a tensor lie among [N, C, H, W] unless an importer moves them.
 AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}

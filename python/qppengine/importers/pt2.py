@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from qppengine.errors import ModelError, UnsupportedModelError
-from qppengine.graph import Array, Shape, Value
+from qppengine.graph import Array, Value
 from qppengine.importers.program import Call, Other, Program, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from qppengine.operations import Shape
 
 SCHEMA_MAJOR = 8
 

@@ -15,13 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from qppengine.builder import GraphBuilder
 from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedModelError
-from qppengine.graph import Array, Graph, GraphBuilder, Shape
 from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
+
+if TYPE_CHECKING:
+    from qppengine.graph import Array, Graph
+    from qppengine.operations import Shape
 
 _NEAREST = {
     "upsample_bicubic2d": "upsample_bilinear2d",
