@@ -6,99 +6,26 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "base/check.h"
+#include "network/int8_plan.h"
+#include "network/json_field.h"
 #include "network/safetensors.h"
 #include "tensor/outliers.h"
 
 namespace qpp {
 namespace {
 
-using nlohmann::json;
-
 // Far above any real layer, and small enough that products of a few stay inside 64 bits.
 constexpr std::int64_t kLargestAttribute = 1 << 16;
 constexpr std::int64_t kLargestSize = 1 << 24;  // the same, of many pixels
 constexpr std::size_t kMostDensities = 16;
-
-/// A JSON value together with where it stands, so that every complaint names the place.
-class Field {
- public:
-  Field(const json& value, std::string where) : value_(&value), where_(std::move(where)) {}
-
-  [[nodiscard]] const std::string& where() const { return where_; }
-  [[nodiscard]] bool has(const char* key) const {
-    return value_->is_object() && value_->contains(key);
-  }
-  [[nodiscard]] Field operator[](const char* key) const {
-    check(value_->is_object(), "an object");
-    QPP_CHECK(value_->contains(key), ModelError, where_, ": '", key, "' is missing");
-    return {value_->at(key), concat(where_, ".", key)};
-  }
-  [[nodiscard]] std::string string() const {
-    check(value_->is_string(), "a string");
-    return value_->get<std::string>();
-  }
-  [[nodiscard]] std::int64_t integer(std::int64_t lowest, std::int64_t highest) const {
-    check(value_->is_number_integer(), "an integer");
-    const bool fits = value_->is_number_unsigned()
-                          ? value_->get<std::uint64_t>() <= static_cast<std::uint64_t>(highest)
-                          : value_->get<std::int64_t>() <= highest;
-    const auto result = value_->get<std::int64_t>();
-    QPP_CHECK(fits && result >= lowest, ModelError, where_, ": expected an integer from ", lowest,
-              " to ", highest, ", got ", value_->dump());
-    return result;
-  }
-  [[nodiscard]] double number() const {
-    check(value_->is_number(), "a number");
-    return value_->get<double>();
-  }
-  [[nodiscard]] bool boolean() const {
-    check(value_->is_boolean(), "true or false");
-    return value_->get<bool>();
-  }
-  [[nodiscard]] bool is_null() const { return value_->is_null(); }
-  [[nodiscard]] std::vector<Field> list() const {
-    check(value_->is_array(), "a list");
-    std::vector<Field> items;
-    for (std::size_t i = 0; i < value_->size(); ++i)
-      items.emplace_back(value_->at(i), concat(where_, "[", i, "]"));
-    return items;
-  }
-  [[nodiscard]] std::vector<Field> list(std::size_t size) const {
-    std::vector<Field> items = list();
-    QPP_CHECK(items.size() == size, ModelError, where_, ": expected ", size, " items, got ",
-              items.size());
-    return items;
-  }
-  [[nodiscard]] std::vector<std::string> strings() const {
-    std::vector<std::string> result;
-    for (const Field& item : list()) result.push_back(item.string());
-    return result;
-  }
-  /// Refuses keys that this version does not know: they may change the meaning of the rest.
-  void only(const std::set<std::string>& known) const {
-    check(value_->is_object(), "an object");
-    for (const auto& [key, item] : value_->items()) {
-      QPP_CHECK(known.contains(key), UnsupportedError, where_, ": '", key,
-                "' is not known to this version of qppengine");
-    }
-  }
-
- private:
-  void check(bool is_type, const char* expected) const {
-    QPP_CHECK(is_type, ModelError, where_, ": expected ", expected, ", got ", value_->type_name());
-  }
-
-  const json* value_;
-  std::string where_;
-};
 
 class Parser {
  public:
   Parser(const ModelFile& file, std::string source) : file_(file), source_(std::move(source)) {}
 
   Model parse() {
-    const json document = json::parse(file_.graph_json, nullptr, /*allow_exceptions=*/false);
+    const auto document =
+        nlohmann::json::parse(file_.graph_json, nullptr, /*allow_exceptions=*/false);
     QPP_CHECK(document.is_object(), ModelError, source_, ": the graph is not JSON");
     const Field graph(document, concat(source_, ": graph"));
     graph.only({"name", "inputs", "outputs", "nodes", "quantization"});
@@ -670,83 +597,6 @@ const Bounds* Quantization::find_bounds(std::optional<double> density) const {
     return std::abs(1 - set.alpha - *density) <= 1e-3 * *density;
   });
   return found == bounds.end() ? nullptr : &*found;
-}
-
-namespace {
-
-/// A 1x1 convolution of every channel by itself: a gain and a shift.
-bool scales_channels(const Conv2dSpec& spec) {
-  return spec.channels == 1 && spec.groups == spec.filters && spec.kernel.height == 1 &&
-         spec.kernel.width == 1;
-}
-
-/// Whether the int8 output has the levels of the input.
-bool keeps_levels(const Node& node) {
-  const auto* pool = std::get_if<PoolSpec>(&node.spec);
-  return (pool != nullptr && pool->kind == PoolKind::max) ||
-         std::holds_alternative<ResizeSpec>(node.spec) ||
-         std::holds_alternative<SliceSpec>(node.spec) ||
-         std::holds_alternative<PadSpec>(node.spec) ||
-         std::holds_alternative<RearrangeSpec>(node.spec) ||
-         std::holds_alternative<PixelShuffleSpec>(node.spec);
-}
-
-bool is_sum(const Node& node) {
-  const auto* binary = std::get_if<BinarySpec>(&node.spec);
-  return binary != nullptr && binary->kind != BinaryKind::mul;
-}
-
-/// Per node. With `skip_sums` neither sums do, nor what keeps levels for them.
-std::vector<std::size_t> count_int8_inputs(const Model& model, bool skip_sums) {
-  std::vector<std::size_t> counts(model.nodes.size());
-  std::set<std::string> wanted;  // in int8
-  std::set<std::string> summed;
-  for (std::size_t i = model.nodes.size(); i-- > 0;) {
-    const Node& node = model.nodes[i];
-    if (skip_sums && (is_sum(node) || (keeps_levels(node) && summed.contains(node.output)))) {
-      summed.insert(node.inputs.begin(), node.inputs.end());
-      continue;
-    }
-    const auto* conv = std::get_if<Conv2dSpec>(&node.spec);
-    const bool can_follow = conv != nullptr || std::holds_alternative<BinarySpec>(node.spec) ||
-                            std::holds_alternative<PoolSpec>(node.spec) ||
-                            std::holds_alternative<ConcatSpec>(node.spec) || keeps_levels(node);
-    const bool follows = can_follow && wanted.contains(node.output);
-    if (node.fp16 || !(follows || (conv != nullptr && !scales_channels(*conv)))) continue;
-    const bool only_first = conv != nullptr && (skip_sums || !follows);
-    counts[i] = only_first ? 1 : node.inputs.size();
-    const auto residual = node.inputs.begin() + static_cast<std::ptrdiff_t>(counts[i]);
-    wanted.insert(node.inputs.begin(), residual);
-    summed.insert(residual, node.inputs.end());
-  }
-  return counts;
-}
-
-}  // namespace
-
-std::vector<std::size_t> count_int8_inputs_but_in_sums(const Model& model) {
-  return count_int8_inputs(model, /*skip_sums=*/true);
-}
-
-Int8Plan plan_int8(const Model& model) {
-  Int8Plan plan;
-  plan.int8_inputs = count_int8_inputs(model, /*skip_sums=*/false);
-  std::set<std::string> wanted;
-  for (std::size_t i = 0; i < model.nodes.size(); ++i) {
-    const std::vector<std::string>& inputs = model.nodes[i].inputs;
-    wanted.insert(inputs.begin(),
-                  inputs.begin() + static_cast<std::ptrdiff_t>(plan.int8_inputs[i]));
-  }
-  for (std::size_t i = 0; i < model.nodes.size(); ++i) {
-    const Node& node = model.nodes[i];
-    if (!keeps_levels(node) || plan.int8_inputs[i] == 0) continue;
-    const auto owner = plan.row_owners.find(node.inputs[0]);
-    plan.row_owners[node.output] = owner == plan.row_owners.end() ? node.inputs[0] : owner->second;
-  }
-  for (const std::string& value : wanted) {
-    if (plan.row_owners.emplace(value, value).first->second == value) plan.values.push_back(value);
-  }
-  return plan;
 }
 
 ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source) {

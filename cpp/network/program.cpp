@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "network/int8_plan.h"
 #include "ops/concat.h"
 #include "ops/depthwise.h"
 #include "ops/pixel_shuffle.h"
