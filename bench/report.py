@@ -62,6 +62,7 @@ SLOTS = {
     ("add", "int8"): 8 / 16,
     ("add", "fp16"): 5 / 16,
     ("concat", "int8"): 9 / 32,
+    ("pixel_shuffle", "fp16"): 2 / 4,  # a conversion to float
     ("max_pool", "int8"): 7 / 32,
     ("max_pool", "fp16"): 7 / 16,
     ("avg_pool", "int8"): 29 / 16,

@@ -127,6 +127,20 @@ void Executor::bind_arguments() {
     args.scratch = arena_.data() + offsets_[shapes_.size() + s];
     args_.push_back(args);
   }
+  exporters_.clear();
+  for (const int output : program_.outputs) exporters_.push_back(find_exporter(output));
+}
+
+int Executor::find_exporter(int output) const {
+  const std::vector<int>& outputs = program_.outputs;
+  if (std::count(outputs.begin(), outputs.end(), output) > 1) return -1;
+  int exporter = -1;
+  for (std::size_t s = 0; s < program_.steps.size(); ++s) {
+    const Step& step = program_.steps[s];
+    if (std::count(step.inputs.begin(), step.inputs.end(), output) > 0) return -1;
+    if (step.output == output && step.op->exports()) exporter = static_cast<int>(s);
+  }
+  return exporter;
 }
 
 int Executor::find_replaced(int index) const {
@@ -180,6 +194,10 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
               "': expected finite numbers within fp16 (magnitude up to 65504), got NaN, infinity "
               "or larger");
   }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (exporters_[i] < 0) continue;
+    args_[static_cast<std::size_t>(exporters_[i])].exported = observe ? nullptr : outputs[i];
+  }
   RunState state = table.state(pool_);
   if (times != nullptr) times->resize(args_.size());
   for (std::size_t s = 0; s < args_.size(); ++s) {
@@ -190,7 +208,9 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
     if (observe && program_.steps[s].output >= 0) observe(output_of(s, table));
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (outputs[i] != nullptr) export_nchw(view(program_.outputs[i]), outputs[i], pool_);
+    const bool exported = exporters_[i] >= 0 && !observe;
+    if (outputs[i] != nullptr && !exported)
+      export_nchw(view(program_.outputs[i]), outputs[i], pool_);
   }
 }
 

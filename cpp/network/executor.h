@@ -68,6 +68,8 @@ class Executor {
   /// Fills the operations' arguments, which point into the arena and do not change from run to run.
   void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
+  /// The step that can write an output to its caller at once, since nothing else reads it, or -1.
+  [[nodiscard]] int find_exporter(int output) const;
   void count_cut_outliers(std::size_t step, QpTable& table) const;
   [[nodiscard]] StepOutput output_of(std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
@@ -80,6 +82,7 @@ class Executor {
   std::vector<Shape> shapes_;    // per buffer
   std::vector<int> last_uses_;   // per buffer: the last step that reads it, or writes it unread
   std::vector<RunArgs> args_;    // per step, ready to run
+  std::vector<int> exporters_;   // per output, as find_exporter() says
   std::vector<TensorView> step_inputs_;
   std::vector<std::size_t> offsets_;  // per buffer, then of the scratch of every step
   std::size_t peak_bytes_ = 0;

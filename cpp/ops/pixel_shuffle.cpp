@@ -55,6 +55,43 @@ void shuffle(const RunArgs& args, std::int64_t r, bool inverse, ThreadPool& pool
   return shuffle<T, false, 0>(args, r, pool);
 }
 
+/// Writes float NCHW: r channels that follow each other become r columns of a row. kFactor is r, or
+/// 0: any.
+template <std::int64_t kFactor>
+void export_shuffled(const RunArgs& args, std::int64_t factor, ThreadPool& pool) {
+  const std::int64_t r = kFactor == 0 ? factor : kFactor;
+  const Shape& small = args.inputs[0].shape;
+  const Shape& large = args.output.shape;
+  const std::int64_t stride = small.stride();
+  const auto export_row = [&](const half* src, float* dst) {
+    for (std::int64_t x = 0; x < small.width; ++x, src += stride, dst += r) {
+#pragma GCC unroll 4
+      for (std::int64_t j = 0; j < r; ++j) dst[j] = to_float(src[j]);
+    }
+  };
+  pool.parallel_for(
+      small.batch * small.height, [&](std::int64_t begin, std::int64_t end, int /*thread*/) {
+        for (std::int64_t row = begin; row < end; ++row) {
+          const half* src = args.inputs[0].as<half>() + row * small.width * stride;
+          const std::int64_t image = row / small.height;
+          const std::int64_t first = row % small.height * r;
+          for (std::int64_t c = 0; c < large.channels; ++c) {
+            for (std::int64_t i = 0; i < r; ++i) {
+              const std::int64_t line = (image * large.channels + c) * large.height + first + i;
+              export_row(src + (c * r + i) * r, args.exported + line * large.width);
+            }
+          }
+        }
+      });
+}
+
+void export_shuffled(const RunArgs& args, std::int64_t r, ThreadPool& pool) {
+  if (r == 2) return export_shuffled<2>(args, r, pool);
+  if (r == 3) return export_shuffled<3>(args, r, pool);
+  if (r == 4) return export_shuffled<4>(args, r, pool);
+  return export_shuffled<0>(args, r, pool);
+}
+
 }  // namespace
 
 PixelShuffle::PixelShuffle(std::string name, std::int64_t factor, bool inverse, DType dtype)
@@ -81,6 +118,7 @@ Shape PixelShuffle::prepare(std::span<const Shape> inputs, int /*threads*/) {
 }
 
 void PixelShuffle::run(const RunArgs& args, RunState& state) const {
+  if (args.exported != nullptr) return export_shuffled(args, factor_, state.pool);
   if (dtype_ == DType::qai8) {
     shuffle<std::int8_t>(args, factor_, inverse_, state.pool);
   } else {

@@ -18,6 +18,7 @@ class PixelShuffle final : public Op {
   [[nodiscard]] std::string kind() const override {
     return inverse_ ? "pixel_unshuffle" : "pixel_shuffle";
   }
+  [[nodiscard]] bool exports() const override { return !inverse_ && dtype_ == DType::f16; }
 
  private:
   std::string name_;

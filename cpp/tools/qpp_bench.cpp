@@ -44,7 +44,7 @@ constexpr const char* kUsage =
        qpp_bench concat --dtype fp16|int8 --size HxW --channels C+C[+C...] [--out int8|fp16] --iters N
                       [--threads 1] [--json]
        qpp_bench resize --dtype fp16|int8 --size HxWxC [--scale 2] --iters N [--threads 1] [--json]
-       qpp_bench pixel_shuffle --size HxWxC [--scale 2] --iters N [--threads 1] [--json]
+       qpp_bench pixel_shuffle --size HxWxC [--scale 2] [--out fp32] --iters N [--threads 1] [--json]
        qpp_bench add|mul|max_pool|avg_pool|global_avg_pool --dtype fp16|int8 --size HxWxC
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
@@ -57,6 +57,7 @@ Runs the work once to warm up, then N times. Wall-clock milliseconds are printed
 "macs" counts multiply-accumulates of a run, "elements" those of the output (of a global pool and of
 statistics: those of the input), and "bytes" what a run must read and write at least: sources, weights and
 result without padding. linear reads weights that no cache holds any more, as in a network.
+--out fp32 is what a network returns, NCHW.
 ds is dense + sparse: int8 with a list of outliers, a share --density of the elements.
 --size of a model sets the dimensions that the file leaves open; --profile adds its steps, and --trace writes
 them for chrome://tracing. --energy tells what a discharging battery gave meanwhile: let it run for minutes.
@@ -274,12 +275,15 @@ class OpBench {
       outliers_.emplace_back(qpp::outlier_bytes(output));
       view.outliers = qpp::outliers_of(output, outliers_.back().data());
     }
+    float* exported = dst_ == qpp::DType::f32 ? view.as<float>() : nullptr;
     std::size_t bytes = report.value("bytes", std::size_t{0}) + bytes_of(output, dst_);
     for (const qpp::TensorView& input : inputs_) bytes += bytes_of(input.shape, input.dtype);
     report["bytes"] = bytes;
     qpp::RunState state = table_.state(pool_);
     const auto execute = [&](Ready& step) {
-      step.op->run({.inputs = inputs_, .output = view, .scratch = step.scratch.data()}, state);
+      step.op->run(
+          {.inputs = inputs_, .output = view, .scratch = step.scratch.data(), .exported = exported},
+          state);
     };
     std::size_t turn = 0;
     const auto next = [&] { execute(ready[turn++ % ready.size()]); };
@@ -546,9 +550,18 @@ void bench_concat(const Options& options, ordered_json& report) {
 /// Enlarging, by interpolation or by arranging channels.
 void bench_enlargement(const Options& options, ordered_json& report) {
   const bool shuffle = options.positional[0] == "pixel_shuffle";
-  options.only({"--dtype", "--size", "--scale", "--iters", "--threads", "--json"});
+  std::vector<std::string> known = {"--dtype", "--size",    "--scale",
+                                    "--iters", "--threads", "--json"};
+  if (shuffle) known.emplace_back("--out");
+  options.only(known);
   const qpp::DType dtype =
       parse_dtype("--dtype", shuffle ? options.text("--dtype", "fp16") : options.text("--dtype"));
+  const bool exports = shuffle && options.text("--out", "") == "fp32";
+  const qpp::DType dst =
+      exports ? qpp::DType::f32
+              : parse_dtype("--out", options.text("--out", options.text("--dtype", "fp16")));
+  if (shuffle && dst != dtype && (!exports || dtype != qpp::DType::f16))
+    throw UsageError("--out: expected the type of --dtype, or fp32 of fp16");
   const qpp::Shape shape = image(options.sizes("--size", 3));
   const std::int64_t scale = options.integer("--scale", 2);
   std::unique_ptr<qpp::Op> op;
@@ -562,7 +575,7 @@ void bench_enlargement(const Options& options, ordered_json& report) {
   }
   const qpp::Shape output = op->prepare(std::span(&shape, 1), 1);
   report["elements"] = output.pixels() * output.channels;
-  OpBench bench({shape}, dtype, dtype, static_cast<int>(options.integer("--threads", 1)), 2);
+  OpBench bench({shape}, dtype, dst, static_cast<int>(options.integer("--threads", 1)), 2);
   bench.run({op.get()}, options, report);
 }
 

@@ -85,6 +85,20 @@ TEST_CASE("results do not depend on the thread count") {
   }
 }
 
+TEST_CASE("a run that is observed returns what others do") {
+  const auto data = image(kShape);
+  Session session(model(), scheme("fp16"));
+  const auto expected = run(session, data, kShape);
+  std::vector<float> result(expected.size());
+  int steps = 0;
+  session.run(
+      {{.data = data.data(), .shape = kShape}},
+      [&](std::size_t, const Shape&) { return result.data(); }, nullptr,
+      [&](const StepOutput&) { ++steps; });
+  CHECK(steps == 4);
+  CHECK(result == expected);
+}
+
 TEST_CASE("QPP and dynamic write rows per sample, static does not") {
   const auto bright = image(kShape);
   auto dark = bright;
