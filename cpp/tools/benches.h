@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "tools/options.h"
+
+namespace qpp::bench {
+
+// One function per kind of work: each runs what the options say and fills the report.
+
+void bench_conv(const Options& options, nlohmann::ordered_json& report);
+void bench_binary(const Options& options, nlohmann::ordered_json& report);
+void bench_pool(const Options& options, nlohmann::ordered_json& report);
+void bench_concat(const Options& options, nlohmann::ordered_json& report);
+void bench_enlargement(const Options& options, nlohmann::ordered_json& report);
+void bench_tensor(const Options& options, nlohmann::ordered_json& report);
+void bench_model(const Options& options, nlohmann::ordered_json& report);
+
+}  // namespace qpp::bench
