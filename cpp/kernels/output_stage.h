@@ -79,6 +79,13 @@ struct OutputStage {
   ResidualStage residual;  // where the kernel's args point to one
 };
 
+/// The arrays of a stage, as a run fills them.
+struct OutputArrays {
+  std::int32_t* correction = nullptr;  // not filled where null
+  float* multiplier = nullptr;
+  float* bias = nullptr;
+};
+
 /// Adding it to a float of magnitude below 2^22 rounds half to even to an integer, which then
 /// stands in the low bits.
 inline constexpr float kRoundingMagic = 12582912.0F;  // 1.5 * 2^23

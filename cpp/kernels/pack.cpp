@@ -47,15 +47,19 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
   const std::int64_t padded_filters = round_up<std::int64_t>(filters, nr);
   packed.data.resize(static_cast<std::size_t>(padded_filters * taps * packed.channels) *
                      size_of(dtype));
-  packed.scales.assign(static_cast<std::size_t>(padded_filters), 1.0F);
+  // Filters of zeros have the scale of another: what suits the others suits them, too.
+  const float most = largest_magnitude(weights, filters * channels * taps);
+  const bool quantized = dtype == DType::qsi8;
+  const float zeros_scale = quantized && most > 0 ? most / 127.0F : 1.0F;
+  packed.scales.assign(static_cast<std::size_t>(padded_filters), zeros_scale);
   packed.sums.assign(static_cast<std::size_t>(padded_filters), 0);
   packed.magnitudes.assign(static_cast<std::size_t>(padded_filters), 0);
 
+  bool floats_serve = quantized;
   for (std::int64_t f = 0; f < filters; ++f) {
     const float* filter = weights + f * channels * taps;
     const float largest = largest_magnitude(filter, channels * taps);
-    const bool quantized = dtype == DType::qsi8;
-    const float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
+    const float scale = quantized && largest > 0 ? largest / 127.0F : zeros_scale;
     std::int32_t sum = 0;
     std::int32_t magnitude = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap) {
@@ -79,7 +83,9 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
     packed.scales[static_cast<std::size_t>(f)] = scale;
     packed.sums[static_cast<std::size_t>(f)] = sum;
     packed.magnitudes[static_cast<std::size_t>(f)] = magnitude;
+    if (magnitude > kLargestMagnitude) floats_serve = false;
   }
+  if (!floats_serve) packed.magnitudes.clear();
   return packed;
 }
 

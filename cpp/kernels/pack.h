@@ -21,13 +21,16 @@ struct PackedWeights {
   std::int64_t taps = 0;
   std::int64_t channels = 0;  // rounded up to kr
   AlignedVector<std::byte> data;
-  AlignedVector<float>
-      scales;  // [filters, padded to nr]; qsi8 only, else ones; 1 for a filter of zeros
+  AlignedVector<float> scales;  // [filters, padded to nr]; qsi8 only, else ones; filters of zeros
+                                // have the largest of the others
   AlignedVector<std::int32_t>
       sums;  // [filters, padded to nr]; qsi8 only: sum of the quantized weights
-  AlignedVector<std::int32_t> magnitudes;  // the same, of their magnitudes; empty: the kernels of
-                                           // these weights know no float_sums.h
+  AlignedVector<std::int32_t> magnitudes;  // the same, of their magnitudes; empty where
+                                           // float_sums.h does not serve
 };
+
+/// 255 of it, half of what sums of products range over, stay far below where accumulators end.
+inline constexpr std::int32_t kLargestMagnitude = (1 << 29) / 255;
 
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,
                                 std::int64_t taps, DType dtype, int nr, int kr);

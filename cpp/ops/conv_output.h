@@ -27,17 +27,10 @@ struct Conv2dGeometry {
 Shape conv_output_shape(const std::string& node, std::span<const Shape> inputs,
                         const Conv2dGeometry& geometry);
 
-/// The per-filter numbers of a convolution, as one run fills them.
-struct ConvOutputArrays {
-  std::int32_t* correction = nullptr;  // not filled where null
-  float* multiplier = nullptr;
-  float* bias = nullptr;
-};
-
 /// From what the weights, the activation and the QP rows say to what kernels read. Each array, and
 /// `bias`, holds as many elements as `weights.scales`. Beside a residual there is no tanh.
 OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& activation,
                               const PackedWeights& weights, std::span<const float> bias,
-                              const RunState& state, const ConvOutputArrays& arrays);
+                              const RunState& state, const OutputArrays& arrays);
 
 }  // namespace qpp

@@ -311,7 +311,7 @@ class ConvCase {
     output_.hi = std::max(output_.hi, output_.lo);
     if (stage > Stage::narrow || random_.bits() % 4 == 0) return;
     if constexpr (kExactSums) {
-      shorten_output();
+      shorten_output(zero_point_in);
     } else if constexpr (!kQuantized) {
       std::fill(multiplier_.begin(), multiplier_.end(), 1.0F);
       output_.multiplier = nullptr;
@@ -319,68 +319,32 @@ class ConvCase {
   }
 
   /// Takes the shorter way of the output stage, where all filters allow it.
-  void shorten_output() {
-    OutputStage shorter = output_;
-    shorter.float_sums = true;
-    const bool fine = kQuantized && residual_ != nullptr;
-    if (fine && (kLevels || shorter.residual.dtype != DType::qai8 ||
-                 !use_fine_levels(shorter.residual, largest_level()))) {
-      return;
-    }
-    const ResidualStage* added = fine ? &shorter.residual : nullptr;
-    if (kQuantized) {
-      shorter.lo = std::nearbyint(shorter.lo) + static_cast<float>(shorter.zero_point);
-      shorter.hi = std::nearbyint(shorter.hi) + static_cast<float>(shorter.zero_point);
-    }
-    std::vector<FloatSumFilter> filters;
-    Range reach{.lo = shorter.lo, .hi = shorter.hi};
-    // Levels of int16 may be cut earlier than in the longer way.
-    const Range needed{.lo = kLevels ? std::max(shorter.lo, -384.0F) : shorter.lo,
-                       .hi = kLevels ? std::min(shorter.hi, 383.0F) : shorter.hi};
-    for (std::size_t f = 0; f < packed_.scales.size(); ++f) {
-      // The sources are what they are; the zero point is in the correction as it stands.
-      const std::int64_t magnitude = std::int64_t{128} * packed_.magnitudes[f];
-      FloatSumFilter& filter =
-          filters.emplace_back(FloatSumFilter{.lowest = correction_[f] - magnitude,
-                                              .highest = correction_[f] + magnitude,
-                                              .sparse = sparse_ == nullptr ? 0 : kLargestSparseSum,
-                                              .correction = correction_[f],
-                                              .multiplier = multiplier_[f],
-                                              .bias = bias_[f]});
-      const bool fits = kQuantized ? use_float_sums(filter, shorter.zero_point, needed.lo,
-                                                    needed.hi, reach, added)
-                                   : use_float_sums(filter);
-      if (!fits) return;
-    }
-    if (kQuantized) {
-      shorter.lo = reach.lo;
-      shorter.hi = reach.hi;
-    }
+  void shorten_output(std::int32_t zero_point_in) {
     long_output_ = output_;
     long_multiplier_ = multiplier_;
     long_bias_ = bias_;
     long_correction_ = correction_;
     long_output_.multiplier = long_multiplier_.data();
     long_output_.bias = long_bias_.data();
-    for (std::size_t f = 0; f < filters.size(); ++f) {
-      correction_[f] = filters[f].correction;
-      multiplier_[f] = filters[f].multiplier;
-      bias_[f] = filters[f].bias;
+    const RunSums sums{.weights = packed_,
+                       .zero_point = zero_point_in,
+                       .sparse = sparse_ == nullptr ? 0 : kLargestSparseSum};
+    constexpr DType kDst = kLevels ? DType::qai16 : kQuantized ? DType::qai8 : DType::f16;
+    if (!packed_.magnitudes.empty() && use_float_sums(sums, kDst, residual_ != nullptr,
+                                                      {.correction = correction_.data(),
+                                                       .multiplier = multiplier_.data(),
+                                                       .bias = bias_.data()},
+                                                      output_)) {
+      trial_.note("float sums");
+      if (kQuantized && residual_ != nullptr) trial_.note("fine levels");
+      return;
     }
-    output_ = shorter;
-    trial_.note("float sums");
-    if (fine) trial_.note("fine levels");
-  }
-
-  /// What no level of the convolution passes.
-  [[nodiscard]] double largest_level() const {
-    double largest = 0;
-    for (std::size_t f = 0; f < packed_.scales.size(); ++f) {
-      const double sum = std::abs(correction_[f]) + 128.0 * packed_.magnitudes[f];
-      const double sparse = sparse_ == nullptr ? 0 : kLargestSparseSum;
-      largest = std::max(largest, (sum + sparse) * multiplier_[f] + 512);
-    }
-    return largest;
+    correction_ = long_correction_;
+    multiplier_ = long_multiplier_;
+    bias_ = long_bias_;
+    output_.correction = correction_.data();
+    output_.multiplier = multiplier_.data();
+    output_.bias = bias_.data();
   }
 
   struct Sum {
@@ -445,7 +409,7 @@ class ConvCase {
       const auto zero_point = static_cast<float>(output_.zero_point);
       error = static_cast<double>(cut) -
               static_cast<double>(clamp_level(level + zero_point, output_.lo, output_.hi));
-      bound = 0.5 + step / 2 + 1e-4;
+      bound = 0.5 + step / 2 + 1e-4 + 0x1p-21 * std::abs(static_cast<double>(level));
       // The level, the product and its multiplier are rounded to fractions of a step.
       if (residual_ != nullptr) bound += std::ldexp(1.5, -output_.residual.shift);
     } else {

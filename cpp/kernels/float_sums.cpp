@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/float_sums.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+
+namespace qpp {
+namespace {
+
+// Every run does this for every filter, so that loops are without branches and go by lanes, which
+// compilers put into vectors. Arrays hold whole blocks.
+constexpr std::size_t kLanes = 8;
+template <typename T>
+using Lanes = std::array<T, kLanes>;
+
+template <typename T>
+Lanes<T> all_lanes(T value) {
+  Lanes<T> lanes;
+  lanes.fill(value);
+  return lanes;
+}
+
+constexpr float kLargestFloatSum = (1 << 22) - 1;
+constexpr float kLargestFloatLevel = 32000;  // fits 16 bits
+
+/// Rounds magnitudes up to 2^22 half to even.
+float round_small(float value) { return (value + kRoundingMagic) - kRoundingMagic; }
+
+/// A multiplier whose product with kRoundingMagic is exact: without the last two bits.
+float shorten(float multiplier) {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(multiplier) & ~3U);
+}
+
+/// The largest magnitude of a filter's sum of products, zero points of the sources subtracted.
+std::int32_t largest_sum(const RunSums& sums, std::size_t f) {
+  // Twice source less zero point: an odd number within +-255, less another.
+  const std::int32_t lean = (2 * sums.zero_point + 1) * sums.weights.sums[f];
+  return (255 * sums.weights.magnitudes[f] + std::abs(lean)) >> 1;
+}
+
+/// Up to this, accumulators start so that a sparse part adds up like integers.
+float exact_start(const RunSums& sums) {
+  return sums.sparse == 0 ? INFINITY : kLargestFloatSum - static_cast<float>(sums.sparse);
+}
+
+/// Levels of an int8 destination do not pass this before an int8 residual, raw, is added.
+float largest_level(const RunSums& sums, const OutputArrays& arrays,
+                    const ResidualStage& residual) {
+  Lanes<float> largest{};
+  for (std::size_t first = 0; first < sums.weights.scales.size(); first += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const std::size_t f = first + lane;
+      const float level = static_cast<float>(largest_sum(sums, f)) * arrays.multiplier[f] +
+                          std::abs(arrays.bias[f]);
+      largest[lane] = std::max(largest[lane], level);
+    }
+  }
+  // Zero points move levels, and rounding of the bias does by up to a step.
+  constexpr float kLargestZeroPoint = 128;
+  return *std::max_element(largest.begin(), largest.end()) +
+         kLargestZeroPoint * (1 + residual.scale) + 1;
+}
+
+/// Fits an int8 residual to levels of an int8 destination that lie between -`largest` and
+/// `largest`. False: it needs the longer way.
+bool use_fine_levels(ResidualStage& residual, float largest) {
+  residual.shift = kMostResidualShift;
+  const auto fits = [&] {
+    return std::ldexp(largest, residual.shift) <= kLargestFloatLevel &&
+           std::ldexp(residual.scale, residual.shift + 7) <= 32767;
+  };
+  while (!fits()) {
+    if (--residual.shift < kLeastResidualShift) return false;
+  }
+  residual.multiplier =
+      static_cast<std::int16_t>(std::nearbyint(std::ldexp(residual.scale, residual.shift + 7)));
+  return true;
+}
+
+/// For an int8 or int16 destination, whose bounds hold the zero point; `residual` may be null.
+bool change_to_integers(const RunSums& sums, const Range& needed, const ResidualStage* residual,
+                        const OutputArrays& arrays, OutputStage& stage) {
+  // Levels are computed in fractions of a step, and a step of the residual adds `added` of them.
+  const float fractions = residual == nullptr ? 1.0F : static_cast<float>(1 << residual->shift);
+  const float added =
+      residual == nullptr ? 0.0F : static_cast<float>(residual->multiplier) / 128.0F;
+  const float moved = residual == nullptr ? 0.0F : static_cast<float>(residual->zero_point) * added;
+  const float largest_multiplier = fractions / 256;  // the bias is off by at most half of it
+  const float margin = 1 + 128 * added;
+  const auto zero_point = static_cast<float>(stage.zero_point);
+  const float largest_start = exact_start(sums);
+
+  auto unfit = all_lanes(std::uint32_t{0});
+  auto least = all_lanes(-INFINITY);  // levels that are told apart from all that lie beyond
+  auto most = all_lanes(INFINITY);
+  for (std::size_t first = 0; first < sums.weights.scales.size(); first += kLanes) {
+    Lanes<float> multipliers;
+    Lanes<float> biases;
+    Lanes<std::int32_t> starts;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const std::size_t f = first + lane;
+      const float multiplier = shorten(arrays.multiplier[f] * fractions);
+      const float wanted = (arrays.bias[f] + zero_point) * fractions - moved;
+      // The fma gives kRoundingMagic * multiplier too much. What rounding leaves of both is given
+      // to the start, but for whole steps.
+      const float excess = multiplier * kRoundingMagic;
+      const float whole = round_small(wanted);
+      const float whole_excess = round_small(excess);
+      const float rest = (wanted - whole) - (excess - whole_excess);
+      const float carry = round_small(rest);
+      const float bias = (whole - whole_excess) + carry;
+      const float rest_of_sum = (rest - carry) / multiplier;
+      const bool starts_near = std::abs(rest_of_sum) <= kLargestFloatSum / 2;
+      const float start = starts_near ? rest_of_sum : 0;
+      const float first_sum = static_cast<float>(arrays.correction[f]) + start;
+
+      // Beyond +-2^22 the floats of successive bits lie closer or farther apart, but still in
+      // order: those sums are served as well if they are cut to the bounds anyway.
+      const auto farthest_bits = std::bit_cast<std::int32_t>(std::abs(start) + kRoundingMagic) +
+                                 largest_sum(sums, f) + sums.sparse;
+      const float farthest = std::bit_cast<float>(farthest_bits) - kRoundingMagic;
+      const bool cut = farthest > kLargestFloatSum;
+      const float middle = bias + excess;
+      const float told = kLargestFloatSum * multiplier - margin;
+      least[lane] = std::max(least[lane], cut ? middle - told : -INFINITY);
+      most[lane] = std::min(most[lane], cut ? middle + told : INFINITY);
+
+      const bool fits = starts_near && multiplier <= largest_multiplier &&
+                        std::abs(first_sum) <= largest_start &&
+                        std::abs(middle) + farthest * multiplier <= kLargestFloatLevel;
+      unfit[lane] |= fits ? 0U : 1U;
+      multipliers[lane] = multiplier;
+      biases[lane] = bias + kRoundingMagic;
+      starts[lane] = arrays.correction[f] + std::bit_cast<std::int32_t>(start + kRoundingMagic);
+    }
+    std::copy(multipliers.begin(), multipliers.end(), arrays.multiplier + first);
+    std::copy(biases.begin(), biases.end(), arrays.bias + first);
+    std::copy(starts.begin(), starts.end(), arrays.correction + first);
+  }
+  const float reach_lo = std::ceil(*std::max_element(least.begin(), least.end()) / fractions);
+  const float reach_hi = std::floor(*std::min_element(most.begin(), most.end()) / fractions);
+  if (reach_lo > needed.lo || reach_hi < needed.hi) return false;
+  if (*std::max_element(unfit.begin(), unfit.end()) != 0) return false;
+  stage.lo = std::max(stage.lo, reach_lo);
+  stage.hi = std::min(stage.hi, reach_hi);
+  return true;
+}
+
+/// For an fp16 destination.
+bool change_to_reals(const RunSums& sums, const OutputArrays& arrays) {
+  const float largest_start = exact_start(sums);
+  const std::int32_t most_sum = static_cast<std::int32_t>(kLargestFloatSum) - sums.sparse;
+  std::uint32_t unfit = 0;
+  for (std::size_t f = 0; f < sums.weights.scales.size(); ++f) {
+    const float multiplier = shorten(arrays.multiplier[f]);
+    const bool fits = std::abs(static_cast<float>(arrays.correction[f])) <= largest_start &&
+                      largest_sum(sums, f) <= most_sum && multiplier >= 0x1p-100F &&
+                      multiplier <= 0x1p100F;
+    unfit |= fits ? 0U : 1U;
+    // The product with the magic number is exact: a sum and a bias of zero make zero.
+    arrays.multiplier[f] = multiplier;
+    arrays.bias[f] -= kRoundingMagic * multiplier;
+    arrays.correction[f] += std::bit_cast<std::int32_t>(kRoundingMagic);
+  }
+  return unfit == 0;
+}
+
+}  // namespace
+
+bool use_float_sums(const RunSums& sums, DType dst, bool residual, const OutputArrays& arrays,
+                    OutputStage& stage) {
+  OutputStage shorter = stage;
+  shorter.float_sums = true;
+  if (dst == DType::f16) {
+    if (!change_to_reals(sums, arrays)) return false;
+    stage = shorter;
+    return true;
+  }
+  if (residual &&
+      !(dst == DType::qai8 && stage.residual.dtype == DType::qai8 &&
+        use_fine_levels(shorter.residual, largest_level(sums, arrays, stage.residual)))) {
+    return false;
+  }
+  shorter.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
+  shorter.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
+  Range needed{.lo = shorter.lo, .hi = shorter.hi};
+  if (dst == DType::qai16) {  // may be cut earlier, if not much earlier, than in the longer way
+    constexpr float kLeastResidual = 256;
+    needed.lo = std::max(needed.lo, INT8_MIN - kLeastResidual);
+    needed.hi = std::min(needed.hi, INT8_MAX + kLeastResidual);
+  }
+  if (!change_to_integers(sums, needed, residual ? &shorter.residual : nullptr, arrays, shorter)) {
+    return false;
+  }
+  stage = shorter;
+  return true;
+}
+
+}  // namespace qpp
