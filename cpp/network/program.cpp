@@ -391,7 +391,8 @@ struct Winograd4Cost {
   double product;
   double channel;
   double filter;
-  double weight_megabytes;
+  double cached_megabytes;
+  double megabyte;
 };
 constexpr Winograd4Cost kWinograd4Costs[] = {
 #define QPP_DIRECT_COST(...)
@@ -418,12 +419,18 @@ Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
   const auto filters = static_cast<double>(round_up<std::int64_t>(spec.filters, 8));
   const double megabytes =
       channels * filters * kWinogradPoints * static_cast<double>(size_of(multiply.weights)) * 1e-6;
-  if (megabytes > winograd->weight_megabytes) return Algorithm::direct;
   const double tile = channels * filters * winograd->product + channels * winograd->channel +
                       filters * winograd->filter;
   const double pixel = 9 * channels * filters * direct->mac;
-  constexpr int kPixels = kWinogradTile * kWinogradTile;
-  return tile < kPixels * pixel ? Algorithm::winograd : Algorithm::direct;
+  if (megabytes <= winograd->cached_megabytes) {
+    constexpr int kPixels = kWinogradTile * kWinogradTile;
+    return tile < kPixels * pixel ? Algorithm::winograd : Algorithm::direct;
+  }
+  // Sizes are not known yet. Layers of so many weights come last, where 224x224 pixels are 7x7.
+  constexpr int kTiles = 4;
+  constexpr int kPixels = 49;
+  const double of_winograd = std::max(kTiles * tile, megabytes * winograd->megabyte);
+  return of_winograd < kPixels * pixel ? Algorithm::winograd : Algorithm::direct;
 }
 
 }  // namespace
