@@ -96,9 +96,9 @@ def roofline(arguments: list[str], report: dict[str, Any]) -> float:
         size = int(options.get("--kernel", 3))
         elements = float(report["macs"]) / size**2
         slots = depthwise_slots(dtype, size, int(options.get("--stride", 1))) / 64
-    if command == "resize":  # columns are interpolated once, for `scale` rows; int8 by one pipe
+    if command == "resize":  # int8 interleaves four corners, fp16 interpolates columns, once
         scale = int(options.get("--scale", 2))
-        slots = (4 + 8 / scale if dtype == "int8" else 3 + 5 / scale) / 16
+        slots = (8 + 12 / scale**2 if dtype == "int8" else 6 + 10 / scale) / 32
     bounds = [
         float(report.get("macs", 0)) / MACS[dtype],
         elements * slots,

@@ -2,6 +2,7 @@
 #include "ops/resize.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -39,9 +40,13 @@ std::vector<ResizeTap> make_taps(const Axis& axis, ResizeMode mode, bool align_c
     tap.first = static_cast<std::int32_t>(first);
     tap.second = static_cast<std::int32_t>(second);
     tap.weight = to_half(weight);
-    tap.fixed = static_cast<std::int16_t>(std::min(std::nearbyint(weight * 32768), 32767.0F));
   }
   return taps;
+}
+
+/// A weight in units of 2^-8.
+int fixed(const ResizeTap& tap) {
+  return static_cast<int>(std::nearbyint(to_float(tap.weight) * 256));
 }
 
 }  // namespace
@@ -66,6 +71,7 @@ Shape Resize::prepare(std::span<const Shape> inputs, int /*threads*/) {
                     spec_.mode, spec_.align_corners);
   columns_ = make_taps({input_.width, output_.width, spec_.size ? 0 : spec_.scale_width},
                        spec_.mode, spec_.align_corners);
+  if (dtype_ == DType::qai8 && spec_.mode == ResizeMode::bilinear) weigh_corners();
   groups_.clear();
   for (std::size_t y = 0; y < rows_.size(); ++y) {
     const bool joins =
@@ -73,6 +79,37 @@ Shape Resize::prepare(std::span<const Shape> inputs, int /*threads*/) {
     if (!joins) groups_.push_back(static_cast<std::int64_t>(y));
   }
   return output_;
+}
+
+void Resize::weigh_corners() {
+  // A pixel that lies on a column takes half of it twice: the weight 256 does not fit.
+  for (ResizeTap& column : columns_) {
+    if (fixed(column) == 256) column.first = column.second;
+    if (fixed(column) == 0 || fixed(column) == 256) {
+      column.second = column.first;
+      column.weight = to_half(0.5F);
+    }
+  }
+  // Rows at the same distances share weights.
+  constexpr int kSteps = 257;
+  std::array<std::ptrdiff_t, kSteps> begins;
+  begins.fill(-1);
+  corner_weights_.clear();
+  for (const ResizeTap& row : rows_) {
+    const int down = fixed(row);
+    std::ptrdiff_t& begin = begins[static_cast<std::size_t>(down)];
+    if (begin >= 0) continue;
+    begin = static_cast<std::ptrdiff_t>(corner_weights_.size());
+    for (const ResizeTap& column : columns_) {
+      const int across = fixed(column);
+      const int both = (down * across + 128) >> 8;
+      for (const int weight : {256 - down - across + both, across - both, down - both, both})
+        corner_weights_.push_back(static_cast<std::uint8_t>(weight));
+    }
+  }
+  row_corners_.clear();
+  for (const ResizeTap& row : rows_)
+    row_corners_.push_back(corner_weights_.data() + begins[static_cast<std::size_t>(fixed(row))]);
 }
 
 void Resize::run_group(const RunArgs& args, std::int64_t image, std::int64_t first,
@@ -84,7 +121,8 @@ void Resize::run_group(const RunArgs& args, std::int64_t image, std::int64_t fir
   const auto source_row = [&](std::int64_t y) {
     return src + (image * input_.height + y) * input_.width * pixel_bytes;
   };
-  const ResizeTap& tap = rows_[static_cast<std::size_t>(first)];
+  const auto number = static_cast<std::size_t>(first);
+  const ResizeTap& tap = rows_[number];
   std::byte* dst =
       static_cast<std::byte*>(args.output.data) + (image * output_.height + first) * row_bytes;
   if (spec_.mode == ResizeMode::bilinear) {
@@ -93,6 +131,7 @@ void Resize::run_group(const RunArgs& args, std::int64_t image, std::int64_t fir
                        .columns = columns_.data(),
                        .pixel_count = output_.width,
                        .rows = &tap,
+                       .corners = row_corners_.empty() ? nullptr : &row_corners_[number],
                        .row_count = last - first,
                        .channels = input_.stride(),
                        .dst = dst});

@@ -32,6 +32,7 @@ class Resize final : public Op {
   [[nodiscard]] std::string kernel() const override;
 
  private:
+  void weigh_corners();
   void run_group(const RunArgs& args, std::int64_t image, std::int64_t first,
                  std::int64_t last) const;
 
@@ -42,6 +43,8 @@ class Resize final : public Op {
   Shape output_;
   std::vector<ResizeTap> rows_;
   std::vector<ResizeTap> columns_;
+  std::vector<std::uint8_t> corner_weights_;      // of int8, see ResizeArgs
+  std::vector<const std::uint8_t*> row_corners_;  // those of every output row
   std::vector<std::int64_t> groups_;  // first output rows of those between the same source rows
 };
 

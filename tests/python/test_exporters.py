@@ -120,7 +120,7 @@ def test_small_networks(name: str, tmp_path: Path) -> None:
     # ONNX Runtime's int8 average pool miscounts padding in windows cut by ceil_mode.
     fused = name != "avg_pool_ceil"
     steps = differences(save(tmp_path / "net.qpp", graph, samples), x, fused=fused)
-    # The engine's bilinear resizing of int8 rounds its weights, and twice.
+    # The engine's bilinear resizing of int8 rounds its weights.
     assert np.sqrt((steps**2).mean()) <= (0.7 if name.startswith("bilinear") else 0.2)
 
 
