@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/neon/vectors.h"
 #include "kernels/variants.h"
@@ -24,51 +25,54 @@ struct Two {
   float16x8_t second;
 };
 
-QPP_NEON_INLINE Two multiply(float16x8_t constant, const Two& x) {
-  return {vmulq_f16(constant, x.first), vmulq_f16(constant, x.second)};
+/// x + constant * y and x - constant * y. Volatile, to keep the order in which SourceTransform
+/// uses each vector for the last time when an FMLA overwrites it: otherwise the compiler makes
+/// copies.
+QPP_NEON_INLINE Two add_product(Two x, float16x8_t constant, Two y) {
+  asm volatile("fmla %0.8h, %1.8h, %2.8h" : "+w"(x.first) : "w"(constant), "w"(y.first));
+  asm volatile("fmla %0.8h, %1.8h, %2.8h" : "+w"(x.second) : "w"(constant), "w"(y.second));
+  return x;
 }
-/// x - constant * y. Volatile, to keep the order in which SourceTransform uses each vector for the
-/// last time when an FMLS overwrites it: otherwise the compiler makes copies.
-QPP_NEON_INLINE Two subtract_product(Two x, float16x8_t constant, const Two& y) {
+QPP_NEON_INLINE Two subtract_product(Two x, float16x8_t constant, Two y) {
   asm volatile("fmls %0.8h, %1.8h, %2.8h" : "+w"(x.first) : "w"(constant), "w"(y.first));
   asm volatile("fmls %0.8h, %1.8h, %2.8h" : "+w"(x.second) : "w"(constant), "w"(y.second));
   return x;
 }
-QPP_NEON_INLINE Two add(const Two& x, const Two& y) {
-  return {vaddq_f16(x.first, y.first), vaddq_f16(x.second, y.second)};
-}
-QPP_NEON_INLINE Two subtract(const Two& x, const Two& y) {
-  return {vsubq_f16(x.first, y.first), vsubq_f16(x.second, y.second)};
-}
 
-/// B^T times six vectors of a row or column of a patch, two at a time: 28 operations.
+/// B^T times six vectors of a row or column of a patch, two at a time: 24 operations.
 struct SourceTransform {
   float16x8_t a = broadcast(kA);
   float16x8_t b = broadcast(kB);
+  float16x8_t b_twice = broadcast(2 * kB);
   float16x8_t a2 = broadcast(kA * kA);
   float16x8_t b2 = broadcast(kB * kB);
-  float16x8_t ab2 = broadcast(kA * kB * kB);
+  float16x8_t a2_plus_b2 = broadcast(kA * kA + kB * kB);
+  float16x8_t a2b2 = broadcast(kA * kA * kB * kB);  // rounded, by 7e-5
 
-  /// d(j) gives the j-th vectors, again(4) the same from a second load.
-  template <typename Vectors, typename Again>
-  QPP_NEON_INLINE void operator()(const Vectors& d, const Again& again,
-                                  Two (&t)[kWinogradPatch]) const {
+  /// d(j) loads the j-th vectors, again(3) and again(4) the same from one more load, put(j, ...)
+  /// stores the result: FMLA overwrites what it adds to, so vectors that begin several sums are
+  /// loaded for each, and of two results that differ in a sign the second is made of the first.
+  template <typename Load, typename Again, typename Store>
+  QPP_NEON_INLINE void operator()(const Load& d, const Again& again, const Store& put) const {
     const Two d1 = d(1);
     const Two d2 = d(2);
+    const Two odd_a = subtract_product(again(3), b2, d1);
+    const Two even_a = subtract_product(again(4), b2, d2);
     const Two d3 = d(3);
-    const Two even_a = subtract_product(d(4), b2, d2);
-    const Two odd_a = subtract_product(multiply(a, d3), ab2, d1);
     const Two even_b = subtract_product(again(4), a2, d2);
-    const Two t5 = subtract_product(d(5), a2, d3);
-    const Two half_odd_b = subtract_product(d3, a2, d1);
-    const Two outer = subtract_product(d2, b2, d(0));
-    t[1] = add(even_a, odd_a);
-    t[2] = subtract(even_a, odd_a);
-    const Two odd_b = multiply(b, half_odd_b);
-    t[5] = subtract_product(t5, b2, half_odd_b);
-    t[0] = subtract_product(even_a, a2, outer);
-    t[3] = add(even_b, odd_b);
-    t[4] = subtract(even_b, odd_b);
+    const Two half_t5 = subtract_product(d(5), a2, d3);
+    const Two odd_b = subtract_product(d3, a2, d1);
+    const Two half_t0 = subtract_product(d(4), a2_plus_b2, d2);
+    const Two t1 = add_product(even_a, a, odd_a);
+    const Two t0 = add_product(half_t0, a2b2, d(0));
+    const Two t3 = add_product(even_b, b, odd_b);
+    const Two t5 = subtract_product(half_t5, b2, odd_b);
+    put(1, t1);
+    put(0, t0);
+    put(3, t3);
+    put(5, t5);
+    put(2, subtract_product(t1, b, odd_a));
+    put(4, subtract_product(t3, b_twice, odd_b));
   }
 };
 
@@ -116,17 +120,19 @@ struct AllOfInt8 {
 // src            fp16 or int8 NHWC, six rows; columns outside the row count as zero points
 // v              fp16, winograd_v_index()
 // preconditions  sources are readable up to a multiple of 8 channels; no over-read of columns
-// registers      2 * 6 results, 2 * 7 sources, 5 constants
+// registers      2 * 6 sums, 2 * 3 sources in use more than once, 7 constants
 // loop budget    a tile and 8 channels: 10 transforms (4 columns, which neighbours share, and 6
-//                rows) of 14 operations, 60 stores, each a slot of the vector pipes: 100 cycles on
+//                rows) of 12 operations, 60 stores, each a slot of the vector pipes: 90 cycles on
 //                A76. int8 sources take 2 slots each to widen: 24 cycles more
-// choices        modelled A76, 56x56x64: 124 cycles, of which 9 are for the columns that strips of
-//                four tiles share. Two columns or rows go in step, since the chain of one transform
-//                fills the issue queue. A strip's columns stay in the first-level cache until its
-//                rows are made (strips of 16: 127 cycles); the channels of a cache line are taken
-//                together, so that it is fetched once and while others are at work (one group at a
-//                time: 2 % of the convolution at 112x112). V is written with a stride that spreads
-//                the points over the sets of the cache (with a power of two: 150 cycles)
+// choices        modelled A76, 56x56x64: 111 cycles, of which 9 are for the columns that strips of
+//                four tiles share. Two columns or rows go in step, and all sums of a transform
+//                before any is finished, since a chain that waits fills the issue queue. A strip's
+//                columns stay in the first-level cache until its rows are made (strips of 16: 8
+//                cycles more); the channels of a cache line are taken together, so that it is
+//                fetched once and while others are at work (one group at a time: 2 % of the
+//                convolution at 112x112), in a loop unrolled so that each load steps from pixel to
+//                pixel, which the prefetcher follows (14 cycles). V is written with a stride that
+//                spreads the points over the sets of the cache (a power of two: 38 cycles more)
 template <typename Src, typename Load>
 QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_t c,
                                       std::int64_t groups, const Load& load_source) {
@@ -143,21 +149,22 @@ QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_
   }
   for (std::int64_t x = begin; x < end; x += 2) {
     const std::int64_t next = x + 1 < end ? args.pixel_stride : 0;  // the last one twice, if odd
+#pragma GCC unroll 4
     for (std::int64_t g = 0; g < groups; ++g) {
-      const Src* row_again = rows[4];
-      forget(row_again);
-      const auto load_two = [&](const Src* row) {
-        return Two{load_source(row), load_source(row + next)};
-      };
-      Two column[kWinogradPatch];
-      transform([&](int i) { return load_two(rows[i]); }, [&](int) { return load_two(row_again); },
-                column);
+      const Src* rows_again[] = {rows[3], rows[4]};
+      transform([&](int i) { return Two{load_source(rows[i]), load_source(rows[i] + next)}; },
+                [&](int i) {
+                  const Src*& row = rows_again[i - 3];
+                  // A copy takes less than to widen int8 again.
+                  if (std::is_same_v<Src, half>) forget(row);
+                  return Two{load_source(row), load_source(row + next)};
+                },
+                [&](int i, const Two& column) {
+                  columns[g][x][i] = column.first;
+                  columns[g][x + 1][i] = column.second;
+                });
 #pragma GCC unroll 6
-      for (int i = 0; i < kWinogradPatch; ++i) {
-        columns[g][x][i] = column[i].first;
-        columns[g][x + 1][i] = column[i].second;
-        rows[i] += kWinogradGroup;
-      }
+      for (const Src*& row : rows) row += kWinogradGroup;
     }
 #pragma GCC unroll 6
     for (const Src*& row : rows) row += 2 * args.pixel_stride - groups * kWinogradGroup;
@@ -176,18 +183,16 @@ QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_
       for (int i = 0; i < kWinogradPatch; i += 2) {
         const float16x8_t* source = &columns[g][t * kWinogradTile][i];
         const float16x8_t* source_again = source;
-        forget(source_again);
-        const auto load_two = [](const float16x8_t* from, int j) {
-          return Two{from[j * kWinogradPatch], from[j * kWinogradPatch + 1]};
-        };
-        Two two_rows[kWinogradPatch];
-        transform([&](int j) { return load_two(source, j); },
-                  [&](int j) { return load_two(source_again, j); }, two_rows);
-#pragma GCC unroll 6
-        for (int j = 0; j < kWinogradPatch; ++j) {
-          store(dst + j * point_stride, two_rows[j].first);
-          store(dst + (kWinogradPatch + j) * point_stride, two_rows[j].second);
-        }
+        transform(
+            [&](int j) { return Two{source[j * kWinogradPatch], source[j * kWinogradPatch + 1]}; },
+            [&](int j) {
+              forget(source_again);
+              return Two{source_again[j * kWinogradPatch], source_again[j * kWinogradPatch + 1]};
+            },
+            [&](int j, const Two& two_rows) {
+              store(dst + j * point_stride, two_rows.first);
+              store(dst + (kWinogradPatch + j) * point_stride, two_rows.second);
+            });
         dst += 2 * kWinogradPatch * point_stride;
       }
     }
