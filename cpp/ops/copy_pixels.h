@@ -7,6 +7,8 @@
 
 namespace qpp {
 
+inline constexpr std::int64_t kCopyBytes = 16;  // of a vector
+
 /// Part of the channels of successive pixels, in a tensor and in another that holds them elsewhere.
 struct PixelCopy {
   const std::byte* src;
@@ -16,23 +18,41 @@ struct PixelCopy {
   std::int64_t bytes;  // of a pixel's part
 };
 
-/// Copies them. Parts of a vector or more are copied as whole vectors, the last of which overlaps
-/// the one before: a call of memcpy for every pixel would cost several times as much.
-inline void copy_pixels(const PixelCopy& copy, std::int64_t pixels) {
-  constexpr std::int64_t kVector = 16;
+/// Copies kVectors vectors of every pixel: those from `offset` on, and the last one from `last` on.
+template <int kVectors>
+void copy_vectors(const PixelCopy& copy, std::int64_t pixels, std::int64_t offset,
+                  std::int64_t last) {
   const std::byte* src = copy.src;
   std::byte* dst = copy.dst;
-  const std::int64_t last = copy.bytes - kVector;
   for (std::int64_t p = 0; p < pixels; ++p) {
-    if (last < 0) {
-      std::memcpy(dst, src, static_cast<std::size_t>(copy.bytes));
-    } else {
-      for (std::int64_t i = 0; i < last; i += kVector) std::memcpy(dst + i, src + i, kVector);
-      std::memcpy(dst + last, src + last, kVector);
-    }
+#pragma GCC unroll 3
+    for (int v = 0; v + 1 < kVectors; ++v)
+      std::memcpy(dst + offset + v * kCopyBytes, src + offset + v * kCopyBytes, kCopyBytes);
+    std::memcpy(dst + last, src + last, kCopyBytes);
     src += copy.src_pixel;
     dst += copy.dst_pixel;
   }
+}
+
+/// Copies them. Parts of a vector or more are copied as whole vectors, the last of which overlaps
+/// the one before, four at most at a time: loops, or calls of memcpy, for every pixel would cost
+/// several times as much.
+inline void copy_pixels(const PixelCopy& copy, std::int64_t pixels) {
+  const std::int64_t last = copy.bytes - kCopyBytes;
+  if (last < 0) {
+    for (std::int64_t p = 0; p < pixels; ++p) {
+      std::memcpy(copy.dst + p * copy.dst_pixel, copy.src + p * copy.src_pixel,
+                  static_cast<std::size_t>(copy.bytes));
+    }
+    return;
+  }
+  std::int64_t offset = 0;
+  for (; last - offset > 3 * kCopyBytes; offset += 4 * kCopyBytes)
+    copy_vectors<4>(copy, pixels, offset, offset + 3 * kCopyBytes);
+  if (last - offset > 2 * kCopyBytes) return copy_vectors<4>(copy, pixels, offset, last);
+  if (last - offset > kCopyBytes) return copy_vectors<3>(copy, pixels, offset, last);
+  if (last > offset) return copy_vectors<2>(copy, pixels, offset, last);
+  copy_vectors<1>(copy, pixels, offset, last);
 }
 
 }  // namespace qpp
