@@ -161,6 +161,15 @@ def doctor(as_json: bool) -> None:
     )
 
 
+_headroom_option = click.option(
+    "--headroom",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Standard deviations of their error by which predicted bounds are wider.",
+)
+
+
 @main.command(name="import")
 @click.argument("model", type=_FILE)
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
@@ -198,6 +207,7 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
     show_default=True,
     help="A value to predict from; any number of times, or once 'first' or 'auto'.",
 )
+@_headroom_option
 @_fp16_options
 @_json_option
 def calibrate_(
@@ -207,6 +217,7 @@ def calibrate_(
     alpha: float,
     densities: tuple[float, ...],
     positions: tuple[str, ...],
+    headroom: float,
     as_json: bool,
     **fp16: Any,
 ) -> None:
@@ -227,7 +238,7 @@ def calibrate_(
     if output.suffix == ".npz":
         calibration.save(output)
     else:
-        save(output, graph, calibration)
+        save(output, graph, calibration, headroom=headroom)
     _print(_describe_calibration(output, calibration), as_json)
 
 
@@ -235,16 +246,20 @@ def calibrate_(
 @click.argument("model", type=_FILE)
 @click.argument("statistics", type=_FILE)
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
+@_headroom_option
 @_fp16_options
 @_json_option
-def fit(model: Path, statistics: Path, output: Path, as_json: bool, **fp16: Any) -> None:
+def fit(
+    model: Path, statistics: Path, output: Path, headroom: float, as_json: bool, **fp16: Any
+) -> None:
     """Fit the predictors of a model to statistics.
 
     MODEL is a .pt2, .onnx or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it with
     the same layers in fp16.
     """
     calibration = Calibration.load(statistics)
-    save(output, keep_fp16(_load_graph(model), **fp16), calibration)
+    graph = keep_fp16(_load_graph(model), **fp16)
+    save(output, graph, calibration, headroom=headroom)
     _print(_describe_calibration(output, calibration), as_json)
 
 

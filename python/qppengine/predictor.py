@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from qppengine.graph import Array
 
 
+LARGEST_HEADROOM = 10
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """The linear regressor of one position: bounds = weight @ features + bias.
 
     ``weight`` ``[2R, 5]`` and ``bias`` ``[2R]``, float32; row 2i is lo of the i-th value served,
     2i + 1 its hi. ``relative_mse`` ``[2R]`` is the mean squared error on the calibration set,
-    relative to that of the static average: 0 is exact, 1 no better than static.
+    without headroom, relative to that of the static average: 0 is exact, 1 no better than static.
     """
 
     position: Position
@@ -41,11 +44,18 @@ class Predictor:
         return np.asarray(np.clip(bounds, limits[:, [0, 2]], limits[:, [1, 3]]))
 
 
-def fit(calibration: Calibration) -> tuple[Predictor, ...]:
+def fit(calibration: Calibration, headroom: float = 0) -> tuple[Predictor, ...]:
     """One predictor for every position, by ordinary least squares.
+
+    Its bounds are moved outwards by `headroom` times the standard deviation of their error on the
+    calibration set.
 
     Raises `CalibrationError` when there are not more samples than features.
     """
+    if not 0 <= headroom <= LARGEST_HEADROOM:
+        raise CalibrationError(
+            f"headroom: expected a number from 0 to {LARGEST_HEADROOM}, got {headroom}"
+        )
     samples, _, features = calibration.features.shape
     if samples <= features:
         raise CalibrationError(
@@ -56,13 +66,17 @@ def fit(calibration: Calibration) -> tuple[Predictor, ...]:
             position,
             calibration.features[:, index].astype(np.float64),
             calibration.bounds[:, list(position.rows)].reshape(samples, -1).astype(np.float64),
+            headroom,
         )
         for index, position in enumerate(calibration.plan.positions)
     )
 
 
 def _fit_position(
-    position: Position, features: npt.NDArray[np.float64], bounds: npt.NDArray[np.float64]
+    position: Position,
+    features: npt.NDArray[np.float64],
+    bounds: npt.NDArray[np.float64],
+    headroom: float,
 ) -> Predictor:
     """Least squares from features ``[N, 5]`` to bounds ``[N, 2R]``."""
     from sklearn.linear_model import LinearRegression
@@ -75,4 +89,6 @@ def _fit_position(
     weight[constant], bias[constant] = 0, bounds[0, constant]
     error = ((features @ weight.T + bias - bounds) ** 2).mean(axis=0)
     relative = np.divide(error, variance, out=np.zeros_like(error), where=~constant)
+    outwards = np.where(np.arange(len(bias)) % 2, 1, -1)  # of lo, hi, lo, hi, ...
+    bias = bias + headroom * np.sqrt(error) * outwards
     return Predictor(position, weight.astype(np.float32), bias.astype(np.float32), relative)

@@ -106,13 +106,18 @@ def test_calibrate_takes_a_folder_as_well(folder: Path, tmp_path: Path) -> None:
 def test_fit_gives_what_calibrate_gives(folder: Path, tmp_path: Path) -> None:
     statistics = tmp_path / "statistics.npz"
     call("calibrate", ESPCN, folder / "samples.npy", "-o", statistics)
+    call("calibrate", ESPCN, folder / "samples.npy", "-o", tmp_path / "c.qpp", "--headroom", 2)
     call("import", ESPCN, "-o", tmp_path / "a.qpp")
     call("fit", tmp_path / "a.qpp", statistics, "-o", tmp_path / "b.qpp")
+    call("fit", tmp_path / "a.qpp", statistics, "-o", tmp_path / "d.qpp", "--headroom", 2)
     outputs = []
-    for model in (folder / "espcn.qpp", tmp_path / "b.qpp"):
+    for model in (folder / "espcn.qpp", *(tmp_path / f"{name}.qpp" for name in "bcd")):
         call("run", model, "--input", folder / "x.npy", "-o", tmp_path / "y.npy")
         outputs.append(np.load(tmp_path / "y.npy"))
-    np.testing.assert_array_equal(*outputs)
+    plain, fitted, wide, fitted_wide = outputs
+    np.testing.assert_array_equal(plain, fitted)
+    np.testing.assert_array_equal(wide, fitted_wide)
+    assert (wide != plain).any()
 
 
 def test_layers_in_fp16_and_positions_can_be_chosen(folder: Path, tmp_path: Path) -> None:

@@ -49,6 +49,22 @@ def test_error_is_relative_to_the_static_average() -> None:
     assert (predictor.relative_mse <= 1).all()
 
 
+def test_headroom_moves_bounds_outwards_by_their_error() -> None:
+    data = calibration(RNG.standard_normal((300, 2, 2)), RNG.random((300, 1, 5)))
+    data.bounds[:, 1, 0] = 0
+    (plain,), (wide,) = fit(data), fit(data, 2)
+    error = np.sqrt(plain.relative_mse * data.bounds.reshape(300, 4).var(axis=0))
+    np.testing.assert_allclose(wide.bias - plain.bias, 2 * error * [-1, 1, -1, 1], atol=1e-6)
+    assert wide.bias[2] == 0  # which does not change
+    assert (wide.weight == plain.weight).all()
+
+
+@pytest.mark.parametrize("headroom", [-1, 11, float("nan")])
+def test_unusable_headroom_is_refused(headroom: float) -> None:
+    with pytest.raises(CalibrationError, match="headroom: expected a number from 0 to 10"):
+        fit(exact(), headroom)
+
+
 def test_predictions_are_cut_to_what_calibration_has_seen() -> None:
     data = exact()
     (predictor,) = fit(data)
