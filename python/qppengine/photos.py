@@ -85,6 +85,14 @@ def names(split: Split) -> tuple[str, ...]:
     return tuple(photo.name for photo in PHOTOS if photo.split == split)
 
 
+def _scenes(split: Split) -> tuple[str, ...]:
+    """What samples are cut from: for calibration also the photographs of training.
+
+    A regressor wants to see many scenes.
+    """
+    return (*names("train"), *names(split)) if split == "calibration" else names(split)
+
+
 def load_rgb(name: str) -> NDArray[np.float32]:
     """Photograph ``name`` at its original size: float32 ``[3, H, W]`` in [0, 1].
 
@@ -176,11 +184,11 @@ def calibration_samples(
 ) -> Iterator[NDArray[np.float32]]:
     """``count`` low-res crops with varied exposure, float32 NCHW ``[1, 1, size, size]``.
 
-    They come in turn from the photographs of training and calibration, as a regressor wants to see
-    many scenes, at random positions; the same ``seed`` gives the same samples.
+    They come in turn from the photographs of training and calibration, at random positions; the
+    same ``seed`` gives the same samples.
     """
     rng = np.random.default_rng(seed)
-    photos = [load_luminance(name) for name in (*names("train"), *names("calibration"))]
+    photos = [load_luminance(name) for name in _scenes("calibration")]
     side = size * upscale
     for i in range(count):
         photo = photos[i % len(photos)]
@@ -196,11 +204,12 @@ def rgb_samples(
 ) -> Iterator[NDArray[np.float32]]:
     """``count`` color crops with varied exposure, float32 ``[1, 3, height, width]`` in [0, 1].
 
-    They come in turn from the photographs of ``split``, between half of a photograph and all of
-    it, scaled to the size; the same ``seed`` gives the same samples.
+    They come in turn from the photographs of ``split``, those for calibration from those of
+    training, too, between half of a photograph and all of it, scaled to the size; the same ``seed``
+    gives the same samples.
     """
     rng = np.random.default_rng(seed)
-    photos = [load_rgb(name) for name in names(split)]
+    photos = [load_rgb(name) for name in _scenes(split)]
     for i in range(count):
         photo = photos[i % len(photos)]
         scale = rng.uniform(0.5, 1) * min(photo.shape[1] / height, photo.shape[2] / width)
