@@ -45,50 +45,14 @@ float exact_start(const RunSums& sums) {
   return sums.sparse == 0 ? INFINITY : kLargestFloatSum - static_cast<float>(sums.sparse);
 }
 
-/// Levels of an int8 destination do not pass this before an int8 residual, raw, is added.
-float largest_level(const RunSums& sums, const OutputArrays& arrays,
-                    const ResidualStage& residual) {
-  Lanes<float> largest{};
-  for (std::size_t first = 0; first < sums.weights.scales.size(); first += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      const std::size_t f = first + lane;
-      const float level = static_cast<float>(largest_sum(sums, f)) * arrays.multiplier[f] +
-                          std::abs(arrays.bias[f]);
-      largest[lane] = std::max(largest[lane], level);
-    }
-  }
-  // Zero points move levels, and rounding of the bias does by up to a step.
-  constexpr float kLargestZeroPoint = 128;
-  return *std::max_element(largest.begin(), largest.end()) +
-         kLargestZeroPoint * (1 + residual.scale) + 1;
-}
-
-/// Fits an int8 residual to levels of an int8 destination that lie between -`largest` and
-/// `largest`. False: it needs the longer way.
-bool use_fine_levels(ResidualStage& residual, float largest) {
-  residual.shift = kMostResidualShift;
-  const auto fits = [&] {
-    return std::ldexp(largest, residual.shift) <= kLargestFloatLevel &&
-           std::ldexp(residual.scale, residual.shift + 7) <= 32767;
-  };
-  while (!fits()) {
-    if (--residual.shift < kLeastResidualShift) return false;
-  }
-  residual.multiplier =
-      static_cast<std::int16_t>(std::nearbyint(std::ldexp(residual.scale, residual.shift + 7)));
-  return true;
-}
-
-/// For an int8 or int16 destination, whose bounds hold the zero point; `residual` may be null.
-bool change_to_integers(const RunSums& sums, const Range& needed, const ResidualStage* residual,
+/// For an int8 or int16 destination, whose bounds hold the zero point. An int8 residual is added in
+/// the sums' units, to within half of one for each of its steps.
+bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
                         const OutputArrays& arrays, OutputStage& stage) {
-  // Levels are computed in fractions of a step, and a step of the residual adds `added` of them.
-  const float fractions = residual == nullptr ? 1.0F : static_cast<float>(1 << residual->shift);
-  const float added =
-      residual == nullptr ? 0.0F : static_cast<float>(residual->multiplier) / 128.0F;
-  const float moved = residual == nullptr ? 0.0F : static_cast<float>(residual->zero_point) * added;
-  const float largest_multiplier = fractions / 256;  // the bias is off by at most half of it
-  const float margin = 1 + 128 * added;
+  // The bias is off by at most half a unit; 256 steps of a residual are by at most a quarter step.
+  const float largest_multiplier = residual ? 1.0F / 512 : 1.0F / 256;
+  const float residual_scale = residual ? stage.residual.scale : 0;
+  const std::int32_t residual_zero = stage.residual.zero_point;
   const auto zero_point = static_cast<float>(stage.zero_point);
   const float largest_start = exact_start(sums);
 
@@ -99,10 +63,11 @@ bool change_to_integers(const RunSums& sums, const Range& needed, const Residual
     Lanes<float> multipliers;
     Lanes<float> biases;
     Lanes<std::int32_t> starts;
+    Lanes<std::int16_t> factors;
     for (std::size_t lane = 0; lane < kLanes; ++lane) {
       const std::size_t f = first + lane;
-      const float multiplier = shorten(arrays.multiplier[f] * fractions);
-      const float wanted = (arrays.bias[f] + zero_point) * fractions - moved;
+      const float multiplier = shorten(arrays.multiplier[f]);
+      const float wanted = arrays.bias[f] + zero_point;
       // The fma gives kRoundingMagic * multiplier too much. What rounding leaves of both is given
       // to the start, but for whole steps.
       const float excess = multiplier * kRoundingMagic;
@@ -111,40 +76,48 @@ bool change_to_integers(const RunSums& sums, const Range& needed, const Residual
       const float rest = (wanted - whole) - (excess - whole_excess);
       const float carry = round_small(rest);
       const float bias = (whole - whole_excess) + carry;
-      const float rest_of_sum = (rest - carry) / multiplier;
+      const float units_per_step = 1 / multiplier;
+      const float rest_of_sum = (rest - carry) * units_per_step;
       const bool starts_near = std::abs(rest_of_sum) <= kLargestFloatSum / 2;
       const float start = starts_near ? rest_of_sum : 0;
-      const float first_sum = static_cast<float>(arrays.correction[f]) + start;
+      const float exact_factor = residual_scale * units_per_step;
+      const bool has_factor = exact_factor <= INT16_MAX - 1;
+      const auto factor = static_cast<std::int32_t>(has_factor ? round_small(exact_factor) : 0);
+      const std::int32_t correction = arrays.correction[f] - residual_zero * factor;
+      const float first_sum = static_cast<float>(correction) + start;
 
       // Beyond +-2^22 the floats of successive bits lie closer or farther apart, but still in
       // order: those sums are served as well if they are cut to the bounds anyway.
       const auto farthest_bits = std::bit_cast<std::int32_t>(std::abs(start) + kRoundingMagic) +
-                                 largest_sum(sums, f) + sums.sparse;
+                                 largest_sum(sums, f) + sums.sparse + 255 * factor;
       const float farthest = std::bit_cast<float>(farthest_bits) - kRoundingMagic;
       const bool cut = farthest > kLargestFloatSum;
       const float middle = bias + excess;
-      const float told = kLargestFloatSum * multiplier - margin;
+      const float told = kLargestFloatSum * multiplier - 1;
       least[lane] = std::max(least[lane], cut ? middle - told : -INFINITY);
       most[lane] = std::min(most[lane], cut ? middle + told : INFINITY);
 
-      const bool fits = starts_near && multiplier <= largest_multiplier &&
+      const bool fits = starts_near && has_factor && multiplier <= largest_multiplier &&
                         std::abs(first_sum) <= largest_start &&
                         std::abs(middle) + farthest * multiplier <= kLargestFloatLevel;
       unfit[lane] |= fits ? 0U : 1U;
       multipliers[lane] = multiplier;
       biases[lane] = bias + kRoundingMagic;
-      starts[lane] = arrays.correction[f] + std::bit_cast<std::int32_t>(start + kRoundingMagic);
+      starts[lane] = correction + std::bit_cast<std::int32_t>(start + kRoundingMagic);
+      factors[lane] = static_cast<std::int16_t>(factor);
     }
     std::copy(multipliers.begin(), multipliers.end(), arrays.multiplier + first);
     std::copy(biases.begin(), biases.end(), arrays.bias + first);
     std::copy(starts.begin(), starts.end(), arrays.correction + first);
+    if (residual) std::copy(factors.begin(), factors.end(), arrays.residual_factor + first);
   }
-  const float reach_lo = std::ceil(*std::max_element(least.begin(), least.end()) / fractions);
-  const float reach_hi = std::floor(*std::min_element(most.begin(), most.end()) / fractions);
+  const float reach_lo = std::ceil(*std::max_element(least.begin(), least.end()));
+  const float reach_hi = std::floor(*std::min_element(most.begin(), most.end()));
   if (reach_lo > needed.lo || reach_hi < needed.hi) return false;
   if (*std::max_element(unfit.begin(), unfit.end()) != 0) return false;
   stage.lo = std::max(stage.lo, reach_lo);
   stage.hi = std::min(stage.hi, reach_hi);
+  stage.residual.factor = arrays.residual_factor;
   return true;
 }
 
@@ -178,11 +151,7 @@ bool use_float_sums(const RunSums& sums, DType dst, bool residual, const OutputA
     stage = shorter;
     return true;
   }
-  if (residual &&
-      !(dst == DType::qai8 && stage.residual.dtype == DType::qai8 &&
-        use_fine_levels(shorter.residual, largest_level(sums, arrays, stage.residual)))) {
-    return false;
-  }
+  if (residual && (dst != DType::qai8 || stage.residual.dtype != DType::qai8)) return false;
   shorter.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
   shorter.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
   Range needed{.lo = shorter.lo, .hi = shorter.hi};
@@ -191,7 +160,7 @@ bool use_float_sums(const RunSums& sums, DType dst, bool residual, const OutputA
     needed.lo = std::max(needed.lo, INT8_MIN - kLeastResidual);
     needed.hi = std::min(needed.hi, INT8_MAX + kLeastResidual);
   }
-  if (!change_to_integers(sums, needed, residual ? &shorter.residual : nullptr, arrays, shorter)) {
+  if (!change_to_integers(sums, needed, residual, arrays, shorter)) {
     return false;
   }
   stage = shorter;

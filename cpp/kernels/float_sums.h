@@ -12,7 +12,8 @@ namespace qpp {
 // stays within +-2^22, its bits are those of the float kRoundingMagic + sum, and nothing needs to
 // be converted. For an int8 destination the bias holds kRoundingMagic as well, so that the fma
 // rounds to an integer, once, half to even. That bias must be an integer; what it leaves out is
-// made up for by the start of the accumulators, to within half a step of theirs.
+// made up for by the start of the accumulators, to within half a unit of theirs. An int8
+// residual is added to the sums: a factor for each filter turns its steps into their units.
 
 /// What is known of a run's sums.
 struct RunSums {

@@ -25,17 +25,14 @@ namespace qpp {
 ///
 /// Sums of int8 products have a shorter way where float_sums.h finds them small enough:
 ///
-///   level = fma(the float whose bits are accumulator[f], multiplier[f], bias[f])
+///   sum   = accumulator[f] + r * residual.factor[f]        only from an int8 residual to int8
+///   level = fma(the float whose bits are sum, multiplier[f], bias[f])
 ///   int8:   q = min(max(the low 16 bits of level, lo), hi)
 ///   int16:  q = the low 16 bits of level; who reads them cuts them to lo and hi
 ///   fp16:   value = half(min(max(level, lo), hi))
 ///
-/// With a residual the fp16 one adds it before the bounds as above; the int8 one, of int8 residuals
-/// only, computes in steps of 2^-shift, and the bias holds the residual's zero point:
-///
-///   fine  = the low 16 bits of level
-///   fine  = saturate16(fine + ((r * residual.multiplier + 64) >> 7))
-///   int8: q = min(max(saturate8((fine + 2^(shift - 1)) >> shift), lo), hi)
+/// where fp16 adds a residual before the bounds as above. In a sum, r is the element as it is
+/// stored; accumulators start lower by what its zero point adds.
 ///
 /// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
 /// accumulator to real numbers; for int8 and int16 output, `multiplier` and `bias` also hold
@@ -54,14 +51,12 @@ struct Range {
 /// How elements of another tensor are added to levels: a skip connection. r is an fp16 element or,
 /// of int8, an element less its zero point.
 struct ResidualStage {
-  DType dtype = DType::f16;     // f16 or qai8
-  float scale = 1;              // 1 from fp16 to fp16
-  std::int32_t zero_point = 0;  // of int8
-  std::int16_t multiplier = 0;  // the shorter way to int8: scale in steps of 2^-(shift + 7)
-  int shift = 1;                // the same, kLeastResidualShift .. kMostResidualShift
+  DType dtype = DType::f16;              // f16 or qai8
+  float scale = 1;                       // 1 from fp16 to fp16
+  std::int32_t zero_point = 0;           // of int8
+  const std::int16_t* factor = nullptr;  // [filters] the shorter way to int8: units of the
+                                         // accumulators that are a step
 };
-inline constexpr int kLeastResidualShift = 2;  // finer steps than that keep sums precise
-inline constexpr int kMostResidualShift = 5;
 
 struct OutputStage {
   const std::int32_t* correction =
@@ -84,6 +79,7 @@ struct OutputArrays {
   std::int32_t* correction = nullptr;  // not filled where null
   float* multiplier = nullptr;
   float* bias = nullptr;
+  std::int16_t* residual_factor = nullptr;  // filled for an int8 residual, if float_sums.h serves
 };
 
 /// Adding it to a float of magnitude below 2^22 rounds half to even to an integer, which then
@@ -183,15 +179,11 @@ inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, 
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
                             std::int8_t* dst, const void* residual = nullptr,
                             std::int64_t index = 0) {
+  if (residual != nullptr) {
+    accumulator += static_cast<const std::int8_t*>(residual)[index] * stage.residual.factor[filter];
+  }
   std::int16_t integer = 0;
   store_float_sum(stage, accumulator, filter, &integer);
-  if (residual != nullptr) {
-    const auto r = std::int32_t{static_cast<const std::int8_t*>(residual)[index]};
-    const int shift = stage.residual.shift;
-    const int fine =
-        std::clamp(integer + ((r * stage.residual.multiplier + 64) >> 7), -32768, 32767);
-    integer = static_cast<std::int16_t>((fine + (1 << (shift - 1))) >> shift);
-  }
   *dst = static_cast<std::int8_t>(clamp_level(integer, stage.lo, stage.hi));
 }
 inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,

@@ -124,16 +124,17 @@ CopyPixels choose_copy(std::int64_t bytes) {
 
 /// The working memory of one run, carved from one block.
 struct Conv2d::Scratch {
-  std::int32_t* correction;  // [filters, padded to nr]
-  float* multiplier;         // the same
-  float* bias;               // the same
-  std::byte* border;         // border_pixels() of zero points
-  Range* ranges;             // [threads]
-  const void** pixels;       // [threads][taps * mr]
-  const void** rows;         // [threads][kernel height], the source rows of a strip
-  std::byte* copies;         // [threads][copy_bytes()]
-  std::byte* sparse;         // [threads], of sparse_part_
-  std::byte* levels;         // [threads][levels_bytes()], a tile of what sparsify_ reads
+  std::int32_t* correction;       // [filters, padded to nr]
+  float* multiplier;              // the same
+  float* bias;                    // the same
+  std::int16_t* residual_factor;  // the same, for an int8 residual
+  std::byte* border;              // border_pixels() of zero points
+  Range* ranges;                  // [threads]
+  const void** pixels;            // [threads][taps * mr]
+  const void** rows;              // [threads][kernel height], the source rows of a strip
+  std::byte* copies;              // [threads][copy_bytes()]
+  std::byte* sparse;              // [threads], of sparse_part_
+  std::byte* levels;              // [threads][levels_bytes()], a tile of what sparsify_ reads
   std::size_t bytes;
 };
 
@@ -495,6 +496,7 @@ Conv2d::Scratch Conv2d::lay_out(std::byte* base) const {
   take(scratch.correction, filters * sizeof(std::int32_t));
   take(scratch.multiplier, filters * sizeof(float));
   take(scratch.bias, filters * sizeof(float));
+  take(scratch.residual_factor, types_.residual ? filters * sizeof(std::int16_t) : 0);
   take(scratch.border, static_cast<std::size_t>(border_pixels() * source_bytes(input_.stride())));
   take(scratch.ranges, threads * sizeof(Range));
   take(scratch.pixels,
@@ -545,9 +547,11 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
   const Scratch scratch = lay_out(args.scratch);
   Conv2dTypes stage_types = types_;
   if (kernel_->dst == DType::f16) stage_types.dst = DType::f16;
-  OutputStage stage = fill_output_stage(
-      stage_types, activation_, weights_, bias_, state,
-      {.correction = scratch.correction, .multiplier = scratch.multiplier, .bias = scratch.bias});
+  OutputStage stage = fill_output_stage(stage_types, activation_, weights_, bias_, state,
+                                        {.correction = scratch.correction,
+                                         .multiplier = scratch.multiplier,
+                                         .bias = scratch.bias,
+                                         .residual_factor = scratch.residual_factor});
   // Where the multipliers are all 1, kernels add no more than the bias.
   if (types_.src == DType::f16 && kernel_->dst == DType::f16) stage.multiplier = nullptr;
   fill_border(scratch, state);

@@ -320,6 +320,7 @@ class ConvCase {
 
   /// Takes the shorter way of the output stage, where all filters allow it.
   void shorten_output(std::int32_t zero_point_in) {
+    residual_factor_.resize(packed_.scales.size());
     long_output_ = output_;
     long_multiplier_ = multiplier_;
     long_bias_ = bias_;
@@ -333,10 +334,11 @@ class ConvCase {
     if (!packed_.magnitudes.empty() && use_float_sums(sums, kDst, residual_ != nullptr,
                                                       {.correction = correction_.data(),
                                                        .multiplier = multiplier_.data(),
-                                                       .bias = bias_.data()},
+                                                       .bias = bias_.data(),
+                                                       .residual_factor = residual_factor_.data()},
                                                       output_)) {
       trial_.note("float sums");
-      if (kQuantized && residual_ != nullptr) trial_.note("fine levels");
+      if (kQuantized && residual_ != nullptr) trial_.note("residual in sums");
       return;
     }
     correction_ = long_correction_;
@@ -410,8 +412,8 @@ class ConvCase {
       error = static_cast<double>(cut) -
               static_cast<double>(clamp_level(level + zero_point, output_.lo, output_.hi));
       bound = 0.5 + step / 2 + 1e-4 + 0x1p-21 * std::abs(static_cast<double>(level));
-      // The level, the product and its multiplier are rounded to fractions of a step.
-      if (residual_ != nullptr) bound += std::ldexp(1.5, -output_.residual.shift);
+      if (residual_ != nullptr)
+        bound += std::abs(double{*residual(p, f)}) * step / 2;  // its factor
     } else {
       error = static_cast<double>(to_float(shorter)) - static_cast<double>(level);
       bound = step + 0x1p-10 * std::abs(static_cast<double>(level));
@@ -481,6 +483,7 @@ class ConvCase {
   std::vector<std::int32_t> correction_;
   std::vector<float> multiplier_;
   std::vector<float> bias_;
+  std::vector<std::int16_t> residual_factor_;
   OutputStage output_;
   std::vector<std::int32_t> long_correction_;  // before it was shortened
   std::vector<float> long_multiplier_;
@@ -527,7 +530,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
     }
   }
   const bool bytes = std::is_same_v<Dst, std::int8_t> && std::is_same_v<Src, std::int8_t>;
-  if (bytes && trial.notes("fine levels") == 0) {
+  if (bytes && trial.notes("residual in sums") == 0) {
     trial.fail("the shorter way was never taken with a residual");
   }
   if constexpr (std::is_same_v<Dst, half> && std::is_same_v<Src, half>) {

@@ -42,20 +42,24 @@ def test_quantized_schemes_are_those_of_the_reference(model: Path, scheme: str, 
 
     Sums and activations are rounded in another order, and the engine moves a level by up to half a
     step of its accumulators (kernels/float_sums.h), so that a number about halfway between two
-    levels may go to either; such a step is seen in all outputs of a 3x3 convolution.
+    levels may go to either; such a step is seen in all outputs of a 3x3 convolution. One or two
+    such steps in an image are common with few bits, so that several images are counted.
     """
-    x = image()
     graph = load_graph(model)
     session = Session(model, scheme, activation_bits=bits, algorithm="direct")
-    y = session.run(x)
-    bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
-    values = reference.run_quantized(
-        graph, bounds, x, activation_bits=bits, through_fp16=scheme == "dynamic"
-    )
-    error = np.abs(y - values[graph.outputs[0]])
-    assert np.mean(error > 2e-3) < 0.04
-    # With 2 bits, one step is a third of the range.
-    assert sqnr(y, values[graph.outputs[0]]) > (45 if bits > 2 else 35)
+    different = []
+    for seed in range(8):
+        x = image(seed)
+        y = session.run(x)
+        bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+        values = reference.run_quantized(
+            graph, bounds, x, activation_bits=bits, through_fp16=scheme == "dynamic"
+        )
+        expected = values[graph.outputs[0]]
+        different.append(np.mean(np.abs(y - expected) > 2e-3))
+        # With 2 bits, one step is a third of the range.
+        assert sqnr(y, expected) > (45 if bits > 2 else 35)
+    assert np.mean(different) < 0.04
 
 
 def test_static_bounds_are_those_of_the_calibration(

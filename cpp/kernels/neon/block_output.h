@@ -76,7 +76,8 @@ class BlockOutput {
     const float* bias = stage_.bias + filter;
     const Float8 multiplier = load(stage_.multiplier + filter);
     const auto level = [&](int p) QPP_NEON_INLINE_LAMBDA {
-      const Float8 sum = bits(p);
+      Float8 sum = bits(p);
+      if constexpr (kBytes && kResidual) sum = add_to_bits(sum, p, filter);
       forget(bias);
       return Float8{vfmaq_f32(vld1q_f32(bias), sum.low, multiplier.low),
                     vfmaq_f32(vld1q_f32(bias + 4), sum.high, multiplier.high)};
@@ -91,18 +92,8 @@ class BlockOutput {
       store_halves(filter, [&](int p) QPP_NEON_INLINE_LAMBDA {
         return narrow(kResidual ? with_residual(level(p), p, filter) : level(p));
       });
-    } else if constexpr (!kResidual) {
-      store_bytes(filter, [&](int p) QPP_NEON_INLINE_LAMBDA { return low_halves(level(p)); });
     } else {
-      const int16x8_t factor = vdupq_n_s16(stage_.residual.multiplier);
-      const int16x8_t right = vdupq_n_s16(static_cast<std::int16_t>(-stage_.residual.shift));
-      store_bytes(filter, [&](int p) QPP_NEON_INLINE_LAMBDA {
-        const int8x16_t zero = vdupq_n_s8(0);
-        const int8x16_t bytes =
-            vcombine_s8(vld1_s8(residual<std::int8_t>(p, filter)), vget_low_s8(zero));
-        const int16x8_t shifted = vreinterpretq_s16_s8(vzip1q_s8(zero, bytes));  // 2^8 r
-        return vrshlq_s16(vqrdmlahq_s16(low_halves(level(p)), shifted, factor), right);
-      });
+      store_bytes(filter, [&](int p) QPP_NEON_INLINE_LAMBDA { return low_halves(level(p)); });
     }
   }
 
@@ -183,6 +174,16 @@ class BlockOutput {
     return stage_.residual.dtype == DType::qai8
                ? add_residual(stage_.residual, level, residual<std::int8_t>(p, filter))
                : add_residual(stage_.residual, level, residual<half>(p, filter));
+  }
+
+  /// Adds an int8 residual to sums by the shorter way.
+  [[nodiscard]] QPP_NEON_INLINE Float8 add_to_bits(const Float8& bits, std::int64_t p,
+                                                   std::int64_t filter) const {
+    const int16x8_t factor = vld1q_s16(stage_.residual.factor + filter);
+    const int16x8_t r = vmovl_s8(vld1_s8(residual<std::int8_t>(p, filter)));
+    return {vreinterpretq_f32_s32(
+                vmlal_s16(vreinterpretq_s32_f32(bits.low), vget_low_s16(r), vget_low_s16(factor))),
+            vreinterpretq_f32_s32(vmlal_high_s16(vreinterpretq_s32_f32(bits.high), r, factor))};
   }
 
   [[nodiscard]] QPP_NEON_INLINE Float8 tanh_level(const Float8& level) const {

@@ -164,6 +164,28 @@ static_assert(kSparseUnit == 16);
 #define QPP_HALVES(a, b) "uzp1 v" a ".8h, v" a ".8h, v" b ".8h\n"
 #define QPP_BYTES(a) "sqxtn v" a ".8b, v" a ".8h\n"
 
+// Adds an int8 residual to the sums of eight pixels, output_stage.h.
+#define QPP_ADD_RESIDUAL_PIXEL(r, low, high)   \
+  "sshll v" r ".8h, v" r ".8b, #0\n"           \
+  "smlal v" low ".4s, v" r ".4h, v0.4h\n"      \
+  "smlal2 v" high ".4s, v" r ".8h, v0.8h\n"
+#define QPP_ADD_RESIDUAL                                                          \
+  "add x16, %[residual], %[stride], lsl #2\n"                                     \
+  "ldr q0, [%[factor]], #16\n"                                                    \
+  "ldr d1, [%[residual]]\n"                                                       \
+  "ldr d2, [%[residual], %[stride]]\n"                                            \
+  "ldr d3, [%[residual], %[stride2]]\n"                                           \
+  "ldr d4, [%[residual], %[stride3]]\n"                                           \
+  "ldr d5, [x16]\n"                                                               \
+  "ldr d6, [x16, %[stride]]\n"                                                    \
+  "ldr d7, [x16, %[stride2]]\n"                                                   \
+  "ldr d8, [x16, %[stride3]]\n"                                                   \
+  "add %[residual], %[residual], #8\n"                                            \
+  QPP_ADD_RESIDUAL_PIXEL("1", "16", "24") QPP_ADD_RESIDUAL_PIXEL("2", "17", "25") \
+  QPP_ADD_RESIDUAL_PIXEL("3", "18", "26") QPP_ADD_RESIDUAL_PIXEL("4", "19", "27") \
+  QPP_ADD_RESIDUAL_PIXEL("5", "20", "28") QPP_ADD_RESIDUAL_PIXEL("6", "21", "29") \
+  QPP_ADD_RESIDUAL_PIXEL("7", "22", "30") QPP_ADD_RESIDUAL_PIXEL("8", "23", "31")
+
 #define QPP_SCRATCH                                                                           \
   "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17", "v0", "v1", "v2", "v3", \
       "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "cc", "memory"
@@ -245,6 +267,8 @@ struct Blocks {
   const float* multiplier;
   const float* bias;
   const half* sparse;
+  const std::byte* residual;
+  const std::int16_t* residual_factor;
   std::byte* dst;
 };
 
@@ -278,7 +302,7 @@ struct Blocks {
 /// Blocks of 8 pixels by the shorter way of output_stage.h, for int16 or for bounds that hold every
 /// byte. Each sum starts anew as soon as its level is made: all loads of the output and of the next
 /// block in a row would take longer than the vector pipes have work.
-template <typename Dst, bool kHalf, bool kSparse, typename Runs>
+template <typename Dst, bool kHalf, bool kSparse, bool kResidual, typename Runs>
 QPP_NEON_INLINE void sum_and_store(const Runs& runs, const ConvArgs& args, std::int64_t count,
                                    Blocks& blocks) {
   if (count == 0) return;
@@ -302,7 +326,9 @@ QPP_NEON_INLINE void sum_and_store(const Runs& runs, const ConvArgs& args, std::
       "b.ne 0b\n"                                                                               \
       : [weights] "+r"(blocks.weights), [start] "+r"(blocks.correction),                        \
         [multiplier] "+r"(blocks.multiplier), [bias] "+r"(blocks.bias), [dst] "+r"(blocks.dst), \
-        [sparse] "+r"(blocks.sparse), [count] "+r"(count), [run] "=&r"(run), [left] "=&r"(left) \
+        [sparse] "+r"(blocks.sparse), [residual] "+r"(blocks.residual),                         \
+        [factor] "+r"(blocks.residual_factor), [count] "+r"(count), [run] "=&r"(run),           \
+        [left] "=&r"(left)                                                                      \
       : [pixels] "r"(runs.pixels()), [runs] "r"(runs.count()), [channels] "r"(runs.channels()), \
         [stride] "r"(stride), [stride2] "r"(2 * stride), [stride3] "r"(3 * stride),             \
         [sparse_step] "r"(sparse_step)                                                          \
@@ -312,7 +338,11 @@ QPP_NEON_INLINE void sum_and_store(const Runs& runs, const ConvArgs& args, std::
   "sub %[sparse], %[sparse], %[sparse_step], lsl #3\n"     \
   "add %[sparse], %[sparse], #16\n"
   constexpr bool kBytes = sizeof(Dst) == 1;
-  if constexpr (kHalf && kBytes) {
+  if constexpr (kHalf && kResidual) {
+    QPP_SUM_AND_STORE(QPP_RUNS_4_FILTERS QPP_ADD_RESIDUAL, QPP_STORE_BYTES);
+  } else if constexpr (kResidual) {
+    QPP_SUM_AND_STORE(QPP_RUNS_8_FILTERS QPP_ADD_RESIDUAL, QPP_STORE_BYTES);
+  } else if constexpr (kHalf && kBytes) {
     QPP_SUM_AND_STORE(QPP_RUNS_4_FILTERS, QPP_STORE_BYTES);
   } else if constexpr (kHalf) {
     QPP_SUM_AND_STORE(QPP_RUNS_4_FILTERS, QPP_STORE_LEVELS);
@@ -363,7 +393,7 @@ QPP_NEON_INLINE void start_each(const ConvArgs& args, std::int64_t filter,
 //                on A76. Output of a block as int8, the shorter way: 40 slots of the vector pipes
 //                (16 FMLA, 8 UZP1, 8 SQXTN, which V1 alone takes, 8 stores): 20 cycles, and with
 //                the next block's start 42 loads: 21 cycles. Bounds other than those of a byte
-//                take 4 cycles more
+//                take 4 cycles more, an int8 residual 15 (8 loads, 8 SSHLL, 16 SMLAL on V0 alone)
 // choices        assembly, since GCC 12 adds two to four register moves to 64 SDOTs and loads the
 //                next block's start too late. Modelled A76: 64 products take 152 cycles a block, 84
 //                % of peak, 576 take 1190, 97 %
@@ -375,23 +405,28 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
   const auto* weights = static_cast<const std::int8_t*>(args.weights);
   const bool has_half = args.empty_filters >= kHalfBlock;
 
-  if constexpr (!std::is_same_v<Dst, half> && !kResidual) {
+  if constexpr (kResidual ? std::is_same_v<Dst, std::int8_t> : !std::is_same_v<Dst, half>) {
     const bool all_levels =
         sizeof(Dst) > 1 || (stage.lo <= INT8_MIN && stage.hi >= INT8_MAX);  // none is cut
-    if (stage.float_sums && all_levels && args.pixel_count == kPixels) {
+    const bool one_addend = !kResidual || args.sparse == nullptr;
+    if (stage.float_sums && all_levels && args.pixel_count == kPixels && one_addend) {
       Blocks blocks{.weights = weights,
                     .correction = stage.correction,
                     .multiplier = stage.multiplier,
                     .bias = stage.bias,
                     .sparse = args.sparse,
+                    .residual = static_cast<const std::byte*>(args.residual),
+                    .residual_factor = stage.residual.factor,
                     .dst = static_cast<std::byte*>(args.dst)};
-      if (args.sparse != nullptr) {
-        sum_and_store<Dst, false, true>(runs, args, args.filters / kFilters, blocks);
-        return;
+      if constexpr (!kResidual) {
+        if (args.sparse != nullptr) {
+          sum_and_store<Dst, false, true, false>(runs, args, args.filters / kFilters, blocks);
+          return;
+        }
       }
       const std::int64_t whole = args.filters / kFilters - (has_half ? 1 : 0);
-      sum_and_store<Dst, false, false>(runs, args, whole, blocks);
-      if (has_half) sum_and_store<Dst, true, false>(runs, args, 1, blocks);
+      sum_and_store<Dst, false, false, kResidual>(runs, args, whole, blocks);
+      if (has_half) sum_and_store<Dst, true, false, kResidual>(runs, args, 1, blocks);
       return;
     }
   }

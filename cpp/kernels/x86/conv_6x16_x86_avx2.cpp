@@ -136,6 +136,9 @@ class VectorOutput {
                                   : _mm256_loadu_ps(stage_.multiplier + filter);
     const __m256 bias = _mm256_loadu_ps(stage_.bias + filter);
     if (stage_.float_sums) {
+      if constexpr (std::is_same_v<Type, Int8> && std::is_same_v<Dst, std::int8_t>) {
+        if (residual != nullptr) sums = add_to_sums(sums, filter, residual, index);
+      }
       store_float_sum(_mm256_fmadd_ps(Type::as_float_bits(sums), multiplier, bias), dst, residual,
                       index);
       return;
@@ -167,10 +170,10 @@ class VectorOutput {
   }
 
  private:
-  QPP_X86_INLINE void store_float_sum(__m256 level, std::int8_t* dst, const void* residual,
-                                      std::int64_t index) const {
-    __m256i integers = _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(level), 16), 16);
-    if (residual != nullptr) integers = add_steps(integers, residual, index);
+  QPP_X86_INLINE void store_float_sum(__m256 level, std::int8_t* dst, const void* /*residual*/,
+                                      std::int64_t /*index*/) const {
+    const __m256i integers =
+        _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(level), 16), 16);
     store_low_bytes(_mm256_min_epi32(_mm256_max_epi32(integers, _mm256_cvtps_epi32(lo_)),
                                      _mm256_cvtps_epi32(hi_)),
                     dst);
@@ -203,18 +206,12 @@ class VectorOutput {
     return _mm256_fmadd_ps(r, _mm256_set1_ps(stage_.residual.scale), level);
   }
 
-  /// An int8 residual to levels in fractions of a step.
-  [[nodiscard]] QPP_X86_INLINE __m256i add_steps(__m256i fine, const void* residual,
-                                                 std::int64_t index) const {
-    const __m256i product = _mm256_mullo_epi32(load_bytes(residual, index),
-                                               _mm256_set1_epi32(stage_.residual.multiplier));
-    const __m256i added = _mm256_srai_epi32(_mm256_add_epi32(product, _mm256_set1_epi32(64)), 7);
-    const __m256i sum = _mm256_add_epi32(fine, added);
-    const __m256i cut = _mm256_max_epi32(_mm256_min_epi32(sum, _mm256_set1_epi32(32767)),
-                                         _mm256_set1_epi32(-32768));
-    const int shift = stage_.residual.shift;
-    const __m256i rounded = _mm256_add_epi32(cut, _mm256_set1_epi32(1 << (shift - 1)));
-    return _mm256_sra_epi32(rounded, _mm_cvtsi32_si128(shift));
+  /// An int8 residual to sums of int8 products.
+  [[nodiscard]] QPP_X86_INLINE __m256i add_to_sums(__m256i sums, std::int64_t filter,
+                                                   const void* residual, std::int64_t index) const {
+    const __m256i factor = _mm256_cvtepi16_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(stage_.residual.factor + filter)));
+    return _mm256_add_epi32(sums, _mm256_mullo_epi32(load_bytes(residual, index), factor));
   }
 
   QPP_X86_INLINE void store_level(__m256 level, std::int8_t* dst) const {
