@@ -11,12 +11,12 @@
 
 namespace qpp {
 
-/// Turns blocks of accumulators, 8 pixels x 8 filters, into stored values; with kResidual, one is
-/// added. One object serves one call of a kernel, which ends with finish(). Needs fp16 arithmetic.
-template <typename Dst, bool kResidual>
+/// Turns blocks of accumulators, 8 pixels x 8 filters or 1 x 8, into stored values; with kResidual,
+/// one is added. One object serves one call of a kernel, which ends with finish(). Needs fp16
+/// arithmetic.
+template <typename Dst, bool kResidual, int kPixels = 8>
 class BlockOutput {
  public:
-  static constexpr int kPixels = 8;
   static constexpr int kFilters = 8;
   static constexpr bool kBytes = std::is_same_v<Dst, std::int8_t>;
   static constexpr bool kLevels = std::is_same_v<Dst, std::int16_t>;
@@ -102,7 +102,12 @@ class BlockOutput {
   QPP_NEON_INLINE void store_bytes(std::int64_t filter, const Integers& integers) {
     const int8x16_t lo = vld1q_dup_s8(&byte_lo_);
     const int8x16_t hi = vld1q_dup_s8(&byte_hi_);
-    int8x16_t pairs[kPixels / 2];
+    if constexpr (kPixels == 1) {
+      const int8x8_t bytes = vqmovn_s16(integers(0));
+      vst1_s8(pixel(0, filter), vmin_s8(vmax_s8(bytes, vget_low_s8(lo)), vget_low_s8(hi)));
+      return;
+    }
+    int8x16_t pairs[(kPixels + 1) / 2];
 #pragma GCC unroll 4
     for (int p = 0; p < kPixels; p += 2) {
       const int8x8_t even = vqmovn_s16(integers(p));

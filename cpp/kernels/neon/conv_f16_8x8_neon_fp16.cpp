@@ -6,9 +6,8 @@
 namespace qpp {
 namespace {
 
-constexpr int kPixels = 8;
+constexpr int kTile = 8;  // pixels
 constexpr int kFilters = 8;
-constexpr int kGroup = 4;  // pixels in turn: as many as cover the two cycles that a sum takes
 
 /// sum += weights * pixel[kLane]. The statement is volatile to keep the order in which the kernel
 /// takes the sums in turn: reordered, an FMLA waits for the one before.
@@ -18,7 +17,7 @@ QPP_NEON_INLINE void multiply_add(float16x8_t& sum, float16x8_t weights, float16
 }
 
 /// One channel of a group of pixels times eight filters.
-template <int kLane>
+template <int kLane, int kGroup>
 QPP_NEON_INLINE void accumulate(float16x8_t* sums, const float16x8_t (&pixels)[kGroup],
                                 const float16x8_t (&weights)[8]) {
 #pragma GCC unroll 4
@@ -26,7 +25,7 @@ QPP_NEON_INLINE void accumulate(float16x8_t* sums, const float16x8_t (&pixels)[k
 }
 
 /// The same with weights from memory.
-template <int kLane>
+template <int kLane, int kGroup>
 QPP_NEON_INLINE void accumulate_row(float16x8_t* sums, const float16x8_t (&pixels)[kGroup],
                                     const half* weights) {
   const float16x8_t row = load(weights + kLane * kFilters);
@@ -45,6 +44,7 @@ QPP_NEON_INLINE float16x8_t zero() {
 /// Sums of many fp16 products that keep their precision, in four stages: chains of about kChain
 /// products in fp16; kChains of them added up in fp16; two such groups, of which the first is put
 /// aside; and these pairs in fp32.
+template <int kPixels>
 class SplitSums {
  public:
   static constexpr int kChain = 32;
@@ -138,23 +138,27 @@ class SplitSums {
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
 //                A76. End of a chain: 8 FADD, 4 cycles; of every ninth: 8 stores, or 80 slots with
 //                widening. Output of a block from fp16 sums: 8 to 16 FADD for the last sums, 8 for
-//                the bias, 16 FMAX/FMIN, 8 stores: 24 cycles; the range 8 more
+//                the bias, 16 FMAX/FMIN, 8 stores: 24 cycles; the range 8 more. A single pixel, as
+//                in a linear layer: 8 FMLA, one after the other, 16 cycles for 128 bytes of
+//                weights, which memory takes longer to bring. Its sums are the same as in a tile
 // choices        modelled A76, 576 products: 2484 cycles a block, 93 % of peak. One chain of all
 //                would have a relative rms error of 2.5e-3 for 576 products and 7e-3 for 4608
 //                (normal weights, rectified normal sources). FMLA by statement, because GCC 12
 //                makes DUP and FMLA of vfmaq_laneq_f16: 50 % of peak
-template <typename Dst, template <typename, int> typename Source, bool kResidual>
-QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
-  BlockOutput<Dst, kResidual> output(args);
-  SplitSums::Memory memory;
+template <typename Dst, template <typename, int> typename Source, int kPixels, bool kResidual>
+QPP_NEON_INLINE void convolve(const ConvArgs& args) {
+  // Pixels in turn: as many as cover the two cycles that a sum takes.
+  constexpr int kGroup = kPixels < 4 ? kPixels : 4;
+  BlockOutput<Dst, kResidual, kPixels> output(args);
+  typename SplitSums<kPixels>::Memory memory;
   const half* weights = static_cast<const half*>(args.weights);
-  const std::int64_t channels = Source<half, kPixels>(args).channels();
+  const std::int64_t channels = Source<half, kTile>(args).channels();
   const std::int64_t rest = channels % 8;
   const std::int64_t whole = channels - rest;
 
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
-    SplitSums sums(memory);
-    for (Source<half, kPixels> source(args); source.valid(); source.next()) {
+    SplitSums<kPixels> sums(memory);
+    for (Source<half, kTile> source(args); source.valid(); source.next()) {
       const half* src[kPixels];
 #pragma GCC unroll 8
       for (int p = 0; p < kPixels; ++p) src[p] = source.pixel(p);
@@ -218,28 +222,39 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
 }
 
 /// Not inlined: registers of the plain convolution would be allotted differently beside it.
-template <typename Dst, template <typename, int> typename Source>
-[[gnu::noinline]] void conv_8x8_residual(const ConvArgs& args) {
-  conv_8x8<Dst, Source, true>(args);
+template <typename Dst, template <typename, int> typename Source, int kPixels>
+[[gnu::noinline]] void convolve_residual(const ConvArgs& args) {
+  convolve<Dst, Source, kPixels, true>(args);
 }
 
-template <typename Dst, template <typename, int> typename Source>
-QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
-  if (args.residual != nullptr) return conv_8x8_residual<Dst, Source>(args);
-  conv_8x8<Dst, Source, false>(args);
+template <typename Dst, template <typename, int> typename Source, int kPixels>
+QPP_NEON_INLINE void convolve(const ConvArgs& args) {
+  if (args.residual != nullptr) return convolve_residual<Dst, Source, kPixels>(args);
+  convolve<Dst, Source, kPixels, false>(args);
+}
+
+/// Not inlined, either.
+template <typename Dst>
+[[gnu::noinline]] void convolve_pixel(const ConvArgs& args) {
+  convolve<Dst, PointerSource, 1>(args);
+}
+
+/// Family conv.
+template <typename Dst>
+QPP_NEON_INLINE void convolve(const ConvArgs& args) {
+  if (args.pixel_count == 1) return convolve_pixel<Dst>(args);
+  convolve<Dst, PointerSource, kTile>(args);
 }
 
 }  // namespace
 
-void conv_f16_f16_f16_8x8_neon_fp16(const ConvArgs& args) { conv_8x8<half, PointerSource>(args); }
-void conv_qai8_f16_f16_8x8_neon_fp16(const ConvArgs& args) {
-  conv_8x8<std::int8_t, PointerSource>(args);
-}
+void conv_f16_f16_f16_8x8_neon_fp16(const ConvArgs& args) { convolve<half>(args); }
+void conv_qai8_f16_f16_8x8_neon_fp16(const ConvArgs& args) { convolve<std::int8_t>(args); }
 void conv3x3s1_f16_f16_f16_8x8_neon_fp16(const ConvArgs& args) {
-  conv_8x8<half, Interior3x3Source>(args);
+  convolve<half, Interior3x3Source, kTile>(args);
 }
 void conv3x3s1_qai8_f16_f16_8x8_neon_fp16(const ConvArgs& args) {
-  conv_8x8<std::int8_t, Interior3x3Source>(args);
+  convolve<std::int8_t, Interior3x3Source, kTile>(args);
 }
 
 }  // namespace qpp
