@@ -76,8 +76,7 @@ class BlockOutput {
     const float* bias = stage_.bias + filter;
     const Float8 multiplier = load(stage_.multiplier + filter);
     const auto level = [&](int p) QPP_NEON_INLINE_LAMBDA {
-      Float8 sum = bits(p);
-      if constexpr (kBytes && kResidual) sum = add_to_bits(sum, p, filter);
+      const Float8 sum = kBytes && kResidual ? add_to_bits(bits(p), p, filter) : bits(p);
       forget(bias);
       return Float8{vfmaq_f32(vld1q_f32(bias), sum.low, multiplier.low),
                     vfmaq_f32(vld1q_f32(bias + 4), sum.high, multiplier.high)};

@@ -384,23 +384,18 @@ QPP_NEON_INLINE void start_each(const ConvArgs& args, std::int64_t filter,
   }
 }
 
-struct Int32x8 {
-  int32x4_t low;
-  int32x4_t high;
-};
-
 /// Adds the products of four channels, which lane kLane holds.
 template <int kLane>
-QPP_NEON_INLINE void add_quad(Int32x8& sums, int8x16_t channels, const std::int8_t*& weights) {
-  sums.low = vdotq_laneq_s32(sums.low, vld1q_s8(weights), channels, kLane);
-  sums.high = vdotq_laneq_s32(sums.high, vld1q_s8(weights + 16), channels, kLane);
+QPP_NEON_INLINE void add_quad(int32x4_t (&sums)[2], int8x16_t channels,
+                              const std::int8_t*& weights) {
+  sums[0] = vdotq_laneq_s32(sums[0], vld1q_s8(weights), channels, kLane);
+  sums[1] = vdotq_laneq_s32(sums[1], vld1q_s8(weights + 16), channels, kLane);
   weights += 4 * kFilters;
 }
 
-/// Sums of the first pixel alone, from `start` on. `weights` moves on to the next block.
-QPP_NEON_INLINE Int32x8 sum_pixel(const PointerRuns<kPixels>& runs, const std::int32_t* start,
-                                  const std::int8_t*& weights) {
-  Int32x8 sums{vld1q_s32(start), vld1q_s32(start + 4)};
+/// Adds the products of the first pixel. `weights` moves on to the next block.
+QPP_NEON_INLINE void add_pixel(const PointerRuns<kPixels>& runs, const std::int8_t*& weights,
+                               int32x4_t (&sums)[2]) {
   for (std::int64_t run = 0; run < runs.count(); ++run) {
     const auto* src = static_cast<const std::int8_t*>(runs.pixels()[run * kPixels]);
     std::int64_t c = 0;
@@ -417,21 +412,19 @@ QPP_NEON_INLINE Int32x8 sum_pixel(const PointerRuns<kPixels>& runs, const std::i
       add_quad<0>(sums, vreinterpretq_s8_s32(vdupq_n_s32(quad)), weights);
     }
   }
-  return sums;
 }
 
-/// Stores a block; sums(p) gives the sums of pixel p.
-template <typename Output, typename Sums>
-QPP_NEON_INLINE void store_sums(Output& output, std::int64_t filter, const Sums& sums) {
+/// Stores the sums of a block.
+template <int kCount, typename Output>
+QPP_NEON_INLINE void store_sums(Output& output, std::int64_t filter,
+                                const int32x4_t (&sums)[kCount][2]) {
   if (output.stage().float_sums) {
     output.store_float_sums(filter, [&sums](int p) {
-      const Int32x8 bits = sums(p);
-      return Float8{vreinterpretq_f32_s32(bits.low), vreinterpretq_f32_s32(bits.high)};
+      return Float8{vreinterpretq_f32_s32(sums[p][0]), vreinterpretq_f32_s32(sums[p][1])};
     });
   } else {
     output.store_block(filter, [&sums](int p) {
-      const Int32x8 integers = sums(p);
-      return Float8{vcvtq_f32_s32(integers.low), vcvtq_f32_s32(integers.high)};
+      return Float8{vcvtq_f32_s32(sums[p][0]), vcvtq_f32_s32(sums[p][1])};
     });
   }
 }
@@ -502,7 +495,7 @@ QPP_NEON_INLINE void conv_8x8(const ConvArgs& args) {
       sum_block<false, Start::same>(runs, args, filter, start, weights, sums);
     }
 
-    store_sums(output, filter, [&sums](int p) { return Int32x8{sums[p][0], sums[p][1]}; });
+    store_sums(output, filter, sums);
   }
   output.finish();
 }
@@ -533,8 +526,9 @@ template <typename Dst, bool kResidual>
     if (args.sparse != nullptr) start_each(args, filter, starts);
     const std::int32_t* start =
         args.sparse != nullptr ? starts[0] : args.output->correction + filter;
-    const Int32x8 sums = sum_pixel(runs, start, weights);
-    store_sums(output, filter, [&sums](int /*p*/) { return sums; });
+    int32x4_t sums[1][2] = {{vld1q_s32(start), vld1q_s32(start + 4)}};
+    add_pixel(runs, weights, sums[0]);
+    store_sums(output, filter, sums);
   }
   output.finish();
 }
