@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/half.h"
 #include "kernels/kernels.h"
 #include "tensor/outliers.h"
 
@@ -72,15 +74,20 @@ class OutlierAppender {
     count_ = row.begins[x];
   }
   [[gnu::always_inline]] void append(std::int64_t position, std::int32_t residual) {
-    if (count_ == row_.capacity) {
-      *row_.cut += residual != 0 ? 1 : 0;
+    append_if(true, position, residual);
+  }
+  /// The same if there is such an element, without a branch that cannot be foreseen.
+  [[gnu::always_inline]] void append_if(bool found, std::int64_t position, std::int32_t residual) {
+    const std::uint32_t added =
+        static_cast<std::uint32_t>(found) & static_cast<std::uint32_t>(residual != 0);
+    if (count_ == row_.capacity) [[unlikely]] {
+      *row_.cut += added;
       return;
     }
     row_.positions[count_] = static_cast<std::uint32_t>(position);
     row_.residuals[count_] = to_half(static_cast<float>(residual));
-    count_ += residual != 0 ? 1 : 0;
+    count_ += added;
   }
-  [[nodiscard]] [[gnu::always_inline]] std::uint32_t count() const { return count_; }
   [[gnu::always_inline]] void end_pixel(std::int64_t x) const { row_.begins[x + 1] = count_; }
 
  private:
@@ -93,13 +100,13 @@ class OutlierAppender {
   const auto lo = static_cast<float>(args.lo - args.zero_point);
   const auto hi = static_cast<float>(args.hi - args.zero_point);
   float level = to_float(src) * args.inverse_scale;
-  level = level < lo ? lo : level;
   level = level < hi ? level : hi;  // NaN becomes hi
+  level = level > lo ? level : lo;
   return static_cast<std::int32_t>(std::nearbyint(level)) + args.zero_point;
 }
 [[gnu::always_inline]] inline std::int32_t sparsify_level(const SparsifyArgs& args,
                                                           std::int16_t src) {
-  return src < args.lo ? args.lo : src > args.hi ? args.hi : src;
+  return std::min(std::max<std::int32_t>(src, args.lo), args.hi);
 }
 
 }  // namespace qpp

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "ops/conv_output.h"
 #include "ops/sparse_part.h"
@@ -152,10 +153,6 @@ class Conv2d::Tiles {
         src_(src),
         run_(run),
         border_(scratch.border),
-        sparse_(scratch.sparse +
-                thread * (conv.sparse_part_ == nullptr
-                              ? 0
-                              : static_cast<std::int64_t>(conv.sparse_part_->scratch_bytes()))),
         levels_(scratch.levels + thread * conv.levels_bytes()),
         sparsify_(sparsify),
         pixels_(scratch.pixels + thread * conv.weights_.taps * conv.kernel_->mr),
@@ -170,6 +167,11 @@ class Conv2d::Tiles {
     args_.weights = conv.weights_.data.data();
     args_.dst_stride = conv.output_.stride();
     args_.output = &stage;
+    if (conv.sparse_part_ != nullptr) {
+      sparse_.emplace(
+          *conv.sparse_part_, run.inputs[0].outliers,
+          scratch.sparse + thread * static_cast<std::int64_t>(conv.sparse_part_->scratch_bytes()));
+    }
     if (conv.types_.residual) {
       residual_ = static_cast<const std::byte*>(run.inputs[1].data);
       residual_pixel_bytes_ =
@@ -191,10 +193,7 @@ class Conv2d::Tiles {
                       ? levels_
                       : static_cast<std::byte*>(run_.output.data) + first * dst_pixel_bytes_;
       if (residual_ != nullptr) args_.residual = residual_ + first * residual_pixel_bytes_;
-      if (conv_.sparse_part_ != nullptr) {
-        args_.sparse =
-            conv_.sparse_part_->run(run_.inputs[0].outliers, place, args_.pixel_count, sparse_);
-      }
+      if (sparse_) args_.sparse = sparse_->of(place, args_.pixel_count);
       if (conv_.interior_ != nullptr && args_.pixel_count == mr_ &&
           place.x + mr_ <= conv_.output_.width) {
         find_source(place);
@@ -397,7 +396,7 @@ class Conv2d::Tiles {
   const std::byte* src_;
   const RunArgs& run_;
   const std::byte* border_;
-  std::byte* sparse_;
+  std::optional<SparsePart::Sums> sparse_;  // of a dense + sparse source
   std::byte* levels_;
   SparsifyArgs sparsify_;
   const void** pixels_;

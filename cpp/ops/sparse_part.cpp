@@ -57,44 +57,51 @@ SparsePart::Scratch SparsePart::lay_out(std::byte* base) const {
 
 std::size_t SparsePart::scratch_bytes() const { return lay_out(nullptr).bytes; }
 
-std::int64_t SparsePart::find_rows(const Outliers& source, const Place& place,
-                                   SpmmRow* rows) const {
-  const std::int64_t top = place.y * stride_.height - padding_.height;
-  std::int64_t count = 0;
-  for (std::int64_t ky = 0; ky < kernel_size_.height; ++ky) {
-    const std::int64_t y = top + ky * dilation_.height;
-    if (y < 0 || y >= input_.height) continue;
-    rows[count++] = {
-        .outliers = source.row(place.n * input_.height + y),
-        .weights = weights_.data() + ky * kernel_size_.width * input_.stride() * filters_};
-  }
-  return count;
+SparsePart::Sums::Sums(const SparsePart& part, const Outliers& source, std::byte* base)
+    : part_(part), source_(source) {
+  const Scratch scratch = part.lay_out(base);
+  rows_ = scratch.rows;
+  args_ = {.rows = scratch.rows,
+           .width = part.input_.width,
+           .step = part.stride_.width,
+           .taps = part.kernel_size_.width,
+           .tap_step = part.dilation_.width,
+           .channels = part.input_.stride(),
+           .filters = part.filters_,
+           .sums = scratch.sums};
 }
 
-const half* SparsePart::run(const Outliers& source, Place place, std::int64_t count,
-                            std::byte* base) const {
-  const Scratch scratch = lay_out(base);
-  SpmmArgs args{.rows = scratch.rows,
-                .width = input_.width,
-                .step = stride_.width,
-                .taps = kernel_size_.width,
-                .tap_step = dilation_.width,
-                .channels = input_.stride(),
-                .filters = filters_,
-                .sums = scratch.sums};
+void SparsePart::Sums::find_rows(const Place& place) {
+  const Shape& input = part_.input_;
+  const std::int64_t top = place.y * part_.stride_.height - part_.padding_.height;
+  const std::int64_t row_weights = part_.kernel_size_.width * input.stride() * part_.filters_;
+  args_.row_count = 0;
+  for (std::int64_t ky = 0; ky < part_.kernel_size_.height; ++ky) {
+    const std::int64_t y = top + ky * part_.dilation_.height;
+    if (y < 0 || y >= input.height) continue;
+    rows_[args_.row_count++] = {.outliers = source_.row(place.n * input.height + y),
+                                .weights = part_.weights_.data() + ky * row_weights};
+  }
+  y_ = place.y;
+  n_ = place.n;
+}
+
+const half* SparsePart::Sums::of(Place place, std::int64_t count) {
+  half* const first = args_.sums;
   while (count > 0) {
-    args.row_count = find_rows(source, place, scratch.rows);
-    args.first = place.x * stride_.width - padding_.width;
-    args.pixels = std::min(count, output_.width - place.x);
-    kernel_->function(args);
-    args.sums += args.pixels * filters_;
-    count -= args.pixels;
+    if (place.y != y_ || place.n != n_) find_rows(place);
+    args_.first = place.x * part_.stride_.width - part_.padding_.width;
+    args_.pixels = std::min(count, part_.output_.width - place.x);
+    part_.kernel_->function(args_);
+    args_.sums += args_.pixels * part_.filters_;
+    count -= args_.pixels;
     place.x = 0;
-    if (++place.y < output_.height) continue;
+    if (++place.y < part_.output_.height) continue;
     place.y = 0;
     ++place.n;
   }
-  return scratch.sums;
+  args_.sums = first;
+  return first;
 }
 
 }  // namespace qpp

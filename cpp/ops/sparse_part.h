@@ -28,16 +28,31 @@ class SparsePart {
     std::int64_t y = 0;
     std::int64_t n = 0;
   };
-  /// The sums of `count` successive output pixels, at most a tile: [pixel][filter], in `scratch`.
-  [[nodiscard]] const half* run(const Outliers& source, Place place, std::int64_t count,
-                                std::byte* scratch) const;
+  /// Computes them for one thread.
+  class Sums {
+   public:
+    /// `scratch` holds scratch_bytes().
+    Sums(const SparsePart& part, const Outliers& source, std::byte* scratch);
+    /// Those of `count` successive output pixels, at most a tile: [pixel][filter], until the next
+    /// call.
+    const half* of(Place place, std::int64_t count);
+
+   private:
+    /// The rows of sources under the outputs of a row.
+    void find_rows(const Place& place);
+
+    const SparsePart& part_;
+    Outliers source_;
+    SpmmArgs args_;
+    SpmmRow* rows_;
+    std::int64_t y_ = -1;  // of the rows found
+    std::int64_t n_ = -1;
+  };
   [[nodiscard]] std::size_t weight_bytes() const { return weights_.size() * sizeof(half); }
 
  private:
   struct Scratch;
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
-  /// The rows of sources under the outputs of a row; returns how many there are.
-  std::int64_t find_rows(const Outliers& source, const Place& place, SpmmRow* rows) const;
 
   Size2d kernel_size_;
   Size2d stride_;

@@ -111,20 +111,7 @@ class Candidates {
 };
 
 constexpr std::int64_t kGroup = 64;   // channels whose candidates are bits of one mask
-constexpr std::int64_t kGroups = 16;  // of a chunk, whose outliers are listed together
-
-/// A group of channels.
-struct Place {
-  std::int64_t pixel = 0;
-  std::int64_t group = 0;
-  std::int64_t first = 0;  // element
-
-  QPP_NEON_INLINE void next(bool ends_pixel, std::int64_t last) {
-    first += ends_pixel ? last : kGroup;
-    pixel += ends_pixel ? 1 : 0;
-    group = ends_pixel ? 0 : group + 1;
-  }
-};
+constexpr std::int64_t kGroups = 16;  // whose masks are made before their bits are looked at
 
 /// Stores 64 bytes; returns the mask of candidates.
 template <typename Find, typename Bytes>
@@ -156,39 +143,34 @@ QPP_NEON_INLINE std::uint64_t split_part(const Find& candidates, const Bytes& by
   return mask;
 }
 
-/// Places of elements whose levels may have been cut.
-struct Found {
-  std::uint16_t elements[kGroups * kGroup + 2];  // from the chunk's first on
-  std::uint32_t count = 0;
-
-  /// Those of the set bits, two at a time and without a branch, since how many there are cannot be
-  /// foreseen: hardly any group has more.
-  QPP_NEON_INLINE void append(std::uint64_t mask, std::uint64_t first) {
-    do {
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        auto bit = static_cast<std::uint64_t>(std::countr_zero(mask));  // 64: there is none
-        asm("" : "+r"(bit));
-        elements[count] = static_cast<std::uint16_t>(first + bit);
-        count += 1 - static_cast<std::uint32_t>(bit / kGroup);
-        mask &= mask - 1;
-      }
-    } while (mask != 0);
-  }
-};
+/// Appends the outliers among a group's candidates.
+template <typename Src>
+QPP_NEON_INLINE void append(OutlierAppender& appender, const SparsifyArgs& args, std::uint64_t mask,
+                            std::int64_t first) {
+  const Src* src = static_cast<const Src*>(args.src) + first;
+  const std::int8_t* dst = args.dst + first;
+  // Most groups have none or one, which cannot be foreseen: one is looked at without a branch.
+  do {
+    const auto bit = static_cast<std::int64_t>(std::countr_zero(mask));  // 64: there is none
+    const std::int64_t at = bit % kGroup;
+    const std::int32_t residual = sparsify_level(args, src[at]) - dst[at];
+    appender.append_if(mask != 0, args.x * args.channels + first + at, residual);
+    mask &= mask - 1;
+  } while (mask != 0);
+}
 
 // dst = min(max(x, qmin), qmax), x - dst to the row, sparsify.h
 //
 // src, dst       int16 or fp16, and int8, [pixels][channels]
 // preconditions  channels % 8 == 0; no over-read
-// method         Bytes at a bound may have been cut: one bit for each of 64 channels. Places of
-//                set bits are listed for a chunk of pixels at a time. For these few, the level is
-//                computed anew as the reference does, and entries made where it differs
+// method         Bytes at a bound may have been cut: one bit for each of 64 channels. For the
+//                few bits that are set, the level is computed anew as the reference does, and
+//                entries made where it differs
 // registers      8 for levels, 4 for bytes, 4 for masks, 5 to 7 constants
 // loop budget    64 channels of int16: 8 loads, 8 SQXTN, 4 CMEQ, 4 AND, 4 ADDP, 4 stores: 24
 //                slots of the vector pipes, 12 cycles on A76 (16 for other bounds than a byte's);
-//                of halves that are levels: 8 FMAX, 8 FMINNM, 8 FADD, 4 UZP1 instead: 22 cycles; 9
-//                to list the set bits, and 10 for an outlier
+//                of halves that are levels: 8 FMAX, 8 FMINNM, 8 FADD, 4 UZP1 instead: 22 cycles;
+//                about 12 to look at the set bits
 template <bool kBothSides, typename Bytes>
 QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   using Src = Bytes::Src;
@@ -198,39 +180,31 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   const auto* src = static_cast<const Src*>(args.src);
   const std::int64_t groups = (args.channels + kGroup - 1) / kGroup;  // of a pixel
   const std::int64_t last = args.channels - (groups - 1) * kGroup;    // channels of its last group
-  Place split;
-  Place listed;
-  for (std::int64_t left = args.pixels * groups; left > 0;) {
-    const std::int64_t count = std::min<std::int64_t>(left, kGroups);
-    const std::int64_t begin = split.first;
+  const std::int64_t count = args.pixels * groups;
+  std::int64_t group = 0;  // of its pixel
+  std::int64_t first = 0;  // element of a group
+  std::int64_t x = args.x;
+  for (std::int64_t begin = 0; begin < count; begin += kGroups) {
+    const std::int64_t end = std::min(begin + kGroups, count);
     std::uint64_t masks[kGroups];
-    for (std::int64_t i = 0; i < count; ++i) {
-      const bool ends = split.group == groups - 1;
-      const Src* from = src + split.first;
-      std::int8_t* to = args.dst + split.first;
-      masks[i] = !ends || last == kGroup ? split_group(candidates, bytes, from, to)
-                                         : split_part(candidates, bytes, from, to, last);
-      split.next(ends, last);
+    std::int64_t split = first;
+    std::int64_t split_group_of_pixel = group;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const bool is_last = ++split_group_of_pixel == groups;
+      masks[i - begin] = is_last && last < kGroup
+                             ? split_part(candidates, bytes, src + split, args.dst + split, last)
+                             : split_group(candidates, bytes, src + split, args.dst + split);
+      split += is_last ? last : kGroup;
+      if (is_last) split_group_of_pixel = 0;
     }
-    Found found;
-    std::uint32_t ends[kGroups];  // in `found`, of pixels
-    const std::int64_t first_pixel = listed.pixel;
-    for (std::int64_t i = 0; i < count; ++i) {
-      found.append(masks[i], static_cast<std::uint64_t>(listed.first - begin));
-      ends[listed.pixel - first_pixel] = found.count;
-      listed.next(listed.group == groups - 1, last);
+    for (std::int64_t i = begin; i < end; ++i) {
+      append<Src>(appender, args, masks[i - begin], first);
+      const bool is_last = ++group == groups;
+      first += is_last ? last : kGroup;
+      if (!is_last) continue;
+      group = 0;
+      appender.end_pixel(x++);
     }
-    std::uint32_t kept[kGroups * kGroup + 1];  // of the row, before each of `found`
-    for (std::uint32_t i = 0; i < found.count; ++i) {
-      kept[i] = appender.count();
-      const std::int64_t at = begin + found.elements[i];
-      appender.append(args.x * args.channels + at, sparsify_level(args, src[at]) - args.dst[at]);
-    }
-    kept[found.count] = appender.count();
-    for (std::int64_t pixel = first_pixel; pixel < listed.pixel; ++pixel) {
-      args.row.begins[args.x + pixel + 1] = kept[ends[pixel - first_pixel]];
-    }
-    left -= count;
   }
 }
 
