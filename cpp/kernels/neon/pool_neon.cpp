@@ -101,14 +101,16 @@ QPP_NEON_INLINE void avg_pool(const PoolArgs& args, const Store& store) {
 //
 // rows, dst      int8, NHWC
 // preconditions  channels % 8 == 0; reads the windows and writes the output pixels, no more
-// registers      9 columns and constants of a 3x3 window
-// loop budget    3x3, stride 2, 2 pixels of 16 channels: 12 loads, 8 + 4 SMAX, 2 stores: 14 slots,
-// 7
-//                cycles on A76 (0.22 an output element)
+// registers      20 columns of 3x3 windows of 64 channels
+// loop budget    3x3, stride 2, 2 pixels of 64 channels: 48 loads, 32 + 16 SMAX, 8 stores: 56
+//                slots, 28 cycles on A76 (0.22 an output element)
+// choices        modelled A76, 112x112x64, which comes from the third-level cache: 84 k cycles; 16
+//                channels at a time, which meet each line four times: 119 k
 void maxpool_qai8_qai8_neon(const PoolArgs& args) {
   std::int64_t c = 0;
-  for (; c + 16 <= args.channels; c += 16) max_pool_channels<Int8x16>(args, c);
-  if (c < args.channels) max_pool_channels<Int8x8>(args, c);
+  max_pool<Line<Int8x16>>(args, c);
+  max_pool<Int8x16>(args, c);
+  max_pool<Int8x8>(args, c);
 }
 
 // sum = window_sum(p, c) + correction, dst[p, c] = half(sum * multiplier)

@@ -8,7 +8,38 @@
 
 namespace qpp {
 
-/// `Vector` has value_type, size, load(), store() and larger(). One vector of channels after the
+/// Channels of a vector, which is as described for max_pool_channels().
+template <typename Vector>
+inline constexpr std::int64_t kVectorChannels =
+    sizeof(typename Vector::type) / sizeof(typename Vector::value_type);
+
+/// Four vectors of channels as one: a line of the caches, so that each line of a row is read once,
+/// in order, and comes while others are compared.
+template <typename Vector>
+struct Line {
+  using value_type = Vector::value_type;
+  struct type {
+    Vector::type parts[4];
+  };
+  QPP_NEON_INLINE static type load(const value_type* src) {
+    type line;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) line.parts[i] = Vector::load(src + i * kVectorChannels<Vector>);
+    return line;
+  }
+  QPP_NEON_INLINE static void store(value_type* dst, const type& line) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) Vector::store(dst + i * kVectorChannels<Vector>, line.parts[i]);
+  }
+  QPP_NEON_INLINE static type larger(const type& a, const type& b) {
+    type line;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) line.parts[i] = Vector::larger(a.parts[i], b.parts[i]);
+    return line;
+  }
+};
+
+/// `Vector` has value_type, type, load(), store() and larger(). One vector of channels after the
 /// other walks the row of pixels. A 3x3 window takes the maxima of its columns first: those of the
 /// columns that it shares with the next window are found once.
 template <typename Vector>
@@ -68,6 +99,14 @@ QPP_NEON_INLINE void max_pool_channels(const PoolArgs& args, std::int64_t channe
     }
     Vector::store(dst + p * pixel, largest);
   }
+}
+
+/// All channels from `channel` on that fill whole vectors; it moves on.
+template <typename Vector>
+QPP_NEON_INLINE void max_pool(const PoolArgs& args, std::int64_t& channel) {
+  constexpr std::int64_t kStep = kVectorChannels<Vector>;
+  for (; channel + kStep <= args.channels; channel += kStep)
+    max_pool_channels<Vector>(args, channel);
 }
 
 }  // namespace qpp
