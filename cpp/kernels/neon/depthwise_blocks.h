@@ -15,13 +15,15 @@ template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
 
 /// Calls run(Constant<n>, Constant<stride>) for the n x n kernels whose windows share columns, and
-/// which are unrolled; for all others, and with another nonlinearity than bounds, both are 0.
+/// which are unrolled; for all others, where more than n / 2 columns of a window are padding, and
+/// with another nonlinearity than bounds, both are 0.
 template <typename Run>
 QPP_NEON_INLINE void choose_depthwise_shape(const DepthwiseArgs& args, const Run& run) {
   const std::int64_t size = args.kernel_width;
   const std::int64_t end = (args.pixel_count - 1) * args.stride - args.left + size;
-  const bool unrolls = args.kernel_height == size && args.dilation == 1 && args.left < size &&
-                       end < args.width + size && args.output->nonlinearity == Nonlinearity::clamp;
+  const bool unrolls = args.kernel_height == size && args.dilation == 1 && args.left <= size / 2 &&
+                       end <= args.width + size / 2 &&
+                       args.output->nonlinearity == Nonlinearity::clamp;
   if (unrolls && size == 3 && args.stride == 1) return run(Constant<3>{}, Constant<1>{});
   if (unrolls && size == 3 && args.stride == 2) return run(Constant<3>{}, Constant<2>{});
   if (unrolls && size == 5 && args.stride == 1) return run(Constant<5>{}, Constant<1>{});
@@ -36,26 +38,25 @@ inline constexpr int kRight = 2;
 inline constexpr int kBoth = kLeft | kRight;
 
 /// Calls block(Constant<pixels>, Constant<sides>, first pixel) for the whole row, mostly four
-/// pixels at a time. Some may be computed twice.
+/// pixels at a time. Some may be computed twice. Those inside have a loop of their own, whose
+/// registers and instructions are not shared with the tests of the others.
 template <typename Block>
 QPP_NEON_INLINE void for_depthwise_blocks(const DepthwiseArgs& args, const Block& block) {
   const std::int64_t count = args.pixel_count;
   const std::int64_t reach = 3 * args.stride + (args.kernel_width - 1) * args.dilation + 1;
+  const auto begin = [&](std::int64_t p) { return p * args.stride - args.left; };
+  const auto ends_inside = [&](std::int64_t p) { return begin(p) + reach <= args.width; };
   std::int64_t next = 0;
+  for (; next + 4 <= count && begin(next) < 0 && ends_inside(next); next += 4)
+    block(Constant<4>{}, Constant<kLeft>{}, next);
+  for (; next + 4 <= count && ends_inside(next); next += 4)
+    block(Constant<4>{}, Constant<kInside>{}, next);
   for (; next + 3 <= count && count >= 4; next += 4) {
     const std::int64_t p = next + 4 <= count ? next : count - 4;
-    const std::int64_t x = p * args.stride - args.left;
-    const bool right = x + reach > args.width;
-    if (x >= 0) {
-      if (right) {
-        block(Constant<4>{}, Constant<kRight>{}, p);
-      } else {
-        block(Constant<4>{}, Constant<kInside>{}, p);
-      }
-    } else if (right) {
-      block(Constant<4>{}, Constant<kBoth>{}, p);
+    if (begin(p) >= 0) {
+      block(Constant<4>{}, Constant<kRight>{}, p);
     } else {
-      block(Constant<4>{}, Constant<kLeft>{}, p);
+      block(Constant<4>{}, Constant<kBoth>{}, p);
     }
   }
   if (count == 1) block(Constant<1>{}, Constant<kBoth>{}, 0);
@@ -64,7 +65,7 @@ QPP_NEON_INLINE void for_depthwise_blocks(const DepthwiseArgs& args, const Block
 }
 
 /// Where 8 channels from `c` on lie of the columns that the window of output pixel `first` begins
-/// with. In an unrolled n x n kernel, kTested = n - 1 columns on either side may be padding; in any
+/// with. In an unrolled n x n kernel, kTested = n / 2 columns on either side may be padding; in any
 /// other, where it is 0, all.
 template <typename T, int kBorder, int kTested>
 class Columns {

@@ -127,7 +127,7 @@ QPP_NEON_INLINE void convolve(const DepthwiseArgs& args, std::int64_t c) {
   for_depthwise_blocks(
       args, [&](auto pixels, auto border, std::int64_t first) QPP_NEON_INLINE_LAMBDA {
         constexpr int kPixels = pixels();
-        constexpr int kTested = kSize == 0 ? 0 : kSize - 1;
+        constexpr int kTested = kSize / 2;
         const Columns<std::int8_t, border(), kTested> columns(args, c, first);
         Sums sums[kPixels];
 #pragma GCC unroll 4

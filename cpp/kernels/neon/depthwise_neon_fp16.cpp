@@ -77,7 +77,7 @@ QPP_NEON_INLINE void convolve(const DepthwiseArgs& args, std::int64_t c, const h
   }
   for_depthwise_blocks(args,
                        [&](auto pixels, auto border, std::int64_t first) QPP_NEON_INLINE_LAMBDA {
-                         constexpr int kTested = kSize == 0 ? 0 : kSize - 1;
+                         constexpr int kTested = kSize / 2;
                          const Columns<half, border(), kTested> columns(args, c, first);
                          float16x8_t sums[pixels()];
 #pragma GCC unroll 4
