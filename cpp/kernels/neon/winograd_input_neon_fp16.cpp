@@ -149,8 +149,7 @@ QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_
   }
   for (std::int64_t x = begin; x < end; x += 2) {
     const std::int64_t next = x + 1 < end ? args.pixel_stride : 0;  // the last one twice, if odd
-#pragma GCC unroll 4
-    for (std::int64_t g = 0; g < groups; ++g) {
+    const auto transform_group = [&](std::int64_t g) QPP_NEON_INLINE_LAMBDA {
       const Src* rows_again[] = {rows[3], rows[4]};
       transform([&](int i) { return Two{load_source(rows[i]), load_source(rows[i] + next)}; },
                 [&](int i) {
@@ -165,6 +164,14 @@ QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_
                 });
 #pragma GCC unroll 6
       for (const Src*& row : rows) row += kWinogradGroup;
+    };
+    // Of int8, twice as many channels come with a line: unrolled, loads are prefetched too late.
+    if constexpr (std::is_same_v<Src, half>) {
+#pragma GCC unroll 4
+      for (std::int64_t g = 0; g < groups; ++g) transform_group(g);
+    } else {
+#pragma GCC unroll 1
+      for (std::int64_t g = 0; g < groups; ++g) transform_group(g);
     }
 #pragma GCC unroll 6
     for (const Src*& row : rows) row += 2 * args.pixel_stride - groups * kWinogradGroup;
