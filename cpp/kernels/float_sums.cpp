@@ -160,9 +160,7 @@ bool use_float_sums(const RunSums& sums, DType dst, bool residual, const OutputA
     needed.lo = std::max(needed.lo, INT8_MIN - kLeastResidual);
     needed.hi = std::min(needed.hi, INT8_MAX + kLeastResidual);
   }
-  if (!change_to_integers(sums, needed, residual, arrays, shorter)) {
-    return false;
-  }
+  if (!change_to_integers(sums, needed, residual, arrays, shorter)) return false;
   stage = shorter;
   return true;
 }

@@ -124,15 +124,15 @@ struct AllOfInt8 {
 // loop budget    a tile and 8 channels: 10 transforms (4 columns, which neighbours share, and 6
 //                rows) of 12 operations, 60 stores, each a slot of the vector pipes: 90 cycles on
 //                A76. int8 sources take 2 slots each to widen: 24 cycles more
-// choices        modelled A76, 56x56x64: 111 cycles, of which 9 are for the columns that strips of
-//                four tiles share. Two columns or rows go in step, and all sums of a transform
-//                before any is finished, since a chain that waits fills the issue queue. A strip's
-//                columns stay in the first-level cache until its rows are made (strips of 16: 8
-//                cycles more); the channels of a cache line are taken together, so that it is
-//                fetched once and while others are at work (one group at a time: 2 % of the
-//                convolution at 112x112), in a loop unrolled so that each load steps from pixel to
-//                pixel, which the prefetcher follows (14 cycles). V is written with a stride that
-//                spreads the points over the sets of the cache (a power of two: 38 cycles more)
+// choices        modelled A76, 56x56x64: 111 cycles, those for the columns that strips of four
+//                tiles share among them. Two columns or rows go in step, and all sums of a
+//                transform before any is finished, since a chain that waits fills the issue queue.
+//                A strip's columns stay in the first-level cache until its rows are made (strips
+//                of 16: 8 cycles more); the channels of a cache line are taken together, so that
+//                it is fetched once and while others are at work, for fp16 in a loop unrolled so
+//                that each load steps from pixel to pixel, which the prefetcher follows (14
+//                cycles). V is written with a stride that spreads the points over the sets of the
+//                cache (a power of two: 38 cycles more)
 template <typename Src, typename Load>
 QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_t c,
                                       std::int64_t groups, const Load& load_source) {
