@@ -482,10 +482,16 @@ def bench(
 @click.option("--upscale", type=click.Choice([2, 3]), default=3, show_default=True)
 @_json_option
 def demo(output: Path, upscale: int, as_json: bool) -> None:
-    """Super-resolution of photographs in every scheme: a table and a picture."""
+    """Super-resolution of photographs in every scheme: a table and a picture.
+
+    Ends with an error when the table contradicts what is known of the network.
+    """
+    from qppengine.demo import check
     from qppengine.demo import main as run_demo
 
-    _print(run_demo(output, upscale, progress=sys.stderr.isatty()), as_json)
+    report = run_demo(output, upscale, progress=sys.stderr.isatty())
+    _print(report, as_json)
+    check(report)
 
 
 def _load_graph(path: Path) -> Graph:

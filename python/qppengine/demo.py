@@ -17,6 +17,7 @@ import numpy as np
 
 from qppengine import metrics, photos, reference
 from qppengine.calibrate import calibrate
+from qppengine.errors import Error
 from qppengine.importers import from_torch
 from qppengine.serialize import save
 from qppengine.session import Session
@@ -32,6 +33,7 @@ CALIBRATION_SAMPLES = 300
 EXPOSURES = 3  # of every test photograph
 BITS = (8, 4)
 SEED = 1
+TOLERANCE = 1.0  # dB that a better method may fall below a simpler one before `check` complains
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,32 @@ def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any
         "clamped_predictions": _clamps(sessions),
         "written": [str(model), str(picture)],
     }
+
+
+def check(report: dict[str, Any]) -> None:
+    """Raises `Error` for numbers that no working engine gives.
+
+    The network and the photographs come with the package, so better schemes are known to be better:
+    QPP and dynamic than static, fp16 than all of them.
+    """
+    psnr = {(row["type"], row["scheme"]): row["psnr_fp32"] for row in report["results"]}
+    fp16 = psnr["fp16", "fp16"]
+    problems = []
+    for bits in BITS:
+        dynamic, qpp = (psnr[f"W8A{bits}", label] for label in ("dynamic", "QPP"))
+        static = max(psnr[f"W8A{bits}", row.label] for row in SCHEMES if row.scheme == "static")
+        for better, worse, margin in (
+            ("QPP", "the better static row", qpp - static),
+            ("dynamic", "the better static row", dynamic - static),
+            ("fp16", "dynamic", fp16 - dynamic),
+        ):
+            if margin < -TOLERANCE:
+                problems.append(f"W8A{bits}: {better} is {-margin:.1f} dB below {worse}")
+    if problems:
+        raise Error(
+            f"these numbers cannot be right: {'; '.join(problems)}; `make test` or "
+            f"`qppengine doctor` may show which part of the installation is at fault"
+        )
 
 
 def import_espcn(upscale: int) -> Graph:

@@ -13,7 +13,7 @@ import math
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from qppengine.calibrate import Calibration, Plan
     from qppengine.graph import Array
+    from qppengine.predictor import Predictor
 
 FORMAT = "qppengine"
 FORMAT_VERSION = "1"
@@ -53,7 +54,8 @@ def save(
     """Writes a model file, which appears complete and verified or not at all.
 
     Without a calibration the file runs in scheme "fp16" only. Before anything is written, the
-    model is loaded and run once in every scheme it has.
+    model is loaded and run in every scheme it has, and the bounds that it predicts are compared
+    with those of the fitted predictors. What is written is read back and compared to the bit.
 
     Args:
         path: Where to.
@@ -65,10 +67,14 @@ def save(
             predicts badly. 0 is plain least squares, as in the paper.
 
     Raises `CalibrationError` for a calibration of another network or with too few samples to fit,
-    `UnsupportedError` for weights beyond fp16, `FileError` where the path cannot be written.
+    `UnsupportedError` for weights beyond fp16, `FileError` where the path cannot be written,
+    `ModelError` when what was written is not what the engine reads or predicts.
     """
-    data = serialize(graph, calibration, headroom=headroom)
+    contents = _contents(graph, calibration, headroom)
+    data = contents.to_bytes()
     _verify(data, optimize(graph), ("fp16",) if calibration is None else SCHEMES)
+    if calibration is not None:
+        _verify_predictions(data, optimize(graph), calibration, contents.predictors)
     target = Path(path)
     # In the target's own folder, for a rename is atomic only within a file system.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -78,6 +84,7 @@ def save(
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            _verify_tensors(temporary, contents.tensors)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -89,6 +96,31 @@ def serialize(
     graph: Graph, calibration: Calibration | None = None, *, headroom: float = 0
 ) -> bytes:
     """The bytes of a model file: the optimized graph, with predictors fitted to the calibration."""
+    return _contents(graph, calibration, headroom).to_bytes()
+
+
+class _Contents(NamedTuple):
+    """What a model file holds."""
+
+    graph_json: str
+    tensors: dict[str, npt.NDArray[Any]]
+    predictors: tuple[Predictor, ...] = ()  # for samples without a density
+
+    def to_bytes(self) -> bytes:
+        from safetensors.numpy import save as to_safetensors
+
+        metadata = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "graph": self.graph_json,
+        }
+        # safetensors writes the memory of an array as it is, whatever the order of its axes.
+        contiguous = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
+        data: bytes = to_safetensors(contiguous, metadata)
+        return data
+
+
+def _contents(graph: Graph, calibration: Calibration | None, headroom: float) -> _Contents:
     if calibration is None:
         return _pack(optimize(graph), None, {})
     plan = calibration.plan
@@ -111,17 +143,18 @@ def serialize(
         "default_static": "mean",
         "seen": "qparams/seen",
     }
-    for index, fitted in enumerate(zip(*(fit(one, headroom) for one in sets), strict=True)):
+    predictors = [fit(one, headroom) for one in sets]
+    for index, fitted in enumerate(zip(*predictors, strict=True)):
         names = {key: f"predictors/{index}/{key}" for key in ("weight", "bias")}
         quantization["predictors"][index] |= names
         tensors[names["weight"]] = np.concatenate([predictor.weight for predictor in fitted])
         tensors[names["bias"]] = np.concatenate([predictor.bias for predictor in fitted])
-    return _pack(optimize(graph), quantization, tensors)
+    return _pack(optimize(graph), quantization, tensors)._replace(predictors=predictors[0])
 
 
 def serialize_for_measurement(graph: Graph, plan: Plan) -> bytes:
     """The bytes of a model that tells a calibration's bounds and features, in scheme "measure"."""
-    return _pack(graph, _quantization(plan), {})
+    return _pack(graph, _quantization(plan), {}).to_bytes()
 
 
 def load_graph(path: str | os.PathLike[str] | bytes) -> Graph:
@@ -171,9 +204,9 @@ def _quantization(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _pack(graph: Graph, quantization: dict[str, Any] | None, tensors: dict[str, Array]) -> bytes:
-    from safetensors.numpy import save as to_safetensors
-
+def _pack(
+    graph: Graph, quantization: dict[str, Any] | None, tensors: dict[str, Array]
+) -> _Contents:
     arrays: dict[str, npt.NDArray[Any]] = dict(tensors)
     nodes = []
     for node in graph.nodes:
@@ -199,22 +232,16 @@ def _pack(graph: Graph, quantization: dict[str, Any] | None, tensors: dict[str, 
     }
     if quantization is not None:
         document["quantization"] = quantization
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "graph": json.dumps(document, allow_nan=False),
-    }
-    data: bytes = to_safetensors(arrays, metadata)
-    return data
+    return _Contents(json.dumps(document, allow_nan=False), arrays)
 
 
 def _stored(node: Node, key: str) -> npt.NDArray[Any]:
     """A tensor as the file holds it: weights in fp16, biases in fp32."""
     tensor = node.tensors[key]
     if key != "weight":
-        return np.ascontiguousarray(tensor)
+        return tensor
     with np.errstate(over="ignore"):
-        rounded = np.ascontiguousarray(tensor, np.float16)
+        rounded = tensor.astype(np.float16)
     if not np.isfinite(rounded).all():
         raise UnsupportedError(
             f"{node.name}: weights are stored in fp16, up to 65504; got {np.abs(tensor).max():g}"
@@ -225,12 +252,7 @@ def _stored(node: Node, key: str) -> npt.NDArray[Any]:
 def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
     """Loads the model and runs it once in every scheme on a small ramp."""
     shapes = _probe(graph)
-    inputs = {
-        value.name: np.linspace(0, 1, math.prod(shapes[value.name]), dtype=np.float32).reshape(
-            shapes[value.name]
-        )
-        for value in graph.inputs
-    }
+    inputs = {value.name: _ramp(shapes[value.name]) for value in graph.inputs}
     for scheme in schemes:
         session = Session(data, scheme=scheme)
         outputs = session.run(inputs)
@@ -245,6 +267,67 @@ def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
                 raise NonFiniteError(
                     f"verification in scheme {scheme!r}: output {name!r} overflows fp16"
                 )
+
+
+def _verify_predictions(
+    data: bytes, graph: Graph, calibration: Calibration, predictors: tuple[Predictor, ...]
+) -> None:
+    """Compares the rows that a session predicts with what the predictors make of its features.
+
+    The inputs are ramps over what samples of the calibration set span, where that is known: of
+    other inputs many predictions would be cut, and agree for that reason alone.
+    """
+    shapes = _probe(graph)
+    session = Session(data, scheme="qpp")
+    by_brightness = np.argsort(calibration.features[:, 0, -1])
+    for sample in by_brightness[len(by_brightness) * np.arange(1, 4) // 4]:
+        bounds = dict(zip(calibration.plan.values, calibration.bounds[sample], strict=True))
+        session.run(
+            {
+                value.name: _ramp(shapes[value.name], *bounds.get(value.name, (0, 1)))
+                for value in graph.inputs
+            }
+        )
+        rows = session.qparams().reshape(-1, 2)
+        measured = session.features().reshape(len(predictors), -1)
+        for predictor, features in zip(predictors, measured, strict=True):
+            predicted = predictor.predict(features[None], calibration.seen)[0]
+            # The engine widens every row until it holds zero.
+            expected = np.stack([predicted[:, 0].clip(max=0), predicted[:, 1].clip(0)], axis=-1)
+            got = rows[list(predictor.position.rows)]
+            terms = np.abs(predictor.weight) @ np.abs(features) + np.abs(predictor.bias)
+            wrong = (np.abs(got - expected) > 1e-5 * terms.reshape(-1, 2)).any(axis=1)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                value = calibration.plan.values[predictor.position.rows[row]]
+                raise ModelError(
+                    f"verification: expected the engine to predict the bounds "
+                    f"{expected[row].tolist()} for {value!r}, got {got[row].tolist()}; the file "
+                    f"was not written"
+                )
+
+
+def _verify_tensors(path: Path, tensors: dict[str, npt.NDArray[Any]]) -> None:
+    """Reads a written file as the engine does, and compares its tensors to the bit."""
+    _, stored = read_model(path)
+    different = [
+        name
+        for name in stored.keys() | tensors.keys()
+        if name not in stored
+        or name not in tensors
+        or stored[name].dtype != tensors[name].dtype
+        or stored[name].shape != tensors[name].shape
+        or stored[name].tobytes() != tensors[name].tobytes()
+    ]
+    if different:
+        raise ModelError(
+            f"verification: expected to read back the tensors that were written, got others of "
+            f"{', '.join(sorted(different))}; the file was not written"
+        )
+
+
+def _ramp(shape: tuple[int, ...], lo: float = 0, hi: float = 1) -> Array:
+    return np.linspace(lo, hi, math.prod(shape), dtype=np.float32).reshape(shape)
 
 
 def _probe(graph: Graph) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ from qppengine import (
     reference,
 )
 from qppengine.passes import optimize
+from qppengine.predictor import fit
 from qppengine.serialize import load_graph, save, serialize
 from qppengine.session import SCHEMES, Session, read_model
 
@@ -88,6 +89,92 @@ def test_saving_what_was_loaded_changes_nothing(model: Path, calibration: qe.Cal
     assert tensors.keys() == first_tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, first_tensors[name])
+
+
+def in_fortran_order(graph: Graph) -> Graph:
+    """The same weights, with another layout in memory."""
+    nodes = (
+        replace(n, tensors={k: np.asfortranarray(t) for k, t in n.tensors.items()})
+        for n in graph.nodes
+    )
+    return replace(graph, nodes=tuple(nodes))
+
+
+def test_layout_of_arrays_in_memory_does_not_matter(
+    graph: Graph,
+    calibration: qe.Calibration,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SciPy gives coefficients in Fortran order, since 1.18 for small problems, too."""
+
+    def fit_in_fortran_order(*args: Any) -> Any:
+        return tuple(replace(p, weight=np.asfortranarray(p.weight)) for p in fit(*args))
+
+    monkeypatch.setattr("qppengine.serialize.fit", fit_in_fortran_order)
+    shuffled = replace(
+        calibration,
+        bounds=np.asfortranarray(calibration.bounds),
+        features=np.asfortranarray(calibration.features),
+        sparse_bounds=tuple(map(np.asfortranarray, calibration.sparse_bounds)),
+    )
+    assert not shuffled.bounds.flags.c_contiguous
+    weight = in_fortran_order(optimize(graph)).nodes[0].tensors["weight"]
+    assert not weight.flags.c_contiguous
+    save(tmp_path / "a.qpp", in_fortran_order(graph), shuffled)
+    _, expected = read_model(model)
+    _, stored = read_model(tmp_path / "a.qpp")
+    assert stored.keys() == expected.keys()
+    for name, tensor in stored.items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+    shuffled.save(tmp_path / "a.npz")
+    loaded = qe.Calibration.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(loaded.bounds, calibration.bounds)
+    np.testing.assert_array_equal(loaded.features, calibration.features)
+    np.testing.assert_array_equal(loaded.sparse_bounds, calibration.sparse_bounds)
+
+
+def test_file_that_reads_back_differently_is_not_written(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a library that writes the memory of a transposed matrix as it is."""
+    import safetensors.numpy
+
+    write: Callable[..., bytes] = safetensors.numpy.save
+
+    def transposed(tensors: dict[str, Array], metadata: dict[str, str]) -> bytes:
+        weight = tensors["body.weight"]
+        return write(tensors | {"body.weight": weight.T.reshape(weight.shape)}, metadata)
+
+    monkeypatch.setattr(safetensors.numpy, "save", transposed)
+    with pytest.raises(ModelError, match=r"others of body\.weight; the file was not written"):
+        save(tmp_path / "a.qpp", graph)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["weight", "bias"])
+def test_file_that_predicts_otherwise_is_not_written(
+    graph: Graph,
+    calibration: qe.Calibration,
+    key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import safetensors.numpy
+
+    write: Callable[..., bytes] = safetensors.numpy.save
+
+    def reordered(tensors: dict[str, Array], metadata: dict[str, str]) -> bytes:
+        name = f"predictors/0/{key}"
+        changed = tensors[name].reshape(4, -1).copy()
+        changed[0] = changed[0, ::-1]
+        return write(tensors | {name: changed.reshape(tensors[name].shape)}, metadata)
+
+    monkeypatch.setattr(safetensors.numpy, "save", reordered)
+    with pytest.raises(ModelError, match="expected the engine to predict the bounds"):
+        save(tmp_path / "a.qpp", graph, calibration)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_without_densities_has_one_set_of_bounds(
