@@ -76,9 +76,16 @@ class QParams(NamedTuple):
         return np.asarray(self.scale * steps, np.float32)
 
 
-def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], Array]:
-    """Symmetric int8 by output channel, ``[O, I, kH, kW]``, and scales ``[O]``: max|w| / 127."""
+def quantize_weight(
+    weight: Array, scale: Array | None = None
+) -> tuple[npt.NDArray[np.int8], Array]:
+    """Symmetric int8 by output channel, ``[O, I, kH, kW]``, and scales ``[O]``.
+
+    Those are max|w| / 127 unless they are given.
+    """
     stored = weight.astype(np.float16).astype(np.float32)  # the model file holds fp16
+    if scale is not None:
+        return np.rint(stored / scale[:, None, None, None]).astype(np.int8), scale
     peak = np.abs(stored).max(axis=(1, 2, 3))
     scale = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
     return np.rint(stored / scale[:, None, None, None]).astype(np.int8), scale

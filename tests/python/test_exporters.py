@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import qppengine as qe
 import qppengine.models
 from qppengine import operations, reference
 from qppengine.exporters.onnx_qdq import _EXPORTERS
+from qppengine.metrics import sqnr
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -25,7 +26,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qppengine.graph import Array
 
@@ -117,11 +118,91 @@ def test_small_networks(name: str, tmp_path: Path) -> None:
     *samples, x = cases.images(8)
     module = cases.network(name, tail=name in cases.BLOCKS)
     graph = qe.from_onnx(cases.to_onnx(module, torch.from_numpy(x)))
-    # ONNX Runtime's int8 average pool miscounts padding in windows cut by ceil_mode.
-    fused = name != "avg_pool_ceil"
-    steps = differences(save(tmp_path / "net.qpp", graph, samples), x, fused=fused)
+    steps = differences(save(tmp_path / "net.qpp", graph, samples), x)
     # The engine's bilinear resizing of int8 rounds its weights.
     assert np.sqrt((steps**2).mean()) <= (0.7 if name.startswith("bilinear") else 0.2)
+
+
+Block: TypeAlias = "Callable[[qe.GraphBuilder, str], str]"
+
+
+def assert_fuses_without_loss(block: Block, path: Path) -> None:
+    """Between two convolutions, ONNX Runtime computes with optimizations what it does without."""
+    rng = np.random.default_rng(7)
+    net = qe.GraphBuilder("net")
+    x = net.input("x", (None, 3, 9, 11))
+    y = block(net, net.conv2d(x, rng.normal(0, 0.2, (4, 3, 3, 3)), padding=1, activation="relu"))
+    channels = net.shape(y)[1] or 0
+    net.output(net.conv2d(y, rng.normal(0, 0.5, (5, channels, 1, 1))))
+    samples = [rng.random((1, 3, 9, 11), np.float32) for _ in range(8)]
+    graph = net.build()
+    qe.save(path, graph, qe.calibrate(graph, samples, 1.0, progress=False))
+    expected = qe.Session(path, "static", static_bounds="range").run(samples[0])
+    for fused in (False, True):
+        y = run_onnx(qe.to_onnx(path, "range"), samples[0], fused=fused)
+        assert sqnr(y, expected) > 35, fused
+
+
+@pytest.mark.parametrize("small", [1, 1e-4, 1e-5, 1e-7, 0])
+@pytest.mark.parametrize("activation", ["none", "relu", "tanh"])
+def test_biases_next_to_small_weights_fit_int32(
+    small: float, activation: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    weight = rng.normal(0, 0.2, (4, 4, 3, 3)).astype(np.float32)
+    weight[1] *= small
+
+    def block(net: qe.GraphBuilder, y: str) -> str:
+        return net.conv2d(y, weight, [0.1, 5, -20, 0], padding=1, activation=activation)
+
+    assert_fuses_without_loss(block, tmp_path / "net.qpp")
+    for tensor in qe.to_onnx(tmp_path / "net.qpp").graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT32:
+            assert np.abs(onnx.numpy_helper.to_array(tensor).astype(np.int64)).max() <= 2**30
+
+
+def test_sums_beyond_int32_are_left_to_float(tmp_path: Path) -> None:
+    def block(net: qe.GraphBuilder, y: str) -> str:
+        wide = net.conv2d(y, np.ones((2000, 4, 1, 1)), activation="relu")
+        return net.conv2d(wide, np.ones((2, 2000, 5, 5)) / 50_000, padding=2)
+
+    assert_fuses_without_loss(block, tmp_path / "net.qpp")
+    model = qe.to_onnx(tmp_path / "net.qpp")
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    assert types["conv2d_1/weight"] == onnx.TensorProto.INT8
+    assert types["conv2d_2/weight"] == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("padding", [0, 1, (0, 0, 1, 1), (1, 0, 0, 1)])
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_average_pools_whose_last_window_is_cut(
+    padding: Any, count_include_pad: bool, tmp_path: Path
+) -> None:
+    for kernel, stride in ((2, 3), (3, 2), (3, 3), ((4, 3), 2)):
+
+        def block(net: qe.GraphBuilder, y: str, kernel: Any = kernel, stride: int = stride) -> str:
+            return net.avg_pool2d(
+                y,
+                kernel,
+                stride=stride,
+                padding=padding,
+                ceil_mode=True,
+                count_include_pad=count_include_pad,
+            )
+
+        assert_fuses_without_loss(block, tmp_path / "net.qpp")
+
+
+@pytest.mark.parametrize("target", [{"size": (7, 13)}, {"scale": (2.0, 1.5)}])
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear"])
+def test_resizing_next_to_a_depthwise_convolution(target: Any, mode: str, tmp_path: Path) -> None:
+    """For which ONNX Runtime moves the channels to the end."""
+    weight = np.random.default_rng(2).normal(0, 0.3, (4, 1, 3, 3))
+
+    def block(net: qe.GraphBuilder, y: str) -> str:
+        return net.conv2d(net.resize(y, mode=mode, **target), weight, groups=4)
+
+    assert_fuses_without_loss(block, tmp_path / "net.qpp")
 
 
 def test_a_file_without_calibration_is_float(graph: qe.Graph, tmp_path: Path) -> None:

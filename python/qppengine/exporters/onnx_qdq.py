@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 _OPSET = 22  # the first whose pools have the sizes of ours
 _IR_VERSION = 10
 
-# The largest bias that int32 holds, less what sums of products may add to it.
-_LARGEST_BIAS = 2**30
+_INT32_MAX = 2**31 - 1
+_MAX_PRODUCT = 255  # of an activation less its zero point
 
 
 def to_onnx(
@@ -44,6 +45,7 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """A calibrated model file as an ONNX model that computes what scheme "static" does.
 
+    Activations have 8 bits; other widths and dense + sparse values have no form in ONNX.
     ``static_bounds`` is "mean" or "range" as in `Session`. Of a file without calibration the model
     is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for what ONNX lacks.
     """
@@ -184,32 +186,7 @@ def _exporter(*ops: str) -> Callable[[_Exporter], _Exporter]:
 
 @_exporter("conv2d")
 def _conv2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
-    weight, bias = node.tensors["weight"], node.tensors.get("bias")
-    tensors = [writer.constant("weight", weight)]
-    if bias is not None:
-        tensors.append(writer.constant("bias", bias))
-    if writer.reads_int8(node):
-        integers, scale = quantize_weight(weight)
-        tensors[0] = writer.add(
-            "DequantizeLinear",
-            writer.constant("weight", integers),
-            writer.constant("weight_scale", scale),
-            writer.constant("weight_zero_point", np.zeros_like(scale, np.int8)),
-            axis=0,
-            key="weight/dequantized",
-        )
-        product = scale * writer.scale(node.inputs[0])
-        # Integer kernels, which do not know tanh, want integers; others compute with the numbers.
-        whole = None if bias is None else np.rint(bias / product)
-        fuses = node.attributes["activation"] != "tanh"
-        if whole is not None and fuses and np.abs(whole).max() < _LARGEST_BIAS:
-            tensors[1] = writer.add(
-                "DequantizeLinear",
-                writer.constant("bias", whole.astype(np.int32)),
-                writer.constant("bias_scale", product),
-                axis=0,
-                key="bias/dequantized",
-            )
+    tensors = (_int8_tensors if writer.reads_int8(node) else _float_tensors)(writer, node)
     result = writer.add(
         "Conv",
         inputs[0],
@@ -222,6 +199,58 @@ def _conv2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
     for residual in inputs[1:]:
         result = writer.add("Add", result, residual)
     _activate(writer, node, result)
+
+
+def _float_tensors(writer: _Writer, node: Node) -> list[str]:
+    """The names of the weight and, where there is one, the bias of a convolution."""
+    return [
+        writer.constant(key, node.tensors[key]) for key in ("weight", "bias") if key in node.tensors
+    ]
+
+
+def _int8_tensors(writer: _Writer, node: Node) -> list[str]:
+    """The same, dequantized from integers.
+
+    Integer kernels add the bias as int32 in units of the products. Where it would not fit next to
+    small weights, the scale of that channel's weights is raised until it does.
+    """
+    weight, bias = node.tensors["weight"], node.tensors.get("bias")
+    input_scale = np.float64(writer.scale(node.inputs[0]))
+    integers, scale = quantize_weight(weight)
+    room = _INT32_MAX - _MAX_PRODUCT * np.abs(integers.astype(np.int64)).sum(axis=(1, 2, 3))
+    if room.min() < _INT32_MAX // 2:  # the sums leave int32: left to float arithmetic
+        rounded = integers * scale[:, None, None, None]
+        return _float_tensors(writer, replace(node, tensors={**node.tensors, "weight": rounded}))
+    # Integer kernels do not know tanh; others compute with the bias as it is.
+    fuses = bias is not None and node.attributes["activation"] != "tanh"
+    if bias is not None and fuses:
+        # The largest bias leaves the other half of int32 to the sums.
+        least = np.abs(bias.astype(np.float64)) / (input_scale * (_INT32_MAX // 2))
+        integers, scale = quantize_weight(weight, np.maximum(scale, least).astype(np.float32))
+    tensors = [
+        writer.add(
+            "DequantizeLinear",
+            writer.constant("weight", integers),
+            writer.constant("weight_scale", scale),
+            writer.constant("weight_zero_point", np.zeros_like(scale, np.int8)),
+            axis=0,
+            key="weight/dequantized",
+        )
+    ]
+    if bias is not None and fuses:
+        product = scale * np.float32(input_scale)
+        tensors.append(
+            writer.add(
+                "DequantizeLinear",
+                writer.constant("bias", np.rint(bias / product).astype(np.int32)),
+                writer.constant("bias_scale", product),
+                axis=0,
+                key="bias/dequantized",
+            )
+        )
+    elif bias is not None:
+        tensors.append(writer.constant("bias", bias))
+    return tensors
 
 
 @_exporter("add", "sub", "mul")
@@ -280,13 +309,23 @@ def _max_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 @_exporter("avg_pool2d")
 def _avg_pool2d(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
     divisor = node.attributes.get("divisor")
-    counts = int(divisor is not None or node.attributes["count_include_pad"])
-    mean = writer.add("AveragePool", *inputs, count_include_pad=counts, **_window(node))
-    if divisor is not None:
-        if node.attributes["ceil_mode"]:
-            raise UnsupportedError(f"{node.name}: ONNX has no divisor in ceil_mode")
-        gain = np.float32(math.prod(node.attributes["kernel"]) / divisor)
-        writer.add("Mul", mean, writer.constant("gain", gain))
+    window = _window(node)
+    if divisor is not None and node.attributes["ceil_mode"]:
+        raise UnsupportedError(f"{node.name}: ONNX has no divisor in ceil_mode")
+    includes = divisor is not None or node.attributes["count_include_pad"]
+    counts = int(includes and any(window["pads"]))
+    gain = 1.0 if divisor is None else math.prod(node.attributes["kernel"]) / divisor
+    values = list(inputs)
+    if writer.reads_int8(node) and node.attributes["ceil_mode"] and counts:
+        # ONNX Runtime's int8 pool divides by the whole window where ceil_mode cuts it. Powers of
+        # two before and after the pool change no number and keep it in float32.
+        values = [
+            writer.add("Mul", *inputs, writer.constant("half", np.float32(0.5)), key="halved")
+        ]
+        gain = 2.0
+    mean = writer.add("AveragePool", *values, count_include_pad=counts, **window)
+    if gain != 1:
+        writer.add("Mul", mean, writer.constant("gain", np.float32(gain)))
 
 
 @_exporter("global_avg_pool")
@@ -380,10 +419,14 @@ def _concat(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
 
 @_exporter("resize")
 def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
+    # All four dimensions: ONNX Runtime moves channels and overlooks `axes` then.
     if "size" in node.attributes:
-        target = ["", writer.integers("sizes", node.attributes["size"])]
+        unchanged = writer.add("Shape", *inputs, start=0, end=2, key="unchanged")
+        known = writer.integers("size", node.attributes["size"])
+        target = ["", writer.add("Concat", unchanged, known, axis=0, key="sizes")]
     else:
-        target = [writer.constant("scales", np.array(node.attributes["scale"], np.float32))]
+        scales = np.array([1, 1, *node.attributes["scale"]], np.float32)
+        target = [writer.constant("scales", scales)]
     bilinear, exact = (node.attributes["mode"] == m for m in ("bilinear", "nearest-exact"))
     coordinates = "half_pixel" if bilinear or exact else "asymmetric"
     if node.attributes["align_corners"]:
@@ -393,7 +436,6 @@ def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
         *inputs,
         "",
         *target,
-        axes=(2, 3),
         mode="linear" if bilinear else "nearest",
         coordinate_transformation_mode=coordinates,
         nearest_mode="round_prefer_ceil" if exact else "floor",
