@@ -139,8 +139,8 @@ def assert_fuses_without_loss(block: Block, path: Path) -> None:
     qe.save(path, graph, qe.calibrate(graph, samples, 1.0, progress=False))
     expected = qe.Session(path, "static", static_bounds="range").run(samples[0])
     for fused in (False, True):
-        y = run_onnx(qe.to_onnx(path, "range"), samples[0], fused=fused)
-        assert sqnr(y, expected) > 35, fused
+        result = run_onnx(qe.to_onnx(path, "range"), samples[0], fused=fused)
+        assert sqnr(result, expected) > 35, fused
 
 
 @pytest.mark.parametrize("small", [1, 1e-4, 1e-5, 1e-7, 0])
