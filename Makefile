@@ -55,8 +55,9 @@ test-arm64: build/arm64/.stamp core  ## C++ tests and the Python device tests un
 test-python: .venv/.dev core  ## Python tests
 	$(BIN)/pytest
 
-bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme
-	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name
+bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme (ONCE=1: no times, do they run?)
+	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name \
+	  $(if $(ONCE),--benchmark-disable)
 
 lint: .venv/.dev build/arm64/.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check --quiet

@@ -2,6 +2,7 @@
 """What schemes cost by wall clock: networks, and each of their int8 convolutions alone.
 
     make bench
+    make bench ONCE=1        # every bench once, without times: does it run?
     .venv/bin/pytest bench -k "resnet18 and 3x3" --benchmark-json=costs.json
 
 The schemes run the same model file on one thread, a group each per network and per convolution.
@@ -11,7 +12,7 @@ Weights are random but for ESPCN's. A convolution alone reads fp16 and quantizes
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from qppengine.models.zoo import NETWORKS
 from qppengine.serialize import serialize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pytest_benchmark.fixture import BenchmarkFixture
     from qppengine.graph import Array, Node
@@ -47,23 +48,25 @@ def make_graph(network: str) -> qe.Graph:
 
 
 @cache
-def make_network(network: str) -> tuple[bytes, Array]:
-    """A model file and an input."""
+def make_network(network: str) -> tuple[bytes, tuple[Array, ...]]:
+    """A model file and its inputs."""
     positions = NETWORKS[network].positions
     model = make_model(make_graph(network), NETWORKS[network].inputs(SAMPLES), positions)
-    return model, next(NETWORKS[network].inputs(1, "test"))
+    return model, tuple(NETWORKS[network].inputs(1, "test"))
 
 
 @cache
-def make_layer(network: str, layer: str) -> tuple[bytes, Array]:
-    """A model file of one convolution, named as in `layers`, and an input."""
-    graph = make_graph(network)
+def make_layer(network: str, layer: str) -> tuple[bytes, tuple[Array, ...]]:
+    """A model file of one convolution, named as in `layers`, and its inputs."""
     node = layers(network)[layer]
-    (source,) = node.inputs
-    shape = shapes(network)[source]
+    sizes = [shapes(network)[source] for source in node.inputs]
     random = np.random.default_rng(1)
-    draw: Callable[[], Any] = partial(random.standard_normal, shape, np.float32)
-    alone = replace(graph, inputs=(qe.Value(source, shape),), outputs=(node.output,), nodes=(node,))
+
+    def draw() -> tuple[Array, ...]:
+        return tuple(random.standard_normal(size, np.float32) for size in sizes)
+
+    inputs = tuple(map(qe.Value, node.inputs, sizes))
+    alone = replace(make_graph(network), inputs=inputs, outputs=(node.output,), nodes=(node,))
     return make_model(alone, (draw() for _ in range(SAMPLES))), draw()
 
 
@@ -73,6 +76,7 @@ def make_model(graph: qe.Graph, samples: Iterable[Any], positions: str = "first"
     return serialize(graph, calibration)
 
 
+@cache
 def shapes(network: str) -> dict[str, Any]:
     """Of every value, for the usual input."""
     size = NETWORKS[network]
@@ -83,7 +87,10 @@ def shapes(network: str) -> dict[str, Any]:
 
 @cache
 def layers(network: str) -> dict[str, Node]:
-    """A convolution of each kind that reads int8: "3x3/2 56x56 64-128" with a stride of two."""
+    """A convolution of each kind that reads int8, such as "3x3/2 56x56 64-128": a stride of two.
+
+    "1x1 56x56 64-256 +" adds a second input to its sums, the residual of a block.
+    """
     found: dict[str, Node] = {}
     for node in make_graph(network).nodes:
         if node.op == "conv2d" and not node.fp16:
@@ -91,7 +98,8 @@ def layers(network: str) -> dict[str, Node]:
             _, channels, height, width = shapes(network)[node.inputs[0]]
             stride = node.attributes["stride"][0]
             window = "x".join(map(str, kernel)) + (f"/{stride}" if stride > 1 else "")
-            found.setdefault(f"{window} {height}x{width} {channels}-{filters}", node)
+            residual = " +" if len(node.inputs) > 1 else ""
+            found.setdefault(f"{window} {height}x{width} {channels}-{filters}{residual}", node)
     return found
 
 
@@ -102,10 +110,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("network", "layer"), pairs, ids=map(" ".join, pairs))
 
 
-def run(benchmark: Any, scheme: str, model: bytes, x: Array) -> None:
+def run(benchmark: Any, scheme: str, model: bytes, inputs: tuple[Array, ...]) -> None:
     """Times a session with input and output."""
     session = qe.Session(model, scheme)
-    benchmark.pedantic(session.run, (x,), rounds=10, warmup_rounds=1)
+    benchmark.pedantic(session.run, inputs, rounds=10, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("network", BENCHED)
