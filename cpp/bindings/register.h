@@ -3,6 +3,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <map>
+#include <string>
+
 #include "network/model.h"
 
 namespace qpp {
@@ -13,8 +16,11 @@ void register_kernels(pybind11::module_& module);
 void register_model(pybind11::module_& module);
 void register_session(pybind11::module_& module);
 
+/// Limits by their names.
+using LimitMap = std::map<std::string, std::int64_t>;
+
 /// A model file given by its path (str) or its contents (bytes).
-Model model_from(const pybind11::object& source);
-ModelFile model_file_from(const pybind11::object& source);
+Model model_from(const pybind11::object& source, const LimitMap& limits);
+ModelFile model_file_from(const pybind11::object& source, const LimitMap& limits);
 
 }  // namespace qpp

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "bindings/register.h"
@@ -17,33 +19,57 @@ py::array to_array(const Tensor& tensor) {
   return array;
 }
 
-}  // namespace
-
-ModelFile model_file_from(const py::object& source) {
-  if (py::isinstance<py::bytes>(source)) {
-    const auto contents = source.cast<std::string_view>();
-    return read_model_file(std::as_bytes(std::span(contents)), "model bytes");
+/// Throws UnsupportedError.
+Limits to_limits(const LimitMap& numbers) {
+  Limits limits;
+  for (const auto& [name, number] : numbers) {
+    const auto* field = std::find_if(std::begin(kLimitFields), std::end(kLimitFields),
+                                     [&](const LimitField& known) { return known.name == name; });
+    QPP_CHECK(field != std::end(kLimitFields), UnsupportedError, "limits: '", name,
+              "' is not a limit");
+    QPP_CHECK(number >= 1 && number <= field->largest, UnsupportedError, "limits.", name,
+              ": expected an integer from 1 to ", field->largest, ", got ", number);
+    limits.*field->member = number;
   }
-  const auto path = source.cast<std::string>();
-  return read_model_file(read_file(path), path);
+  return limits;
 }
 
-Model model_from(const py::object& source) {
-  return parse_model(model_file_from(source), py::isinstance<py::bytes>(source)
-                                                  ? "model bytes"
-                                                  : source.cast<std::string>());
+/// Default and maximum of every limit.
+std::map<std::string, std::pair<std::int64_t, std::int64_t>> limits() {
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> result;
+  for (const LimitField& field : kLimitFields)
+    result[field.name] = {Limits().*field.member, field.largest};
+  return result;
+}
+
+}  // namespace
+
+ModelFile model_file_from(const py::object& source, const LimitMap& limits) {
+  if (py::isinstance<py::bytes>(source)) {
+    const auto contents = source.cast<std::string_view>();
+    return read_model_file(std::as_bytes(std::span(contents)), "model bytes", to_limits(limits));
+  }
+  const auto path = source.cast<std::string>();
+  return read_model_file(read_file(path), path, to_limits(limits));
+}
+
+Model model_from(const py::object& source, const LimitMap& limits) {
+  return parse_model(model_file_from(source, limits),
+                     py::isinstance<py::bytes>(source) ? "model bytes" : source.cast<std::string>(),
+                     to_limits(limits));
 }
 
 void register_model(py::module_& module) {
   module.def(
       "read_model",
-      [](const py::object& source) {
-        const ModelFile file = model_file_from(source);
+      [](const py::object& source, const LimitMap& limits) {
+        const ModelFile file = model_file_from(source, limits);
         py::dict tensors;  // NOLINT(misc-const-correctness): its items are set
         for (const auto& [name, tensor] : file.tensors) tensors[py::str(name)] = to_array(tensor);
         return py::make_tuple(file.graph_json, tensors);
       },
-      py::arg("source"));
+      py::arg("source"), py::arg("limits") = LimitMap());
+  module.def("limits", &limits);
 }
 
 }  // namespace qpp

@@ -233,8 +233,8 @@ void register_session(py::module_& module) {
       .def(py::init([](const py::object& source, std::string scheme, int activation_bits,
                        int threads, std::string cores, std::optional<std::string> static_bounds,
                        std::string algorithm, std::optional<std::string> skip,
-                       std::optional<double> density) {
-             const Model model = model_from(source);
+                       std::optional<double> density, const LimitMap& limits) {
+             const Model model = model_from(source, limits);
              const SessionOptions options{.scheme = std::move(scheme),
                                           .activation_bits = activation_bits,
                                           .threads = threads,
@@ -249,7 +249,7 @@ void register_session(py::module_& module) {
            py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,
            py::arg("threads") = 1, py::arg("cores") = "all", py::arg("static_bounds") = py::none(),
            py::arg("algorithm") = "auto", py::arg("skip") = py::none(),
-           py::arg("density") = py::none())
+           py::arg("density") = py::none(), py::arg("limits") = LimitMap())
       .def_property_readonly("inputs",
                              [](const Session& session) {
                                py::list inputs;

@@ -14,14 +14,12 @@
 namespace qpp {
 namespace {
 
-// Far above any real layer, and small enough that products of a few stay inside 64 bits.
-constexpr std::int64_t kLargestAttribute = 1 << 16;
-constexpr std::int64_t kLargestSize = 1 << 24;  // the same, of many pixels
 constexpr std::size_t kMostDensities = 16;
 
 class Parser {
  public:
-  Parser(const ModelFile& file, std::string source) : file_(file), source_(std::move(source)) {}
+  Parser(const ModelFile& file, std::string source, const Limits& limits)
+      : file_(file), source_(std::move(source)), limits_(limits) {}
 
   Model parse() {
     const auto document =
@@ -30,6 +28,7 @@ class Parser {
     const Field graph(document, concat(source_, ": graph"));
     graph.only({"name", "inputs", "outputs", "nodes", "quantization"});
     Model model;
+    model.limits = limits_;
     model.name = graph["name"].string();
     for (const Field& input : graph["inputs"].list()) model.inputs.push_back(parse_input(input));
     for (const Field& node : graph["nodes"].list()) model.nodes.push_back(parse_node(node));
@@ -59,7 +58,7 @@ class Parser {
     input.name = field["name"].string();
     const std::vector<Field> sizes = field["shape"].list(4);
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      if (!sizes[i].is_null()) input.shape[i] = sizes[i].integer(1, kLargestAttribute);
+      if (!sizes[i].is_null()) input.shape[i] = sizes[i].integer(1, limits_.dimension);
     }
     QPP_CHECK(input.shape[1].has_value(), ModelError, field.where(),
               ": the number of channels must be fixed");
@@ -133,8 +132,8 @@ class Parser {
     QPP_CHECK(weight.shape.size() == 4, ModelError, where,
               ": expected a weight of 4 dimensions (OIHW), got ", weight.shape.size());
     for (const std::int64_t size : weight.shape) {
-      QPP_CHECK(size >= 1 && size <= kLargestAttribute, ModelError, where,
-                ": a weight dimension of ", size, " is out of range");
+      QPP_CHECK(size >= 1 && size <= limits_.window, ModelError, where, ": a weight dimension of ",
+                size, " is out of range");
     }
     Conv2dSpec spec;
     spec.name = node.name;
@@ -142,7 +141,7 @@ class Parser {
     spec.channels = weight.shape[1];
     spec.kernel = {.height = weight.shape[2], .width = weight.shape[3]};
     if (attributes.has("groups")) {
-      spec.groups = attributes["groups"].integer(1, kLargestAttribute);
+      spec.groups = attributes["groups"].integer(1, limits_.window);
       QPP_CHECK(spec.filters % spec.groups == 0, ModelError, where, ": expected ", spec.groups,
                 " groups to divide the filters, of which there are ", spec.filters);
     }
@@ -206,7 +205,7 @@ class Parser {
       known.merge(std::set<std::string>{"count_include_pad", "divisor"});
       spec.count_include_pad = attributes["count_include_pad"].boolean();
       if (attributes.has("divisor"))
-        spec.divisor = attributes["divisor"].integer(1, kLargestAttribute);
+        spec.divisor = attributes["divisor"].integer(1, limits_.window);
     } else {
       known.insert("dilation");
       if (attributes.has("dilation")) spec.dilation = parse_size(attributes["dilation"], 1);
@@ -334,7 +333,7 @@ class Parser {
       QPP_CHECK(view[i].is_null() == (open && i + 2 >= rank && rank > 2), ModelError,
                 view[i].where(), ": expected sizes, of which the last two may be null");
       spec.view.emplace_back();
-      if (!open || i + 2 < rank) spec.view.back() = view[i].integer(1, kLargestSize);
+      if (!open || i + 2 < rank) spec.view.back() = view[i].integer(1, limits_.dimension);
     }
     node.spec = std::move(spec);
   }
@@ -345,11 +344,11 @@ class Parser {
     field["tensors"].only({});
     SliceSpec spec{.name = node.name,
                    .axis = static_cast<int>(attributes["axis"].integer(1, 3)),
-                   .start = attributes["start"].integer(-kLargestSize, kLargestSize),
+                   .start = attributes["start"].integer(-limits_.dimension, limits_.dimension),
                    .stop = std::nullopt,
-                   .step = attributes["step"].integer(1, kLargestSize)};
+                   .step = attributes["step"].integer(1, limits_.dimension)};
     if (!attributes["stop"].is_null())
-      spec.stop = attributes["stop"].integer(-kLargestSize, kLargestSize);
+      spec.stop = attributes["stop"].integer(-limits_.dimension, limits_.dimension);
     node.spec = std::move(spec);
   }
 
@@ -364,10 +363,10 @@ class Parser {
     const auto mode = kModes.find(name);
     QPP_CHECK(mode != kModes.end(), UnsupportedError, where,
               ": expected the mode zeros, reflect or replicate, got \"", name, "\"");
-    const std::int64_t lowest = mode->second == PadMode::zeros ? -kLargestAttribute : 0;
+    const std::int64_t lowest = mode->second == PadMode::zeros ? -limits_.window : 0;
     std::vector<std::int64_t> sides;
     for (const Field& side : attributes["padding"].list(4))
-      sides.push_back(side.integer(lowest, kLargestAttribute));
+      sides.push_back(side.integer(lowest, limits_.window));
     node.spec = PadSpec{.name = node.name, .mode = mode->second, .padding = as_padding(sides)};
   }
 
@@ -399,16 +398,16 @@ class Parser {
     return {.lo = lo, .hi = hi};
   }
 
-  static Size2d parse_size(const Field& field, std::int64_t lowest) {
+  [[nodiscard]] Size2d parse_size(const Field& field, std::int64_t lowest) const {
     const std::vector<Field> sizes = field.list(2);
-    return {.height = sizes[0].integer(lowest, kLargestAttribute),
-            .width = sizes[1].integer(lowest, kLargestAttribute)};
+    return {.height = sizes[0].integer(lowest, limits_.window),
+            .width = sizes[1].integer(lowest, limits_.window)};
   }
 
   /// Two numbers, of rows and of columns on either side, or four: top, left, bottom, right.
-  static Padding parse_padding(const Field& field) {
+  [[nodiscard]] Padding parse_padding(const Field& field) const {
     std::vector<std::int64_t> sides;
-    for (const Field& side : field.list()) sides.push_back(side.integer(0, kLargestAttribute));
+    for (const Field& side : field.list()) sides.push_back(side.integer(0, limits_.window));
     QPP_CHECK(sides.size() == 2 || sides.size() == 4, ModelError, field.where(),
               ": expected 2 or 4 items, got ", sides.size());
     if (sides.size() == 2) return {.height = sides[0], .width = sides[1]};
@@ -581,6 +580,7 @@ class Parser {
 
   const ModelFile& file_;
   std::string source_;
+  Limits limits_;
   std::map<std::string, std::size_t> order_;  // values in the order of their definition
 };
 
@@ -599,8 +599,9 @@ const Bounds* Quantization::find_bounds(std::optional<double> density) const {
   return found == bounds.end() ? nullptr : &*found;
 }
 
-ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source) {
-  Safetensors container = parse_safetensors(bytes, source);
+ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source,
+                          const Limits& limits) {
+  Safetensors container = parse_safetensors(bytes, source, limits);
   QPP_CHECK(container.metadata["format"] == kFormat, ModelError, source,
             ": expected a model written by qppengine.save, got ",
             "a safetensors file of another kind");
@@ -611,14 +612,17 @@ ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& s
           .tensors = std::move(container.tensors)};
 }
 
-Model parse_model(const ModelFile& file, const std::string& source) {
-  return Parser(file, source).parse();
+Model parse_model(const ModelFile& file, const std::string& source, const Limits& limits) {
+  return Parser(file, source, limits).parse();
 }
 
-Model load_model(std::span<const std::byte> bytes, const std::string& source) {
-  return parse_model(read_model_file(bytes, source), source);
+Model load_model(std::span<const std::byte> bytes, const std::string& source,
+                 const Limits& limits) {
+  return parse_model(read_model_file(bytes, source, limits), source, limits);
 }
 
-Model load_model(const std::string& path) { return load_model(read_file(path), path); }
+Model load_model(const std::string& path, const Limits& limits) {
+  return load_model(read_file(path), path, limits);
+}
 
 }  // namespace qpp

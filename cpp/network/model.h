@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/limits.h"
 #include "ops/channel_function.h"
 #include "ops/conv2d.h"
 #include "ops/elementwise.h"
@@ -81,6 +82,7 @@ struct Model {
   std::vector<std::string> outputs;
   std::vector<Node> nodes;
   std::optional<Quantization> quantization;
+  Limits limits;  // that it keeps to, and its runs shall
 };
 
 /// A model file before its graph is understood.
@@ -92,15 +94,17 @@ struct ModelFile {
 inline constexpr const char* kFormat = "qppengine";
 inline constexpr const char* kFormatVersion = "1";
 
-/// Checks the container and its format version. Throws ModelError; `source` names the file in
-/// messages.
-ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source);
+/// Checks the container and its format version. Throws ModelError, also where a limit is exceeded;
+/// `source` names the file in messages.
+ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source,
+                          const Limits& limits = {});
 
 /// Checks the graph and resolves its tensors. Throws ModelError, UnsupportedError for an operation
 /// of a newer version.
-Model parse_model(const ModelFile& file, const std::string& source);
+Model parse_model(const ModelFile& file, const std::string& source, const Limits& limits = {});
 
-Model load_model(std::span<const std::byte> bytes, const std::string& source);
-Model load_model(const std::string& path);
+Model load_model(std::span<const std::byte> bytes, const std::string& source,
+                 const Limits& limits = {});
+Model load_model(const std::string& path, const Limits& limits = {});
 
 }  // namespace qpp

@@ -63,7 +63,8 @@ Tensor parse_tensor(const std::string& name, const json& entry, std::span<const 
 
 }  // namespace
 
-Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::string& source) {
+Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::string& source,
+                              const Limits& limits) {
   QPP_CHECK(bytes.size() > kLengthBytes, ModelError, source, ": expected a model file, got ",
             bytes.size(), " bytes");
   std::uint64_t header_bytes = 0;

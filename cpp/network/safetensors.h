@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "base/limits.h"
 #include "tensor/tensor.h"
 
 namespace qpp {
@@ -18,7 +19,8 @@ struct Safetensors {
 
 /// Parses the format (8-byte little-endian header length, JSON header, tensor bytes) and checks
 /// every length in it. Throws ModelError; `source` names the file in messages.
-Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::string& source);
+Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::string& source,
+                              const Limits& limits);
 
 /// The bytes of a file. Throws ModelError when it cannot be read.
 AlignedVector<std::byte> read_file(const std::string& path);

@@ -25,6 +25,7 @@ from qppengine.errors import (
 from qppengine.exporters import to_dot, to_onnx
 from qppengine.graph import Graph, Node, Value
 from qppengine.importers import from_onnx, from_torch
+from qppengine.limits import Limits
 from qppengine.passes import keep_fp16
 from qppengine.serialize import load_graph, save
 from qppengine.session import SCHEMES, Session, __version__
@@ -38,6 +39,7 @@ __all__ = [
     "FileError",
     "Graph",
     "GraphBuilder",
+    "Limits",
     "ModelError",
     "Node",
     "NonFiniteError",

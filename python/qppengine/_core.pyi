@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -52,6 +52,7 @@ class Session:
         algorithm: str = "auto",
         skip: str | None = None,
         density: float | None = None,
+        limits: Mapping[str, int] = {},
     ) -> None: ...
     @property
     def inputs(self) -> list[tuple[str, list[int | None]]]: ...
@@ -78,7 +79,9 @@ class Session:
 
 def read_model(
     source: str | bytes,
+    limits: Mapping[str, int] = {},
 ) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]: ...
+def limits() -> dict[str, tuple[int, int]]: ...
 def cpu_features() -> dict[str, bool]: ...
 def cores() -> dict[str, int]: ...
 def is_emulated() -> bool: ...

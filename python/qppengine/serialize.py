@@ -26,6 +26,7 @@ from qppengine.errors import (
     UnsupportedError,
 )
 from qppengine.graph import Graph, Node, Value
+from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
 from qppengine.predictor import fit
 from qppengine.session import SCHEMES, Session, read_model
@@ -157,9 +158,9 @@ def serialize_for_measurement(graph: Graph, plan: Plan) -> bytes:
     return _pack(graph, _quantization(plan), {}).to_bytes()
 
 
-def load_graph(path: str | os.PathLike[str] | bytes) -> Graph:
+def load_graph(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> Graph:
     """The graph of a model file or its bytes. Raises `ModelError`, `FileError`."""
-    text, tensors = read_model(path)
+    text, tensors = read_model(path, limits)
     try:
         document = json.loads(text)
         return Graph(

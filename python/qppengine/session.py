@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,7 @@ from qppengine import _core
 from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels
 from qppengine.errors import DTypeError, FileError, ShapeError, UnsupportedError
 from qppengine.graph import Value
+from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.profile import Profile
 
 if TYPE_CHECKING:
@@ -94,12 +95,13 @@ class Session:
         algorithm: How convolutions are computed. "direct": by sums of products, of int8 values in
             exact integers. "winograd": 3x3 ones of stride 1 by Winograd's F(4x4, 3x3) in fp16,
             within 0.5 % rms, the others direct. "auto" lets the engine choose by speed.
+        limits: How much the file may ask for.
 
     A session may be used from several threads: an internal lock serializes their calls. For
     parallel work open one session per thread; `run` releases the GIL.
 
-    Raises `ModelError` for a damaged file, `FileError` for one that cannot be read,
-    `UnsupportedError` for options this engine or this file does not offer.
+    Raises `ModelError` for a damaged file or one beyond `limits`, `FileError` for one that cannot
+    be read, `UnsupportedError` for options this engine or this file does not offer.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Session:
         cores: str = "all",
         static_bounds: str | None = None,
         algorithm: str = "auto",
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._core = _core.Session(
             _source(model),
@@ -125,6 +128,7 @@ class Session:
             algorithm=algorithm,
             skip=skip,
             density=density,
+            limits=asdict(limits),
         )
         self.scheme = scheme
 
@@ -289,9 +293,11 @@ class Session:
         return arrays
 
 
-def read_model(model: Model) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]:
+def read_model(
+    model: Model, limits: Limits = DEFAULT_LIMITS
+) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]:
     """The graph of a model file as JSON, and its tensors."""
-    return _core.read_model(_source(model))
+    return _core.read_model(_source(model), asdict(limits))
 
 
 def _source(model: Model) -> str | bytes:

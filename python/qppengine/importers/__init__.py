@@ -14,6 +14,7 @@ from qppengine.importers import onnx_operators as onnx_operators
 from qppengine.importers.onnx_model import read_onnx
 from qppengine.importers.pt2 import read_pt2
 from qppengine.importers.registry import to_graph
+from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ __all__ = ["from_onnx", "from_torch"]
 
 
 def from_onnx(
-    source: str | os.PathLike[str] | bytes | onnx.ModelProto, name: str | None = None
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    name: str | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Graph:
     """Imports an ONNX model of floating-point numbers and optimizes it (`qppengine.passes`).
 
@@ -38,9 +42,10 @@ def from_onnx(
     ``[1, C, 1, 1]``.
 
     Raises `UnsupportedModelError`, which lists all operations the engine lacks, `UnsupportedError`
-    for another operator set, `ModelError` for a damaged model, `FileError`.
+    for another operator set, `ModelError` for a damaged model and for one beyond `limits`,
+    `FileError`.
     """
-    return optimize(to_graph(read_onnx(source), name))
+    return optimize(to_graph(read_onnx(source, limits), name))
 
 
 def from_torch(
@@ -48,6 +53,8 @@ def from_torch(
     example: Any = None,
     dynamic_shapes: Any = None,
     name: str | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Graph:
     """Imports a PyTorch network and optimizes it (`qppengine.passes`).
 
@@ -63,7 +70,7 @@ def from_torch(
     ``[N, 1, H, W]``.
 
     Raises `UnsupportedModelError`, which lists all operations the engine lacks, `ModelError` for a
-    damaged file, `FileError` for one that cannot be read.
+    damaged file and for one beyond `limits`, `FileError` for one that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         try:
@@ -72,7 +79,7 @@ def from_torch(
             raise FileError(f"cannot read {os.fspath(source)!r}: {error.strerror}") from error
     else:
         data = _export(source, example, dynamic_shapes)
-    return optimize(to_graph(read_pt2(data), name))
+    return optimize(to_graph(read_pt2(data, limits), name))
 
 
 def _export(source: Any, example: Any, dynamic_shapes: Any) -> bytes:

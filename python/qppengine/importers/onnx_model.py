@@ -21,6 +21,7 @@ import numpy as np
 from qppengine.errors import Error, FileError, ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.graph import Array, Value
 from qppengine.importers.program import AXES, Call, Other, Program, Ref
+from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,14 +49,19 @@ _LARGEST_SIZES = 64  # of constants on which a shape may depend
 _POOLS = ("AveragePool", "MaxPool")
 
 
-def read_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Program:
+def read_onnx(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto, limits: Limits = DEFAULT_LIMITS
+) -> Program:
     """The program in an ONNX file, its bytes, or a model in memory.
 
-    Raises `ModelError` for a malformed model, `UnsupportedModelError` for one that takes something
-    else than floating-point tensors, `UnsupportedError` for another operator set, `FileError`.
+    Raises `ModelError` for a malformed model or one beyond `limits`, `UnsupportedModelError` for
+    one that takes something else than floating-point tensors, `UnsupportedError` for another
+    operator set, `FileError`.
     """
     try:
-        return _Reader(_load(source)).read()
+        model = _load(source)
+        limits.check("nodes", len(model.graph.node), "the nodes of the ONNX model")
+        return _Reader(model).read()
     except Error:
         raise
     except Exception as error:  # onnx and protobuf name no exceptions for a damaged model

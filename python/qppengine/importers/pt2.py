@@ -21,6 +21,7 @@ import numpy as np
 from qppengine.errors import ModelError, UnsupportedModelError
 from qppengine.graph import Array, Value
 from qppengine.importers.program import Call, Other, Program, Ref
+from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,11 +38,11 @@ _STRIDED = 7
 _T = TypeVar("_T")
 
 
-def read_pt2(data: bytes) -> Program:
+def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
     """The program in the bytes of a ``.pt2`` file.
 
-    Raises `ModelError` for a malformed file, `UnsupportedModelError` for one that takes or returns
-    something else than float32 tensors.
+    Raises `ModelError` for a malformed file or one beyond `limits`, `UnsupportedModelError` for one
+    that takes or returns something else than float32 tensors.
     """
     members = _read_members(data)
     model = _parse(members, "models/model.json")
@@ -54,6 +55,7 @@ def read_pt2(data: bytes) -> Program:
     signature = _field(module, "signature", dict)
     metas = _field(graph, "tensor_values", dict)
     nodes = _field(graph, "nodes", list)
+    limits.check("nodes", len(nodes), "the nodes of the .pt2 archive")
     stored = {
         **_read_tensors(members, "data/weights", "model_weights_config.json"),
         **_read_tensors(members, "data/constants", "model_constants_config.json"),

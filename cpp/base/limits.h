@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "base/check.h"
+
+namespace qpp {
+
+/// How much a model file may ask for: the one place of such numbers. The defaults are far above any
+/// real network, and small enough that no file costs more than its own size explains. Whoever
+/// trusts a file may raise them, each up to the number in kLimitFields, within which the arithmetic
+/// of the engine does not overflow. python/qppengine/limits.py has the same fields.
+struct Limits {
+  std::int64_t header_bytes = 1 << 26;      // of the text that describes a network
+  std::int64_t nesting = 64;                // of lists and objects in that text
+  std::int64_t json_values = 1 << 19;       // of one node, or of all that are no nodes
+  std::int64_t name_bytes = 4096;           // of a node, value or tensor
+  std::int64_t nodes = 100'000;             // of a network
+  std::int64_t inputs = 4096;               // of a network
+  std::int64_t outputs = 4096;              // of a network
+  std::int64_t rank = 8;                    // dimensions of a constant
+  std::int64_t dimension = 1 << 24;         // size of one dimension, of whatever has dimensions
+  std::int64_t window = 1 << 16;            // kernel size, stride, padding and dilation, each way
+  std::int64_t constant_bytes = 1LL << 32;  // as float32, counted for every node that reads them
+  std::int64_t packed_bytes = 1LL << 33;    // of constants as kernels read them
+  std::int64_t value_elements = 1LL << 36;  // of one value of a run
+};
+
+struct LimitField {
+  const char* name;
+  std::int64_t Limits::* member;
+  std::int64_t largest;
+};
+
+inline constexpr LimitField kLimitFields[] = {
+    {"header_bytes", &Limits::header_bytes, 1LL << 40},
+    {"nesting", &Limits::nesting, 200},
+    {"json_values", &Limits::json_values, 1LL << 40},
+    {"name_bytes", &Limits::name_bytes, 1 << 20},
+    {"nodes", &Limits::nodes, 100'000'000},
+    {"inputs", &Limits::inputs, 1 << 20},
+    {"outputs", &Limits::outputs, 1 << 20},
+    {"rank", &Limits::rank, 32},
+    {"dimension", &Limits::dimension, 1LL << 31},
+    {"window", &Limits::window, 1 << 20},
+    {"constant_bytes", &Limits::constant_bytes, 1LL << 40},
+    {"packed_bytes", &Limits::packed_bytes, 1LL << 40},
+    {"value_elements", &Limits::value_elements, 1LL << 40},
+};
+
+/// Throws `Type` where `found` exceeds the limit, which the message names.
+template <typename Type = ModelError, typename Found, typename... Where>
+void check_limit(const Limits& limits, std::int64_t Limits::* limit, Found found,
+                 const Where&... where) {
+  if (static_cast<std::uint64_t>(found) <= static_cast<std::uint64_t>(limits.*limit)) return;
+  const char* name = "";
+  for (const LimitField& field : kLimitFields) {
+    if (field.member == limit) name = field.name;
+  }
+  throw Type(concat(where..., ": ", found, " exceeds the limit ", name, " = ", limits.*limit,
+                    "; raise limits.", name, " if the file can be trusted"));
+}
+
+}  // namespace qpp

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much a file may ask for: the one place of such numbers, of importers and of the engine.
+
+``cpp/base/limits.h`` has the same fields with the same defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from qppengine.errors import ModelError, UnsupportedError
+
+# Up to here each may be raised: the arithmetic that relies on them does not overflow.
+MAXIMA = {
+    "header_bytes": 2**40,
+    "nesting": 200,
+    "json_values": 2**40,
+    "name_bytes": 2**20,
+    "nodes": 100_000_000,
+    "inputs": 2**20,
+    "outputs": 2**20,
+    "rank": 32,
+    "dimension": 2**31,
+    "window": 2**20,
+    "constant_bytes": 2**40,
+    "packed_bytes": 2**40,
+    "value_elements": 2**40,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits for files that nobody vouches for.
+
+    The defaults are far above any real network, and small enough that no file costs more than its
+    own size explains. An error names the limit that a file exceeds; pass other limits, as in
+    ``from_onnx(path, limits=Limits(nodes=500_000))``, for files that can be trusted.
+
+    Attributes:
+        header_bytes: Bytes of the text that describes a network: the header of a model file,
+            ``models/model.json`` of a ``.pt2`` archive.
+        nesting: Depth of lists and objects in that text, and of functions and subgraphs of an ONNX
+            model that call or hold each other.
+        json_values: Values in the description of one node of a model file, or of all that are no
+            nodes.
+        name_bytes: Bytes of the name of a node, value or tensor.
+        nodes: Nodes of a network, with all functions that it calls expanded.
+        inputs: Inputs of a network.
+        outputs: Outputs of a network.
+        rank: Dimensions of a constant.
+        dimension: Size of one dimension, of whatever has dimensions.
+        window: Kernel size, stride, padding and dilation, in either direction.
+        constant_bytes: Bytes of all constants as float32, those that are computed at import among
+            them; a constant counts once for every node that reads it.
+        packed_bytes: Bytes of all constants of a session, as kernels read them.
+        value_elements: Elements of one value of a run.
+
+    Raises `UnsupportedError` for a number below 1 or above `MAXIMA`.
+    """
+
+    header_bytes: int = 2**26
+    nesting: int = 64
+    json_values: int = 2**19
+    name_bytes: int = 4096
+    nodes: int = 100_000
+    inputs: int = 4096
+    outputs: int = 4096
+    rank: int = 8
+    dimension: int = 2**24
+    window: int = 2**16
+    constant_bytes: int = 2**32
+    packed_bytes: int = 2**33
+    value_elements: int = 2**36
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            number = getattr(self, item.name)
+            if type(number) is not int or not 1 <= number <= MAXIMA[item.name]:
+                raise UnsupportedError(
+                    f"limits.{item.name}: expected an integer from 1 to {MAXIMA[item.name]}, "
+                    f"got {number!r}"
+                )
+
+    def check(self, limit: str, found: int, where: str) -> None:
+        """Raises `ModelError` if `found` exceeds the limit of this name; `where` heads the text."""
+        allowed = getattr(self, limit)
+        if found > allowed:
+            raise ModelError(
+                f"{where}: {found} exceeds the limit {limit} = {allowed}; pass "
+                f"limits=Limits({limit}=...) with more if the file can be trusted"
+            )
+
+
+DEFAULT_LIMITS = Limits()
