@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +36,15 @@ class GraphBuilder:
         self._inputs: list[Value] = []
         self._outputs: list[str] = []
         self._nodes: list[Node] = []
+        self._taken: set[str] = set()  # names
+        self._suffixes: dict[str, int] = {}  # the last one of each name
         self._shapes: dict[str, Shape] = {}  # of the inputs and of the first nodes
+        self._shaped = 0  # how many nodes
 
     def input(self, name: str, shape: Sequence[int | None]) -> str:
         """An input of shape ``[N, C, H, W]``; ``None`` is any size."""
         self._inputs.append(Value(name, tuple(shape)))
+        self._taken.add(name)
         return name
 
     def conv2d(
@@ -297,11 +302,10 @@ class GraphBuilder:
         inputs = tuple(self._inputs)
         if not self._shapes and inputs:
             self._shapes = dict(Graph(self._name, inputs, (inputs[0].name,), ()).shapes)
-        for node in self._nodes:
-            if name in self._shapes:
-                break
-            if node.output not in self._shapes:
-                self._shapes[node.output] = self._shape_of(node)
+        while name not in self._shapes and self._shaped < len(self._nodes):
+            node = self._nodes[self._shaped]
+            self._shapes[node.output] = self._shape_of(node)
+            self._shaped += 1
         if name not in self._shapes:
             raise ModelError(f"graph {self._name!r} has no value {name!r}")
         return self._shapes[name]
@@ -316,9 +320,13 @@ class GraphBuilder:
 
     def unique(self, name: str) -> str:
         """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""
-        taken = {value.name for value in self._inputs} | {node.name for node in self._nodes}
-        candidates = (f"{name}_{i}" if i else name for i in range(len(taken) + 1))
-        return next(candidate for candidate in candidates if candidate not in taken)
+        first = self._suffixes.get(name, 0)  # all before are taken
+        for suffix in itertools.count(first):
+            candidate = f"{name}_{suffix}" if suffix else name
+            if candidate not in self._taken:
+                self._suffixes[name] = suffix
+                return candidate
+        raise AssertionError
 
     def _shape_of(self, node: Node) -> Shape:
         unknown = [value for value in node.inputs if value not in self._shapes]
@@ -344,6 +352,7 @@ class GraphBuilder:
     ) -> str:
         name = self.unique(name or op)
         arrays = {key: np.ascontiguousarray(t, np.float32) for key, t in (tensors or {}).items()}
+        self._taken.add(name)
         self._nodes.append(Node(op, name, tuple(inputs), name, attributes, arrays))
         return name
 

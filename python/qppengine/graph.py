@@ -7,6 +7,7 @@ A `Graph` that exists is valid: its constructor checks everything and reports al
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ from qppengine.errors import ModelError, ShapeError, listing
 from qppengine.operations import Shape, infer_shape, is_int, node_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
@@ -147,6 +148,12 @@ class Graph:
     def quantized_values(self) -> tuple[str, ...]:
         """The values that own a row of the QP table, as defined."""
         return tuple(value for value, owner in self.row_owners.items() if value == owner)
+
+
+def unique_name(name: str, taken: Container[str]) -> str:
+    """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""
+    candidates = (f"{name}_{i}" if i else name for i in itertools.count())
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 # Operations whose int8 output has the levels of the input, and all that read int8 where their

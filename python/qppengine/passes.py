@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ModelError
-from qppengine.graph import Node
+from qppengine.graph import Node, unique_name
 from qppengine.operations import ACTIVATIONS, BINARY_ACTIVATIONS, sides
 
 if TYPE_CHECKING:
@@ -21,9 +21,48 @@ if TYPE_CHECKING:
 
 
 def optimize(graph: Graph) -> Graph:
-    """All passes, each making room for the next. Idempotent."""
+    """All passes, each making room for the next. Outputs keep their names. Idempotent."""
     plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(graph))))
-    return fuse_residuals(lower_transposed_convolutions(fuse_activations(plain)))
+    lowered = lower_transposed_convolutions(fuse_activations(plain))
+    fused = fuse_residuals(lowered)
+    return name_outputs(fused, fused.outputs, graph.outputs)
+
+
+def name_outputs(graph: Graph, values: Sequence[str], names: Sequence[str]) -> Graph:
+    """The same network with `values` as its outputs, by other names.
+
+    Another value of such a name gets a new one. An output that is an input, or an output by another
+    name as well, becomes a copy.
+    """
+    if graph.outputs == tuple(names) == tuple(values):
+        return graph
+    inputs = {value.name for value in graph.inputs}
+    renamed: dict[str, str] = {}
+    copies = []
+    for value, name in zip(values, names, strict=True):
+        if value not in renamed and (value == name or value not in inputs):
+            renamed[value] = name
+        else:
+            copies.append((value, name))
+    taken = {*names, *graph.shapes}
+    for name in sorted(set(names).intersection(graph.shapes).difference(renamed, inputs)):
+        renamed[name] = unique_name(name, taken)
+        taken.add(renamed[name])
+    nodes = [
+        replace(
+            node,
+            inputs=tuple(renamed.get(value, value) for value in node.inputs),
+            output=renamed.get(node.output, node.output),
+        )
+        for node in graph.nodes
+    ]
+    used = {node.name for node in graph.nodes}
+    for value, name in copies:
+        own = unique_name(name, used)
+        source = (renamed.get(value, value),)
+        nodes.append(Node("activation", own, source, name, {"activation": "none"}))
+        used.add(own)
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(names))
 
 
 def keep_fp16(
@@ -193,7 +232,7 @@ def fuse_residuals(graph: Graph) -> Graph:
     readers = Counter(value for node in graph.nodes for value in node.inputs)
     kept = set(graph.outputs)
 
-    def chain(value: str, fp16: bool) -> list[Node]:
+    def find_chain(value: str, fp16: bool) -> list[Node]:
         """Convolutions each of which adds the next one's output; the last adds nothing yet."""
         found: list[Node] = []
         while True:
@@ -220,7 +259,7 @@ def fuse_residuals(graph: Graph) -> Graph:
         if node.op == "add" and len({graph.shapes[value] for value in original.inputs}) == 1:
             order = list(nodes)
             for value, second in (node.inputs, node.inputs[::-1]):
-                other_found = chain(value, node.fp16)
+                other_found = find_chain(value, node.fp16)
                 if other_found and (
                     not found or order.index(other_found[-1].output) > order.index(found[-1].output)
                 ):

@@ -13,11 +13,13 @@ from qppengine import (
     Error,
     FileError,
     ModelError,
+    Session,
     UnsupportedError,
     UnsupportedModelError,
     from_onnx,
     reference,
 )
+from qppengine.serialize import serialize
 
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
@@ -255,6 +257,42 @@ def test_half_precision_weights_and_inputs_are_taken() -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     assert reference.run(from_onnx(proto), image(1, 2, 6, 8))[0].dtype == np.float32
+
+
+def network(nodes: Sequence[Any], outputs: Sequence[str], **tensors: Any) -> Any:
+    """A model of nodes that makes outputs of these names."""
+    proto = model(*nodes, **tensors)
+    del proto.graph.output[:]
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs
+    )
+    return proto
+
+
+def test_inputs_and_outputs_keep_their_names() -> None:
+    """Those that passes merge into others, that other nodes are called, that are other names."""
+    weight = image(4, 2, 1, 1)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "/logits/Conv"),
+        helper.make_node("Relu", ["c"], ["activated"], "/act/Relu"),
+        helper.make_node("GlobalAveragePool", ["activated"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["logits"]),
+        helper.make_node("Identity", ["activated"], ["again"]),
+        helper.make_node("Identity", ["x"], ["copy"]),
+        helper.make_node("Dropout", ["logits"], ["Conv"]),
+    ]
+    outputs = ("logits", "activated", "again", "copy", "Conv")
+    graph = from_onnx(network(nodes, outputs, w=weight))
+    assert graph.outputs == outputs
+    assert [node.name for node in graph.nodes[:2]] == ["logits", "GlobalAveragePool"]
+    x = image(1, 2, 6, 8)
+    y = np.maximum(np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], x), 0)
+    mean = y.mean((2, 3), keepdims=True)
+    session = Session(serialize(graph), "fp16")
+    for name, expected in zip(outputs, (mean, y, y, x, mean), strict=True):
+        np.testing.assert_allclose(session.run(x, outputs=name), expected, rtol=0.01, atol=0.01)
+        again = reference.run(graph, x)[outputs.index(name)]
+        np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
 
 
 # ----------------------------------------------------------------------------------- refused models

@@ -36,6 +36,7 @@ def from_onnx(
 
     ``source`` is an ``.onnx`` file, its bytes, or the model itself. Nodes bear the paths of the
     modules they come from as far as the exporter tells them; ``name`` defaults to the graph's name.
+    Inputs and outputs keep their names.
 
     The engine's tensors have four dimensions. Inputs and outputs with fewer get dimensions of size
     1: ``[N, C]`` is ``[N, C, 1, 1]``, ``[N, C, L]`` is ``[N, C, 1, L]``, ``[C]`` is

@@ -143,6 +143,7 @@ class _Reader:
             tuple(_needed(calls, outputs)),
             self._tensors,
             shapes,
+            names_outputs=True,
         )
 
     def _inputs(self) -> tuple[Value, ...]:

@@ -59,3 +59,4 @@ class Program:
     calls: tuple[Call, ...]
     tensors: Mapping[str, Array]
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    names_outputs: bool = False  # whether the names of outputs are the user's, and to be kept

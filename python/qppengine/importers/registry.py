@@ -21,7 +21,9 @@ import numpy as np
 
 from qppengine.builder import GraphBuilder
 from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedModelError
+from qppengine.graph import unique_name
 from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
+from qppengine.passes import name_outputs
 
 if TYPE_CHECKING:
     from qppengine.graph import Array, Graph
@@ -200,10 +202,10 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
     calls = [call for call in program.calls if call.outputs]
     for call, node_name in zip(calls, _node_names(calls), strict=True):
         operation = Operation(call, builder.unique(node_name), values, program)
-        results: list[Any] = [node_name] * len(call.outputs)
+        made: list[Any] = [node_name] * len(call.outputs)
         try:
             result = _import(operation, builder)
-            results = result if isinstance(result, list) else [result]
+            made = result if isinstance(result, list) else [result]
         except UpstreamError:  # the calls behind it are examined, too
             pass
         except UnsupportedError as error:
@@ -211,13 +213,13 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
         except ModelError:
             if not problems:  # else a consequence of these
                 raise
-        constants = [item for item in results if isinstance(item, np.ndarray)]
+        constants = [item for item in made if isinstance(item, np.ndarray)]
         if constants:
             tensors.update(zip(call.outputs, constants, strict=True))
             continue
         placed = [
             item if isinstance(item, Placed) else Placed(item, _axes(call, output, values, program))
-            for item, output in zip(results, call.outputs, strict=False)
+            for item, output in zip(made, call.outputs, strict=False)
         ]
         if _op(call).endswith("_"):  # in place: all names of the tensor now name the result
             target = call.arguments.get("self", call.arguments.get("input"))
@@ -226,19 +228,30 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
         values.update(zip(call.outputs, placed, strict=False))
     if problems:
         raise UnsupportedModelError(problems)
+    results: list[str] = []
     for output in program.outputs:
         if output not in values:
             raise ModelError(f"the output {output!r} is not computed by the program")
         try:
-            builder.output(_in_order(builder, values[output]))
+            results.append(_in_order(builder, values[output]))
         except UnsupportedError as error:
             problems.append(f"output {output!r}: {error}")
     if problems:
         raise UnsupportedModelError(problems)
+    builder.output(*dict.fromkeys(results))
+    names = list(program.outputs) if program.names_outputs else _distinct(results)
     graph = builder.build()
     if problems := _shape_problems(program, graph, values):
         raise UnsupportedModelError(problems)
-    return graph
+    return name_outputs(graph, results, names)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names with suffixes where they repeat: a value may be returned twice."""
+    distinct: list[str] = []
+    for name in names:
+        distinct.append(unique_name(name, {*names, *distinct} if name in distinct else ()))
+    return distinct
 
 
 def _axes(
