@@ -71,22 +71,26 @@ std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arr
   return outputs;
 }
 
-/// A copy of what a step wrote, without the padding of channels.
+/// A copy of what a step wrote of the samples so far, without the padding of channels.
 struct ObservedStep {
-  std::size_t step;
+  std::size_t step = 0;
   std::string value;
-  DType dtype;
+  DType dtype = DType::f16;
   Shape shape;
   std::vector<std::byte> bytes;
   std::vector<half> residuals;  // of all elements, of a dense + sparse value; else empty
-  QParams qparams;
+  std::vector<float> scales;    // of every sample
+  std::vector<std::int32_t> zero_points;
 };
 
-/// Zero for all elements but the outliers, in the order of the elements without padding.
-std::vector<half> residuals_of(const TensorView& view) {
-  if (!view.outliers.present()) return {};
+/// Appends a number for every element, in the order of the elements without padding: zero for all
+/// but the outliers.
+void append_residuals(const TensorView& view, std::vector<half>& all) {
+  if (!view.outliers.present()) return;
   const Shape& shape = view.shape;
-  std::vector<half> residuals(static_cast<std::size_t>(shape.pixels() * shape.channels));
+  const std::size_t first = all.size();
+  all.resize(first + static_cast<std::size_t>(shape.pixels() * shape.channels));
+  half* residuals = all.data() + first;
   for (std::int64_t y = 0; y < shape.batch * shape.height; ++y) {
     const OutlierRow row = view.outliers.row(y);
     for (std::uint32_t i = row.begins[0]; i < row.begins[shape.width]; ++i) {
@@ -94,29 +98,34 @@ std::vector<half> residuals_of(const TensorView& view) {
       const std::int64_t channel = row.positions[i] % shape.stride();
       if (channel >= shape.channels) continue;
       const std::int64_t element = (y * shape.width + x) * shape.channels + channel;
-      residuals[static_cast<std::size_t>(element)] = row.residuals[i];
+      residuals[element] = row.residuals[i];
     }
   }
-  return residuals;
 }
 
-ObservedStep copy_of(const StepOutput& output) {
+void append(const StepOutput& output, ObservedStep& copy) {
   const Shape& shape = output.data.shape;
   const std::size_t size = size_of(output.data.dtype);
   const std::size_t pixel = static_cast<std::size_t>(shape.channels) * size;
   const std::size_t stride = static_cast<std::size_t>(shape.stride()) * size;
-  ObservedStep copy{
-      .step = output.step,
-      .value = output.value,
-      .dtype = output.data.dtype,
-      .shape = shape,
-      .bytes = std::vector<std::byte>(static_cast<std::size_t>(shape.pixels()) * pixel),
-      .residuals = residuals_of(output.data),
-      .qparams = output.qparams};
+  const std::size_t first = copy.bytes.size();
+  copy.step = output.step;
+  copy.value = output.value;
+  copy.dtype = output.data.dtype;
+  copy.shape = shape;
+  copy.shape.batch = output.sample + 1;
+  copy.bytes.resize(first + static_cast<std::size_t>(shape.pixels()) * pixel);
   const auto* src = static_cast<const std::byte*>(output.data.data);
   for (std::size_t p = 0; p < static_cast<std::size_t>(shape.pixels()); ++p)
-    std::memcpy(copy.bytes.data() + p * pixel, src + p * stride, pixel);
-  return copy;
+    std::memcpy(copy.bytes.data() + first + p * pixel, src + p * stride, pixel);
+  append_residuals(output.data, copy.residuals);
+  copy.scales.push_back(output.qparams.scale);
+  copy.zero_points.push_back(output.qparams.zero_point);
+}
+
+template <typename T>
+py::array_t<T> to_array(const std::vector<T>& values) {
+  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
 py::dict to_dict(const ObservedStep& observed) {
@@ -136,22 +145,22 @@ py::dict to_dict(const ObservedStep& observed) {
   result["value"] = observed.value;
   result["stored"] = stored;
   result["residuals"] = residuals;
-  result["scale"] = observed.qparams.scale;
-  result["zero_point"] = observed.qparams.zero_point;
+  result["scale"] = to_array(observed.scales);
+  result["zero_point"] = to_array(observed.zero_points);
   return result;
 }
 
 py::list observe(Session& session, const std::vector<FloatArray>& arrays) {
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
-  std::vector<ObservedStep> steps;
+  std::map<std::size_t, ObservedStep> steps;
   {
     const py::gil_scoped_release release;
     session.run(
         inputs, [](std::size_t, const Shape&) -> float* { return nullptr; }, /*times=*/nullptr,
-        [&steps](const StepOutput& output) { steps.push_back(copy_of(output)); });
+        [&steps](const StepOutput& output) { append(output, steps[output.step]); });
   }
   py::list result;
-  for (const ObservedStep& step : steps) result.append(to_dict(step));
+  for (const auto& [index, step] : steps) result.append(to_dict(step));
   return result;
 }
 
@@ -173,8 +182,8 @@ void run_into(Session& session, const std::vector<FloatArray>& arrays,
   });
 }
 
-/// Nanoseconds of the steady clock, [runs, steps, 2]: begin and end of every step. Outputs are not
-/// wanted.
+/// Nanoseconds of the steady clock, [runs, samples, steps, 2]: begin and end of every step. Outputs
+/// are not wanted.
 py::array_t<std::int64_t> profile(Session& session, const std::vector<FloatArray>& arrays,
                                   std::size_t runs) {
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
@@ -185,11 +194,15 @@ py::array_t<std::int64_t> profile(Session& session, const std::vector<FloatArray
     session.run(inputs, nowhere);  // to warm up
     for (auto& run_times : times) session.run(inputs, nowhere, &run_times);
   }
-  const std::size_t steps = times.empty() ? 0 : times[0].size();
-  py::array_t<std::int64_t> result({runs, steps, std::size_t{2}});
+  const auto samples = static_cast<std::size_t>(inputs[0].shape.batch);
+  const std::size_t steps = times.empty() ? 0 : times[0].size() / samples;
+  py::array_t<std::int64_t> result({runs, samples, steps, std::size_t{2}});
   static_assert(sizeof(StepTime) == 2 * sizeof(std::int64_t));
-  for (std::size_t i = 0; i < times.size(); ++i)
-    std::memcpy(result.mutable_data() + i * steps * 2, times[i].data(), steps * sizeof(StepTime));
+  std::int64_t* next = result.mutable_data();
+  for (const auto& run_times : times) {
+    std::memcpy(next, run_times.data(), run_times.size() * sizeof(StepTime));
+    next += run_times.size() * 2;
+  }
   return result;
 }
 
@@ -221,9 +234,11 @@ auto without_gil(const Call& call) {
   return call();
 }
 
-py::array_t<float> to_matrix(const float* data, std::size_t rows, std::size_t columns) {
-  return py::array_t<float>(
-      std::vector{static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)}, data);
+/// [samples, rows, columns] of `count` numbers.
+py::array_t<float> to_array(const float* data, std::size_t samples, std::size_t count,
+                            std::size_t columns) {
+  const std::size_t rows = samples == 0 ? 0 : count / samples / columns;
+  return py::array_t<float>(std::vector{samples, rows, columns}, data);
 }
 
 }  // namespace
@@ -268,12 +283,14 @@ void register_session(py::module_& module) {
            [](const Session& session) {
              const auto bounds = without_gil([&] { return session.bounds(); });
              static_assert(sizeof(Range) == 2 * sizeof(float));
-             return to_matrix(reinterpret_cast<const float*>(bounds.data()), bounds.size(), 2);
+             return to_array(reinterpret_cast<const float*>(bounds.values.data()), bounds.samples,
+                             2 * bounds.values.size(), 2);
            })
       .def("features",
            [](const Session& session) {
              const auto features = without_gil([&] { return session.features(); });
-             return to_matrix(features.data(), features.size() / kFeatures, kFeatures);
+             return to_array(features.values.data(), features.samples, features.values.size(),
+                             kFeatures);
            })
       .def("stats",
            [](const Session& session) {
@@ -285,6 +302,7 @@ void register_session(py::module_& module) {
              };
              py::dict result;
              result["runs"] = stats.runs;
+             result["samples"] = stats.samples;
              result["predictions"] = stats.predictions;
              result["clamps"] = by_value(stats.clamps);
              result["cut_outliers"] = by_value(stats.cut_outliers);

@@ -17,15 +17,6 @@ std::int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
 }
 
-/// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
-void check_size(const std::string& value, const Shape& shape) {
-  constexpr double kMostElements = 0x1p36;
-  const double elements = static_cast<double>(shape.batch) * static_cast<double>(shape.height) *
-                          static_cast<double>(shape.width) * static_cast<double>(shape.channels);
-  QPP_CHECK(elements <= kMostElements, ShapeError, "value '", value, "': ", to_string(shape),
-            " is too large");
-}
-
 AlignedVector<std::byte> allocate(std::size_t bytes) {
   try {
     return AlignedVector<std::byte>(bytes);
@@ -35,6 +26,14 @@ AlignedVector<std::byte> allocate(std::size_t bytes) {
 }
 
 }  // namespace
+
+void check_size(const std::string& value, const Shape& shape) {
+  constexpr double kMostElements = 0x1p36;
+  const double elements = static_cast<double>(shape.batch) * static_cast<double>(shape.height) *
+                          static_cast<double>(shape.width) * static_cast<double>(shape.channels);
+  QPP_CHECK(elements <= kMostElements, ShapeError, "value '", value, "': ", to_string(shape),
+            " is too large");
+}
 
 Executor::Executor(Program program, int threads, const CoreSet& cores)
     : program_(std::move(program)), pool_(threads, cores) {}
@@ -184,8 +183,8 @@ const Shape& Executor::output_shape(std::size_t index) const {
 }
 
 void Executor::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-                   QpTable& table, bool check_finite, std::vector<StepTime>* times,
-                   const ObserveStep& observe) {
+                   QpTable& table, bool check_finite, StepTime* times, const ObserveStep& observe,
+                   std::int64_t sample) {
   const CoreGuard guard(pool_.cores());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool finite = import_nchw(inputs[i], view(program_.inputs[i]), pool_);
@@ -199,13 +198,12 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
     args_[static_cast<std::size_t>(exporters_[i])].exported = observe ? nullptr : outputs[i];
   }
   RunState state = table.state(pool_);
-  if (times != nullptr) times->resize(args_.size());
   for (std::size_t s = 0; s < args_.size(); ++s) {
-    if (times != nullptr) (*times)[s].begin = now();
+    if (times != nullptr) times[s].begin = now();
     program_.steps[s].op->run(args_[s], state);
-    if (times != nullptr) (*times)[s].end = now();
+    if (times != nullptr) times[s].end = now();
     count_cut_outliers(s, table);
-    if (observe && program_.steps[s].output >= 0) observe(output_of(s, table));
+    if (observe && program_.steps[s].output >= 0) observe(output_of(sample, s, table));
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const bool exported = exporters_[i] >= 0 && !observe;
@@ -221,10 +219,11 @@ void Executor::count_cut_outliers(std::size_t step, QpTable& table) const {
   table.cut_outliers[static_cast<std::size_t>(program_.buffers[output].row)] += outliers.cut();
 }
 
-StepOutput Executor::output_of(std::size_t step, const QpTable& table) {
+StepOutput Executor::output_of(std::int64_t sample, std::size_t step, const QpTable& table) {
   const int index = program_.steps[step].output;
   const Buffer& buffer = program_.buffers[static_cast<std::size_t>(index)];
   return {
+      .sample = sample,
       .step = step,
       .value = buffer.value,
       .data = view(index),

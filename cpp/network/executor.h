@@ -22,7 +22,7 @@ struct StepInfo {
   std::size_t bytes = 0;  // of inputs, output and constants
 };
 
-/// When a step ran, in nanoseconds of the steady clock.
+/// When a step ran for one sample, in nanoseconds of the steady clock.
 struct StepTime {
   std::int64_t begin = 0;
   std::int64_t end = 0;
@@ -30,6 +30,7 @@ struct StepTime {
 
 /// What a step has just written, as the following ones read it.
 struct StepOutput {
+  std::int64_t sample;  // of the batch
   std::size_t step;
   const std::string& value;
   TensorView data;
@@ -37,25 +38,30 @@ struct StepOutput {
 };
 using ObserveStep = std::function<void(const StepOutput&)>;
 
-/// Runs a program over one planned arena. Everything is laid out in prepare(); run() does not
-/// allocate.
+/// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
+void check_size(const std::string& value, const Shape& shape);
+
+/// Runs a program on one sample at a time, over one planned arena. Everything is laid out in
+/// prepare(); run() does not allocate.
 class Executor {
  public:
   /// On `cores` only, if any are given.
   Executor(Program program, int threads, const CoreSet& cores);
 
-  /// Lays out memory for these input shapes; does nothing when they are the prepared ones. Throws
-  /// ShapeError.
+  /// Lays out memory for these input shapes, of batch 1; does nothing when they are the prepared
+  /// ones. Throws ShapeError.
   void prepare(const std::vector<Shape>& inputs);
   [[nodiscard]] const Shape& output_shape(std::size_t index) const;
 
-  /// Float NCHW in and out, one pointer per input and output. `check_finite` makes NonFiniteError
-  /// of an input that is not. A null output is not written. `times` gets one entry per step.
-  /// `observe`, unless empty, sees what every step writes.
+  /// Float CHW in and out, one pointer per input and output. `check_finite` makes NonFiniteError
+  /// of an input that is not. A null output is not written. `times`, unless null, gets one entry
+  /// per step. `observe`, unless empty, sees what every step writes, as of the sample number
+  /// `sample`.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-           QpTable& table, bool check_finite, std::vector<StepTime>* times,
-           const ObserveStep& observe);
+           QpTable& table, bool check_finite, StepTime* times, const ObserveStep& observe,
+           std::int64_t sample);
 
+  [[nodiscard]] std::size_t step_count() const { return program_.steps.size(); }
   [[nodiscard]] std::vector<StepInfo> explain() const;
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] std::size_t arena_bytes() const { return arena_.size(); }
@@ -71,7 +77,7 @@ class Executor {
   /// The step that can write an output to its caller at once, since nothing else reads it, or -1.
   [[nodiscard]] int find_exporter(int output) const;
   void count_cut_outliers(std::size_t step, QpTable& table) const;
-  [[nodiscard]] StepOutput output_of(std::size_t step, const QpTable& table);
+  [[nodiscard]] StepOutput output_of(std::int64_t sample, std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
   /// The input whose memory the output of a step takes, or -1.
   [[nodiscard]] int find_replaced(int step) const;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <new>
 #include <utility>
 
 namespace qpp {
@@ -80,6 +81,9 @@ void check_shape(const Model::Input& expected, const Shape& shape) {
             "], got ", to_string(shape));
 }
 
+/// Elements of a float array of this shape.
+std::int64_t count_of(const Shape& shape) { return shape.pixels() * shape.channels; }
+
 }  // namespace
 
 Session::Session(const Model& model, const SessionOptions& options)
@@ -90,8 +94,11 @@ Session::Session(const Model& model, const SessionOptions& options)
       executor_(make_executor(model, options)),
       table_(make_table(model, scheme_)),
       shapes_(inputs_.size()),
+      sample_shapes_(inputs_.size()),
       sources_(inputs_.size()),
-      targets_(outputs_.size()) {
+      targets_(outputs_.size()),
+      sample_sources_(inputs_.size()),
+      sample_targets_(outputs_.size()) {
   if (model.quantization) quantized_values_ = model.quantization->values;
   if (scheme_ == Scheme::fixed) write_static_rows(*model.quantization, options, table_);
 }
@@ -101,13 +108,41 @@ void Session::check_input_count(std::size_t count) const {
             count);
 }
 
+void Session::lay_out() {
+  const std::int64_t batch = shapes_[0].batch;
+  for (std::size_t i = 0; i < shapes_.size(); ++i) {
+    check_shape(inputs_[i], shapes_[i]);
+    check_size(inputs_[i].name, shapes_[i]);
+    QPP_CHECK(shapes_[i].batch == batch, ShapeError, "expected inputs of one batch size, got ",
+              batch, " of '", inputs_[0].name, "' and ", shapes_[i].batch, " of '", inputs_[i].name,
+              "'");
+    sample_shapes_[i] = shapes_[i];
+    sample_shapes_[i].batch = 1;
+  }
+  executor_.prepare(sample_shapes_);
+  batch_ = batch;
+  for (std::size_t i = 0; i < outputs_.size(); ++i) check_size(outputs_[i], output_shape(i));
+  try {
+    bounds_.values.reserve(static_cast<std::size_t>(batch) * table_.qparams.size());
+    features_.values.reserve(static_cast<std::size_t>(batch) * table_.features.size());
+  } catch (const std::bad_alloc&) {
+    throw Error(concat("the bounds of a batch of ", batch, " do not fit into memory"));
+  }
+}
+
+Shape Session::output_shape(std::size_t index) const {
+  Shape shape = executor_.output_shape(index);
+  shape.batch = batch_;
+  return shape;
+}
+
 std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
   const std::lock_guard lock(mutex_);
   check_input_count(shapes.size());
-  for (std::size_t i = 0; i < shapes.size(); ++i) check_shape(inputs_[i], shapes[i]);
-  executor_.prepare(shapes);
+  shapes_ = shapes;
+  lay_out();
   std::vector<Shape> outputs;
-  for (std::size_t i = 0; i < outputs_.size(); ++i) outputs.push_back(executor_.output_shape(i));
+  for (std::size_t i = 0; i < outputs_.size(); ++i) outputs.push_back(output_shape(i));
   return outputs;
 }
 
@@ -116,16 +151,44 @@ void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
   const std::lock_guard lock(mutex_);
   check_input_count(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    check_shape(inputs_[i], inputs[i].shape);
     shapes_[i] = inputs[i].shape;
     sources_[i] = inputs[i].data;
   }
-  executor_.prepare(shapes_);
-  for (std::size_t i = 0; i < targets_.size(); ++i)
-    targets_[i] = place(i, executor_.output_shape(i));
-  executor_.run(sources_, targets_, table_, /*check_finite=*/scheme_ != Scheme::fp16, times,
-                observe);
+  lay_out();
+  for (std::size_t i = 0; i < targets_.size(); ++i) targets_[i] = place(i, output_shape(i));
+  const std::size_t steps = executor_.step_count();
+  if (times != nullptr) times->resize(static_cast<std::size_t>(batch_) * steps);
+  bounds_.samples = features_.samples = 0;
+  bounds_.values.clear();
+  features_.values.clear();
+  for (std::int64_t sample = 0; sample < batch_; ++sample) {
+    StepTime* sample_times =
+        times == nullptr ? nullptr : times->data() + static_cast<std::size_t>(sample) * steps;
+    try {
+      run_sample(sample, sample_times, observe);
+    } catch (const NonFiniteError& error) {
+      if (batch_ == 1) throw;
+      throw NonFiniteError(concat("sample ", sample, ": ", error.what()));
+    }
+  }
   ++runs_;
+}
+
+void Session::run_sample(std::int64_t sample, StepTime* times, const ObserveStep& observe) {
+  for (std::size_t i = 0; i < sources_.size(); ++i)
+    sample_sources_[i] = sources_[i] + sample * count_of(sample_shapes_[i]);
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    float* target = targets_[i];
+    sample_targets_[i] =
+        target == nullptr ? nullptr : target + sample * count_of(executor_.output_shape(i));
+  }
+  executor_.run(sample_sources_, sample_targets_, table_,
+                /*check_finite=*/scheme_ != Scheme::fp16, times, observe, sample);
+  for (const QParams& row : table_.qparams) bounds_.values.push_back({.lo = row.lo, .hi = row.hi});
+  features_.values.insert(features_.values.end(), table_.features.begin(), table_.features.end());
+  ++bounds_.samples;
+  ++features_.samples;
+  ++samples_;
 }
 
 std::vector<std::pair<std::string, std::int64_t>> Session::by_value(
@@ -141,28 +204,33 @@ SessionStats Session::stats() const {
   const std::lock_guard lock(mutex_);
   SessionStats stats;
   stats.runs = runs_;
+  stats.samples = samples_;
   if (dense_sparse_) stats.cut_outliers = by_value(table_.cut_outliers);
   if (scheme_ != Scheme::qpp) return stats;
-  stats.predictions = runs_ * static_cast<std::int64_t>(table_.qparams.size());
+  stats.predictions = samples_ * static_cast<std::int64_t>(table_.qparams.size());
   stats.clamps = by_value(table_.clamps);
   return stats;
 }
 
-std::vector<Range> Session::bounds() const {
+PerSample<Range> Session::bounds() const {
   const std::lock_guard lock(mutex_);
-  std::vector<Range> bounds;
-  for (const QParams& row : table_.qparams) bounds.push_back({.lo = row.lo, .hi = row.hi});
-  return bounds;
+  return bounds_;
 }
 
-std::vector<float> Session::features() const {
+PerSample<float> Session::features() const {
   const std::lock_guard lock(mutex_);
-  return table_.features;
+  return features_;
 }
 
 std::vector<StepInfo> Session::explain() const {
   const std::lock_guard lock(mutex_);
-  return executor_.explain();
+  std::vector<StepInfo> steps = executor_.explain();
+  for (StepInfo& step : steps) {  // of one sample, or zeros before anything is prepared
+    step.shape.batch *= batch_;
+    step.macs *= batch_;
+    step.bytes *= static_cast<std::size_t>(batch_);
+  }
+  return steps;
 }
 
 SessionMemory Session::memory() const {

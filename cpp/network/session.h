@@ -28,7 +28,8 @@ struct SessionOptions {
 
 struct SessionStats {
   std::int64_t runs = 0;
-  std::int64_t predictions = 0;  // predicted rows, over all runs
+  std::int64_t samples = 0;      // of the batches of all runs
+  std::int64_t predictions = 0;  // predicted rows, over all samples
   std::vector<std::pair<std::string, std::int64_t>>
       clamps;  // per quantized value: predictions cut to the calibrated range
   std::vector<std::pair<std::string, std::int64_t>>
@@ -42,7 +43,16 @@ struct SessionMemory {
   std::size_t peak = 0;     // of these, the most that are alive at one step
 };
 
-/// A model ready to run in one scheme. Safe to use from several threads: calls are serialized by a
+/// Of every sample of the last run the same number of values, sample by sample.
+template <typename T>
+struct PerSample {
+  std::size_t samples = 0;
+  std::vector<T> values;
+};
+
+/// A model ready to run in one scheme. A batch runs sample by sample through one plan: rows of the
+/// QP table, features and outliers are those of a sample, which gives what it gives alone, and
+/// memory does not grow with the batch. Safe to use from several threads: calls are serialized by a
 /// lock. For parallel work open one session per thread.
 class Session {
  public:
@@ -55,30 +65,38 @@ class Session {
 
   Session(const Model& model, const SessionOptions& options);
 
-  /// Lays out memory for these input shapes, as the first run with them does otherwise; returns
-  /// those of the outputs. Throws ShapeError.
+  /// Lays out memory for these input shapes, of one batch size, as the first run with them does
+  /// otherwise; returns those of the outputs. Throws ShapeError.
   std::vector<Shape> prepare(const std::vector<Shape>& shapes);
 
   /// Allocates only when the input shapes differ from the run before. `times` gets one entry per
-  /// step, in the order of explain(); `observe` sees what every step writes. Throws ShapeError,
-  /// NonFiniteError.
+  /// step of every sample, sample by sample in the order of explain(); `observe` sees what every
+  /// step writes. Throws ShapeError, and NonFiniteError with the number of the sample in its batch;
+  /// the outputs of the samples before it are written by then.
   void run(const std::vector<Input>& inputs, const PlaceOutput& place,
            std::vector<StepTime>* times = nullptr, const ObserveStep& observe = {});
 
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }
   [[nodiscard]] SessionStats stats() const;
-  /// Bounds of every quantized value in the last run, in the order of the QP table; of scheme
-  /// "measure" those of every alpha, one table after the other.
-  [[nodiscard]] std::vector<Range> bounds() const;
-  /// kFeatures per QPP position, from the last run.
-  [[nodiscard]] std::vector<float> features() const;
-  /// Steps in order; shapes are known from the first run or prepare() on.
+  /// Bounds of every quantized value, in the order of the QP table; of scheme "measure" those of
+  /// every alpha, one table after the other.
+  [[nodiscard]] PerSample<Range> bounds() const;
+  /// kFeatures per QPP position.
+  [[nodiscard]] PerSample<float> features() const;
+  /// Steps in order. Shapes, MACs and bytes are those of the whole batch, and known from the first
+  /// run or prepare() on.
   [[nodiscard]] std::vector<StepInfo> explain() const;
+  /// The arena and its peak are those of one sample, whatever the batch.
   [[nodiscard]] SessionMemory memory() const;
 
  private:
   void check_input_count(std::size_t count) const;
+  /// Makes everything ready for shapes_.
+  void lay_out();
+  [[nodiscard]] Shape output_shape(std::size_t index) const;
+  /// Runs one sample of the batch, from sources_ to targets_.
+  void run_sample(std::int64_t sample, StepTime* times, const ObserveStep& observe);
   [[nodiscard]] std::vector<std::pair<std::string, std::int64_t>> by_value(
       const std::vector<std::int64_t>& counts) const;
 
@@ -91,9 +109,16 @@ class Session {
   Executor executor_;
   QpTable table_;
   std::int64_t runs_ = 0;
-  std::vector<Shape> shapes_;
-  std::vector<const float*> sources_;
+  std::int64_t samples_ = 0;
+  std::int64_t batch_ = 0;
+  std::vector<Shape> shapes_;          // of the inputs
+  std::vector<Shape> sample_shapes_;   // the same of one sample
+  std::vector<const float*> sources_;  // of the batch; below of one sample
   std::vector<float*> targets_;
+  std::vector<const float*> sample_sources_;
+  std::vector<float*> sample_targets_;
+  PerSample<Range> bounds_;
+  PerSample<float> features_;
   mutable std::mutex mutex_;
 };
 

@@ -13,7 +13,7 @@ using nlohmann::ordered_json;
 
 namespace {
 
-/// The steps of a model with their times, medians of all runs but the first.
+/// The steps of a model with their times for the whole batch, medians of all runs but the first.
 ordered_json profile_of(const std::vector<StepInfo>& steps,
                         const std::vector<std::vector<StepTime>>& runs) {
   ordered_json rows = ordered_json::array();
@@ -29,28 +29,36 @@ ordered_json profile_of(const std::vector<StepInfo>& steps,
                         {"calls", runs.size() - 1},
                         {"ms_median", nullptr}};
     std::vector<double> milliseconds;
-    for (std::size_t run = 1; run < runs.size(); ++run)
-      milliseconds.push_back(static_cast<double>(runs[run][s].end - runs[run][s].begin) * 1e-6);
+    for (std::size_t run = 1; run < runs.size(); ++run) {
+      std::int64_t nanoseconds = 0;
+      for (std::size_t i = s; i < runs[run].size(); i += steps.size())
+        nanoseconds += runs[run][i].end - runs[run][i].begin;
+      milliseconds.push_back(static_cast<double>(nanoseconds) * 1e-6);
+    }
     if (!is_emulated()) row["ms_median"] = median(milliseconds);
     rows.push_back(std::move(row));
   }
   return rows;
 }
 
-/// The steps of all runs in the format of chrome://tracing and Perfetto.
+/// The steps of all samples of all runs in the format of chrome://tracing and Perfetto.
 void write_trace(const std::string& path, const std::vector<StepInfo>& steps,
                  const std::vector<std::vector<StepTime>>& runs) {
   ordered_json events = ordered_json::array();
   for (const auto& run : runs) {
-    for (std::size_t s = 0; s < steps.size(); ++s) {
-      events.push_back({{"name", steps[s].node},
-                        {"cat", steps[s].op},
-                        {"ph", "X"},
-                        {"ts", static_cast<double>(run[s].begin - runs[0][0].begin) * 1e-3},
-                        {"dur", static_cast<double>(run[s].end - run[s].begin) * 1e-3},
-                        {"pid", 0},
-                        {"tid", 0},
-                        {"args", {{"kernel", steps[s].kernel}, {"macs", steps[s].macs}}}});
+    for (std::size_t i = 0; i < run.size(); ++i) {
+      const StepInfo& step = steps[i % steps.size()];
+      const std::size_t samples = run.size() / steps.size();
+      const std::int64_t macs = step.macs / static_cast<std::int64_t>(samples);
+      events.push_back(
+          {{"name", step.node},
+           {"cat", step.op},
+           {"ph", "X"},
+           {"ts", static_cast<double>(run[i].begin - runs[0][0].begin) * 1e-3},
+           {"dur", static_cast<double>(run[i].end - run[i].begin) * 1e-3},
+           {"pid", 0},
+           {"tid", 0},
+           {"args", {{"kernel", step.kernel}, {"sample", i / steps.size()}, {"macs", macs}}}});
     }
   }
   std::ofstream file(path);

@@ -83,13 +83,15 @@ QPP_API const char* qpp_session_output_name(const qpp_session* session, size_t i
 QPP_API qpp_status qpp_session_input_shape(const qpp_session* session, size_t index,
                                            qpp_shape* shape);
 
-/* Lays out memory for these shapes of the inputs, one each, so that runs with them do not allocate,
- * and tells the shapes of the outputs, one each. */
+/* Lays out memory for these shapes of the inputs, one each and all of one batch size, so that runs
+ * with them do not allocate, and returns the shapes of the outputs, one each. */
 QPP_API qpp_status qpp_session_prepare(qpp_session* session, const qpp_shape* input_shapes,
                                        qpp_shape* output_shapes);
 
 /* Runs on one float array and shape per input, and writes one float array per output, of the shape
- * that qpp_session_prepare() tells; an output whose pointer is null is not written. */
+ * that qpp_session_prepare() returns; an output whose pointer is null is not written. A batch runs
+ * sample by sample, each as it would alone: of an error that names a sample, the outputs of those
+ * before it are written. */
 QPP_API qpp_status qpp_session_run(qpp_session* session, const float* const* inputs,
                                    const qpp_shape* input_shapes, float* const* outputs);
 

@@ -90,8 +90,8 @@ class Session {
     return to_shape(shape);
   }
 
-  /// Lays out memory for these shapes of the inputs, so that runs with them do not allocate;
-  /// returns the shapes of the outputs. Throws Error.
+  /// Lays out memory for these shapes of the inputs, all of one batch size, so that runs with them
+  /// do not allocate; returns the shapes of the outputs. Throws Error.
   std::vector<Shape> prepare(const std::vector<Shape>& inputs) {
     const std::vector<qpp_shape> given = from_shapes(inputs);
     std::vector<qpp_shape> told(qpp_session_output_count(session_.get()));
@@ -101,7 +101,8 @@ class Session {
     return outputs;
   }
 
-  /// Runs on one tensor per input, of any shapes that the model takes. Throws Error.
+  /// Runs on one tensor per input, of any shapes that the model takes. A batch runs sample by
+  /// sample, each as it would alone. Throws Error.
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) {
     std::vector<Shape> shapes;
     std::vector<const float*> sources;

@@ -18,6 +18,7 @@ class Step(TypedDict):
 
 class Stats(TypedDict):
     runs: int
+    samples: int
     predictions: int
     clamps: dict[str, int]
     cut_outliers: dict[str, int]
@@ -36,8 +37,8 @@ class ObservedStep(TypedDict):
     value: str
     stored: npt.NDArray[np.int8 | np.float16]
     residuals: npt.NDArray[np.float16] | None
-    scale: float
-    zero_point: int
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int32]
 
 class Session:
     def __init__(

@@ -11,7 +11,7 @@ import math
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from qppengine.errors import CalibrationError, Error, FileError, ShapeError
+from qppengine.graph import Value
 from qppengine.passes import optimize
 from qppengine.serialize import serialize_for_measurement
 from qppengine.session import Session
@@ -178,7 +179,8 @@ def calibrate(
     Args:
         graph: The network.
         samples: Inputs of the network, each an array as `Session.run` takes it, or a tuple of them
-            when the network has several inputs. Consumed lazily, once.
+            when the network has several inputs. A batch is as many samples as images; how they are
+            divided into batches does not matter. Consumed lazily, once.
         alpha: The bounds are the alpha-quantiles of a value from both ends, 0.5 < alpha <= 1;
             1 makes them its minimum and maximum.
         densities: Of dense + sparse execution in schemes "static" and "qpp", each above 0 and up to
@@ -193,7 +195,7 @@ def calibrate(
         progress: Whether to show a progress bar (needs tqdm).
 
     Raises `CalibrationError` for an empty set, and for a sample that does not fit `ShapeError`,
-    `DTypeError` or `NonFiniteError` with its index.
+    `DTypeError` or `NonFiniteError` with its index among all samples.
     """
     for name, value in (("alpha", alpha), *(("feature_alphas", a) for a in feature_alphas)):
         if not 0.5 < value <= 1:
@@ -211,9 +213,9 @@ def calibrate(
         feature_alphas,
         tuple(sorted(set(densities))),
     )
-    model = serialize_for_measurement(graph, plan)
+    model = serialize_for_measurement(_with_open_batch(graph), plan)
 
-    chunks = _chunks(_with_progress(samples, progress))
+    chunks = _chunks(_split_batches(_with_progress(samples, progress)))
     if executor is None:
         results: Iterable[list[_Measurement]] = map(
             partial(_measure, Session(model, scheme="measure")), chunks
@@ -300,13 +302,13 @@ def _serve(graph: Graph, positions: tuple[str, ...]) -> tuple[Position, ...]:
 
 
 def _measure(session: Session, chunk: _Chunk) -> list[_Measurement]:
-    measurements = []
+    measurements: list[_Measurement] = []
     for index, sample in enumerate(chunk.samples, chunk.first):
         try:
             session.run(*(sample if isinstance(sample, tuple) else (sample,)))
         except Error as error:
             raise type(error)(f"sample {index}: {error}") from error
-        measurements.append(_Measurement(session.qparams(), session.features()))
+        measurements += map(_Measurement, session.qparams(), session.features())
     return measurements
 
 
@@ -318,6 +320,30 @@ def _measure_in_worker(token: str, model: bytes, chunk: _Chunk) -> list[_Measure
     if getattr(_worker, "token", None) != token:
         _worker.session, _worker.token = Session(model, scheme="measure"), token
     return _measure(_worker.session, chunk)
+
+
+def _with_open_batch(graph: Graph) -> Graph:
+    """The graph for batches of any size: samples are measured one by one."""
+    inputs = tuple(Value(value.name, (None, *value.shape[1:])) for value in graph.inputs)
+    return replace(graph, inputs=inputs)
+
+
+def _split_batches(samples: Iterable[Any]) -> Iterator[Any]:
+    """The images of every batch one by one; `Session.run` refuses what is not a batch."""
+    for sample in samples:
+        names = tuple(sample) if isinstance(sample, Mapping) else None
+        if names is not None:
+            arrays = tuple(sample[name] for name in names)
+        else:
+            arrays = sample if isinstance(sample, tuple) else (sample,)
+        shapes: list[Any] = [getattr(array, "shape", ()) for array in arrays]
+        sizes = {shape[0] if len(shape) == 4 else 0 for shape in shapes}
+        if len(sizes) != 1 or sizes <= {0, 1}:
+            yield sample
+            continue
+        for i in range(sizes.pop()):
+            images = tuple(array[i : i + 1] for array in arrays)
+            yield images if names is None else dict(zip(names, images, strict=True))
 
 
 def _chunks(samples: Iterable[Any]) -> Iterator[_Chunk]:

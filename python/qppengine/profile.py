@@ -17,9 +17,9 @@ class Profile:
     """The steps of some runs and their times.
 
     Args:
-        steps: What `Session.explain` tells of each step.
-        times: Begin and end of every step in nanoseconds, int64 ``[runs, steps, 2]``, or None under
-            an emulator, whose times say nothing.
+        steps: What `Session.explain` reports of each step, for the whole batch.
+        times: Begin and end of every step in nanoseconds, int64 ``[runs, N, steps, 2]`` for a batch
+            of N samples, or None under an emulator, where timing is not available.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class Profile:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row per step, ready for JSON: what `Session.explain` tells, and its time.
+        """One row per step, ready for JSON: what `Session.explain` reports, and its time.
 
-        ``ms`` is the median of the runs, ``share`` in percent that of all steps; None without
-        times.
+        ``ms`` is the time of all samples, as the median of the runs, ``share`` in percent that of
+        all steps; None without times.
         """
         if self._times is None:
             return [{**step, "ms": None, "share": None} for step in self._steps]
-        milliseconds = np.median(np.diff(self._times, axis=-1)[..., 0], axis=0) * 1e-6
+        milliseconds = np.median(np.diff(self._times)[..., 0].sum(axis=1), axis=0) * 1e-6
         total = max(float(milliseconds.sum()), 1e-9)
         return [
             {**step, "ms": round(float(ms), 4), "share": round(100 * float(ms) / total, 1)}
@@ -46,19 +46,27 @@ class Profile:
 
     def trace(self) -> dict[str, Any]:
         """All runs in the format of chrome://tracing and Perfetto, ready for JSON."""
-        events = []
-        for times in [] if self._times is None else self._times - self._times[0, 0, 0]:
-            for step, (begin, end) in zip(self._steps, times.tolist(), strict=True):
-                events.append(
-                    {
-                        "name": step["node"],
-                        "cat": step["op"],
-                        "ph": "X",
-                        "ts": begin / 1000,
-                        "dur": (end - begin) / 1000,
-                        "pid": 0,
-                        "tid": 0,
-                        "args": {"kernel": step["kernel"], "macs": step["macs"]},
-                    }
-                )
+        events: list[dict[str, Any]] = []
+        if self._times is None:
+            return {"traceEvents": events}
+        batch = self._times.shape[1]
+        for times in (self._times - self._times.flat[0]).tolist():
+            events += (
+                {
+                    "name": step["node"],
+                    "cat": step["op"],
+                    "ph": "X",
+                    "ts": begin / 1000,
+                    "dur": (end - begin) / 1000,
+                    "pid": 0,
+                    "tid": 0,
+                    "args": {
+                        "kernel": step["kernel"],
+                        "sample": sample,
+                        "macs": step["macs"] // batch,
+                    },
+                }
+                for sample, of_sample in enumerate(times)
+                for step, (begin, end) in zip(self._steps, of_sample, strict=True)
+            )
         return {"traceEvents": events}

@@ -289,8 +289,7 @@ def _verify_predictions(
                 for value in graph.inputs
             }
         )
-        rows = session.qparams().reshape(-1, 2)
-        measured = session.features().reshape(len(predictors), -1)
+        rows, measured = session.qparams()[0], session.features()[0]
         for predictor, features in zip(predictors, measured, strict=True):
             predicted = predictor.predict(features[None], calibration.seen)[0]
             # The engine widens every row until it holds zero.

@@ -48,8 +48,9 @@ class StoredValue:
     value: str
     op: str
     stored: npt.NDArray[np.int8 | np.float16]
-    scale: float  # of int8: x = scale * (stored - zero_point + residuals)
-    zero_point: int
+    # Of int8, for every sample: x = scale * (stored - zero_point + residuals); float32, int32 [N].
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int32]
     residuals: npt.NDArray[np.float16] | None  # of dense + sparse values, zero but for outliers
 
     @property
@@ -62,10 +63,10 @@ class StoredValue:
         """The numbers it stands for, float32 ``[N, C, H, W]``."""
         x = self.stored.astype(np.float32)
         if self.stored.dtype == np.int8:
-            x -= np.float32(self.zero_point)
+            x -= self.zero_point.astype(np.float32)[:, None, None, None]
             if self.residuals is not None:
                 x += self.residuals
-            x *= np.float32(self.scale)
+            x *= self.scale[:, None, None, None]
         return np.ascontiguousarray(np.moveaxis(x, 3, 1))
 
 
@@ -96,6 +97,9 @@ class Session:
             exact integers. "winograd": 3x3 ones of stride 1 by Winograd's F(4x4, 3x3) in fp16,
             within 0.5 % rms, the others direct. "auto" lets the engine choose by speed.
         limits: How much the file may ask for.
+
+    A batch runs sample by sample: every sample of it gives to the bit what it gives alone, and
+    memory does not grow with the batch.
 
     A session may be used from several threads: an internal lock serializes their calls. For
     parallel work open one session per thread; `run` releases the GIL.
@@ -145,8 +149,8 @@ class Session:
     def prepare(self, *shapes: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:
         """Lays out memory for one shape ``[N, C, H, W]`` per input, as a first run does otherwise.
 
-        `explain` and `memory` tell of these shapes from then on. Returns the shapes of the outputs
-        by name. Raises `ShapeError`.
+        All have the same batch size N. `explain` and `memory` report on these shapes from then on.
+        Returns the shapes of the outputs by name. Raises `ShapeError`.
         """
         outputs = map(tuple, self._core.prepare(shapes))
         return dict(zip(self._core.outputs, outputs, strict=True))
@@ -163,8 +167,8 @@ class Session:
             inputs: One float32 array ``[N, C, H, W]`` for every input of the network, or one
                 mapping of input names to arrays. Arrays are NumPy's or, by the DLPack protocol,
                 those of another library in main memory; a PyTorch tensor, for example, is read
-                where it is. Those that are not C-contiguous are copied. Other shapes than in the
-                run before are planned anew.
+                where it is. Those that are not C-contiguous are copied. All have the same batch
+                size N. Memory is planned again where C, H or W differ from the run before.
             outputs: Names of the outputs to give, by default all of them.
             out: Arrays to write the outputs to without a copy: one, a tuple of them in the order
                 of `outputs`, or a mapping of names to arrays. float32, C-contiguous, of the
@@ -176,7 +180,7 @@ class Session:
 
         Raises `DTypeError`, `ShapeError`, `UnsupportedError` for an output that the network does
         not have, and `NonFiniteError` when a quantized scheme meets NaN, infinity or a number
-        beyond fp16.
+        beyond fp16; it names the sample of a batch, and `out` holds the samples before it by then.
         """
         arrays = self._bind(inputs)
         names = self._choose(outputs, out)
@@ -193,7 +197,8 @@ class Session:
     def profile(self, *inputs: Any, runs: int = 10) -> Profile:
         """Runs the network once to warm up and then `runs` times, and times every step of it.
 
-        `inputs` are those of `run`. Sessions that are not profiled pay nothing for it.
+        `inputs` are those of `run`; the time of a step is that of all samples. Sessions that are
+        not profiled pay nothing for it.
         """
         if runs < 1:
             raise UnsupportedError(f"runs: expected at least 1, got {runs}")
@@ -220,20 +225,27 @@ class Session:
         ]
 
     def qparams(self) -> npt.NDArray[np.float32]:
-        """Bounds lo, hi of `Graph.quantized_values` in the last run, float32 ``[V, 2]``."""
+        """Bounds lo, hi of `Graph.quantized_values`, of every sample of the last run.
+
+        float32 ``[N, V, 2]``; N is 0 before the first run.
+        """
         return self._core.qparams()
 
     def features(self) -> npt.NDArray[np.float32]:
-        """What the predictors saw in the last run, ``[P, 5]``: three quantiles, mean and max."""
+        """What the predictors saw of every sample of the last run.
+
+        float32 ``[N, P, 5]``: three quantiles, mean and max at every position; N is 0 before the
+        first run.
+        """
         return self._core.features()
 
     def stats(self) -> _core.Stats:
         """Counts since the session opened.
 
-        ``runs``; ``predictions`` of bounds (scheme "qpp"); ``clamps``, by value: predictions cut to
-        the range seen in calibration, a sign of inputs unlike the calibration set;
-        ``cut_outliers``, by value (with a density): outliers that found no room in the list of
-        their row and were cut.
+        ``runs``; the ``samples`` of their batches; ``predictions`` of bounds (scheme "qpp"), one
+        per value and sample; ``clamps``, by value: predictions cut to the range seen in
+        calibration, a sign of inputs unlike the calibration set; ``cut_outliers``, by value (with a
+        density): outliers that found no room in the list of their row and were cut.
         """
         return self._core.stats()
 
@@ -241,15 +253,16 @@ class Session:
         """The steps of a run in order: node, operation, kernel, dtype, shape ``[N, H, W, C]``.
 
         ``macs`` are multiply-accumulates, as sums of products need them; ``bytes`` those of inputs,
-        output and constants. Shapes and both are known after `prepare` or a first run.
+        output and constants. Shapes and both are those of the whole batch, of which every sample
+        reads the constants again; they are known after `prepare` or a first run.
         """
         return self._core.explain()
 
     def memory(self) -> _core.Memory:
         """Bytes of the packed ``weights``, and after `prepare` or a run those that values take.
 
-        All values and working memory share one ``arena``; ``peak`` is the most that is alive at one
-        step of a run, the least an arena can be.
+        All values and working memory of a sample share one ``arena``, which does not grow with the
+        batch; ``peak`` is the most that is alive at one step of a run, the least an arena can be.
         """
         return self._core.memory()
 

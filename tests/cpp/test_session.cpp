@@ -95,7 +95,7 @@ TEST_CASE("a run that is observed returns what others do") {
       {{.data = data.data(), .shape = kShape}},
       [&](std::size_t, const Shape&) { return result.data(); }, nullptr,
       [&](const StepOutput&) { ++steps; });
-  CHECK(steps == 4);
+  CHECK(steps == 2 * 4);  // of two samples
   CHECK(result == expected);
 }
 
@@ -108,12 +108,93 @@ TEST_CASE("QPP and dynamic write rows per sample, static does not") {
   Session fixed(model(), scheme("static"));
   for (Session* session : {&dynamic, &predicted}) {
     run(*session, bright, kShape);
-    const float before = session->bounds()[0].hi;
+    const float before = session->bounds().values[0].hi;
     run(*session, dark, kShape);
-    CHECK(session->bounds()[0].hi == doctest::Approx(0.6F * before).epsilon(0.01));
+    CHECK(session->bounds().values[0].hi == doctest::Approx(0.6F * before).epsilon(0.01));
   }
   run(fixed, dark, kShape);
-  CHECK(fixed.bounds()[0].hi == 1.0F);
+  CHECK(fixed.bounds().values[0].hi == 1.0F);
+}
+
+TEST_CASE("samples of a batch give what they give alone, in every scheme and on all threads") {
+  const Shape one{1, 11, 13, 1};
+  const Shape all{4, 11, 13, 1};
+  std::vector<float> batch;
+  for (const float gain : {1.0F, 0.05F, 0.5F, 0.7F}) {
+    for (const float value : image(one)) batch.push_back(gain * value);
+  }
+  const std::size_t size = batch.size() / 4;
+  for (const char* name : {"fp16", "static", "dynamic", "qpp"}) {
+    CAPTURE(name);
+    for (const int bits : {8, 4}) {
+      SessionOptions options = scheme(name);
+      options.activation_bits = bits;
+      Session single(model(), options);
+      std::vector<float> expected;
+      std::vector<float> bounds;
+      std::vector<float> features;
+      for (std::size_t sample = 0; sample < 4; ++sample) {
+        const std::vector<float> data(batch.data() + sample * size,
+                                      batch.data() + (sample + 1) * size);
+        for (const float value : run(single, data, one)) expected.push_back(value);
+        for (const Range& range : single.bounds().values) bounds.push_back(range.hi);
+        for (const float feature : single.features().values) features.push_back(feature);
+      }
+      for (const int threads : {1, 2, 3}) {
+        options.threads = threads;
+        Session session(model(), options);
+        CHECK(run(session, batch, all) == expected);
+        CHECK(session.bounds().samples == 4);
+        std::vector<float> got;
+        for (const Range& range : session.bounds().values) got.push_back(range.hi);
+        CHECK(got == bounds);
+        CHECK(session.features().values == features);
+        CHECK(session.stats().clamps == single.stats().clamps);
+      }
+    }
+  }
+}
+
+TEST_CASE("a batch needs no other plan than a sample") {
+  Session session(model(), scheme("qpp"));
+  session.prepare({{1, 11, 13, 1}});
+  const std::size_t arena = session.memory().arena;
+  const std::vector<StepInfo> one = session.explain();
+  CHECK(session.prepare({{4, 11, 13, 1}})[0] == Shape{4, 22, 26, 1});
+  CHECK(session.memory().arena == arena);
+  const std::vector<StepInfo> four = session.explain();
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    CHECK(four[i].macs == 4 * one[i].macs);
+    CHECK(four[i].bytes == 4 * one[i].bytes);
+    CHECK(four[i].shape.batch == 4 * one[i].shape.batch);
+  }
+  std::vector<float> result(4 * 22 * 26);
+  const auto data = image({4, 11, 13, 1});
+  std::vector<Session::Input> inputs = {{.data = data.data(), .shape = {4, 11, 13, 1}}};
+  const Session::PlaceOutput place = [&result](std::size_t, const Shape&) { return result.data(); };
+  for (const std::int64_t batch : {4, 1, 3, 4}) {  // prepared for the largest
+    inputs[0].shape.batch = batch;
+    const std::int64_t before = test::allocations();
+    session.run(inputs, place);
+    CHECK(test::allocations() - before == 0);
+  }
+  CHECK_THROWS_WITH_AS(session.prepare({{std::int64_t{1} << 40, 11, 13, 1}}),
+                       doctest::Contains("is too large"), ShapeError);
+}
+
+TEST_CASE("times are those of every step of every sample") {
+  Session session(model(), scheme("qpp"));
+  const Shape shape{3, 11, 13, 1};
+  const auto data = image(shape);
+  std::vector<StepTime> times;
+  session.run(
+      {{.data = data.data(), .shape = shape}},
+      [](std::size_t, const Shape&) -> float* { return nullptr; }, &times);
+  CHECK(times.size() == 3 * session.explain().size());
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    CHECK(times[i].begin <= times[i].end);
+    if (i > 0) CHECK(times[i - 1].end <= times[i].begin);
+  }
 }
 
 TEST_CASE("clamped predictions are counted by value") {
@@ -124,8 +205,9 @@ TEST_CASE("clamped predictions are counted by value") {
   run(session, dark, kShape);
   const SessionStats stats = session.stats();
   CHECK(stats.runs == 2);
-  CHECK(stats.predictions == 6);
-  CHECK(stats.clamps[0] == std::pair<std::string, std::int64_t>("x", 2));
+  CHECK(stats.samples == 4);
+  CHECK(stats.predictions == 12);
+  CHECK(stats.clamps[0] == std::pair<std::string, std::int64_t>("x", 4));
   CHECK(stats.clamps[1].second == 0);
 }
 
@@ -180,7 +262,7 @@ TEST_CASE("NaN: fp16 passes it on, quantized schemes name the input") {
   CHECK(found);
   for (const char* name : {"static", "dynamic", "qpp"}) {
     Session session(model(), scheme(name));
-    CHECK_THROWS_WITH_AS(run(session, data, kShape), doctest::Contains("input 'x'"),
+    CHECK_THROWS_WITH_AS(run(session, data, kShape), doctest::Contains("sample 0: input 'x'"),
                          NonFiniteError);
     CHECK(run(session, image(kShape), kShape).size() == 2 * 22 * 26);  // and works again afterwards
   }
@@ -238,8 +320,8 @@ TEST_CASE("a density takes its own bounds and predictors of the file") {
       Session session(model, options);
       run(session, data, kShape);
       for (std::size_t row = 0; row < 3; ++row) {
-        CHECK(session.bounds()[row].lo == factor * dense.bounds()[row].lo);
-        CHECK(session.bounds()[row].hi == factor * dense.bounds()[row].hi);
+        CHECK(session.bounds().values[row].lo == factor * dense.bounds().values[row].lo);
+        CHECK(session.bounds().values[row].hi == factor * dense.bounds().values[row].hi);
       }
     }
     options.density = 0.05;

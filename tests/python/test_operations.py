@@ -80,7 +80,7 @@ def test_int8_is_what_the_reference_makes_of_the_same_bounds(module: Any) -> Non
     graph = from_torch(module, samples[0], dynamic_shapes={})
     session = Session(calibrated(graph, samples), "static", algorithm="direct")
     y = session.run(samples[0])
-    bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+    bounds = dict(zip(graph.quantized_values, session.qparams()[0].tolist(), strict=True))
     z = reference.run_quantized(graph, bounds, samples[0])[graph.outputs[0]]
     # A few numbers near the middle between two levels go to the other one.
     assert sqnr(y, z) > 33
@@ -96,7 +96,7 @@ def test_operation_in_front_of_int8_can_keep_fp16(module: Any) -> None:
         y = session.run(samples[0])
         held = [step["node"] for step in session.explain() if step["dtype"] == "qai8"]
         assert held in ([graph.nodes[-1].inputs[0]], [graph.nodes[-2].name])
-        bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+        bounds = dict(zip(graph.quantized_values, session.qparams()[0].tolist(), strict=True))
         z = reference.run_quantized(graph, bounds, samples[0])[graph.outputs[0]]
         assert sqnr(y, z) > 33, scheme
 

@@ -51,7 +51,7 @@ def test_quantized_schemes_are_those_of_the_reference(model: Path, scheme: str, 
     for seed in range(8):
         x = image(seed)
         y = session.run(x)
-        bounds = dict(zip(graph.quantized_values, session.qparams().tolist(), strict=True))
+        bounds = dict(zip(graph.quantized_values, session.qparams()[0].tolist(), strict=True))
         values = reference.run_quantized(
             graph, bounds, x, activation_bits=bits, through_fp16=scheme == "dynamic"
         )
@@ -73,7 +73,7 @@ def test_static_bounds_are_those_of_the_calibration(
     ):
         session = Session(model, "static", static_bounds=rule)
         session.run(x)
-        np.testing.assert_array_equal(session.qparams(), expected)
+        np.testing.assert_array_equal(session.qparams(), expected[None])
     with pytest.raises(qe.UnsupportedError, match="static_bounds: expected"):
         Session(model, "static", static_bounds="median")
 
@@ -85,8 +85,8 @@ def test_dynamic_bounds_are_those_calibration_measures(
     session = Session(model, "dynamic")
     for i, x in enumerate(samples[:3]):
         session.run(x)
-        np.testing.assert_array_equal(session.qparams()[0], calibration.bounds[i, 0])
-        np.testing.assert_allclose(session.qparams(), calibration.bounds[i], atol=0.05)
+        np.testing.assert_array_equal(session.qparams()[0, 0], calibration.bounds[i, 0])
+        np.testing.assert_allclose(session.qparams()[0], calibration.bounds[i], atol=0.05)
 
 
 def test_predictions_are_those_of_the_fit(model: Path, calibration: qe.Calibration) -> None:
@@ -96,9 +96,9 @@ def test_predictions_are_those_of_the_fit(model: Path, calibration: qe.Calibrati
     for seed in range(20):
         x = image(seed) * np.float32(2.0 ** (seed % 7 - 3))
         session.run(x)
-        features = session.features()
-        predicted = predictor.predict(features, calibration.seen)[0]
-        np.testing.assert_allclose(session.qparams(), predicted, rtol=1e-5, atol=1e-5)
+        features = session.features()[:, 0]
+        (predicted,) = predictor.predict(features, calibration.seen)
+        np.testing.assert_allclose(session.qparams()[0], predicted, rtol=1e-5, atol=1e-5)
         free = features @ predictor.weight.T + predictor.bias
         clamps += np.abs(free.reshape(-1, 2) - predicted).max(axis=1) > 1e-5
     stats = session.stats()
@@ -116,23 +116,13 @@ def test_other_positions_predict_their_rows(
     save(tmp_path / "a.qpp", graph, calibration)
     session = Session(tmp_path / "a.qpp", "qpp")
     y = session.run(samples[0])
-    assert session.features().shape == (2, 5)
-    bounds = session.qparams()
-    for predictor, features in zip(fit(calibration), session.features(), strict=True):
+    assert session.features().shape == (1, 2, 5)
+    (bounds,) = session.qparams()
+    for predictor, features in zip(fit(calibration), session.features()[0], strict=True):
         predicted = predictor.predict(features[None], calibration.seen)[0]
         rows = list(predictor.position.rows)
         np.testing.assert_allclose(bounds[rows], predicted, rtol=1e-5, atol=1e-6)
     assert sqnr(y, reference.run(graph, samples[0])[0]) > 25
-
-
-@pytest.mark.parametrize("scheme", qe.SCHEMES)
-def test_batches_are_run_image_by_image_or_at_once(model: Path, scheme: str) -> None:
-    """In dynamic schemes bounds belong to the batch, so there the images are equal."""
-    x = np.concatenate([image(1)] * 3)
-    session = Session(model, scheme)
-    whole = session.run(x)
-    for i in range(3):
-        np.testing.assert_array_equal(session.run(x[i : i + 1])[0], whole[i])
 
 
 @pytest.mark.parametrize("scheme", qe.SCHEMES)

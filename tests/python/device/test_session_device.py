@@ -163,7 +163,7 @@ def test_stats_count_runs_and_clamps(session: Session) -> None:
 
 def test_bounds_and_features(qpp: Session) -> None:
     qpp.run(X)
-    bounds, features = qpp.qparams(), qpp.features()
+    (bounds,), (features,) = qpp.qparams(), qpp.features()
     assert bounds.shape == (3, 2)
     assert (bounds[:, 0] <= 0).all()
     assert (bounds[:, 1] >= 0).all()
@@ -184,7 +184,7 @@ def test_observing_tells_what_every_step_of_a_run_stores(session: Session) -> No
     np.testing.assert_array_equal(observed[-1].numbers, y)
     for value in observed:
         if value.stored.dtype == np.int8:
-            lo, hi = session.qparams()[("x", "conv1", "conv2").index(value.value)]
+            lo, hi = session.qparams()[0][("x", "conv1", "conv2").index(value.value)]
             assert lo - value.scale <= value.numbers.min() <= value.numbers.max()
             assert value.numbers.max() <= hi + value.scale
 
