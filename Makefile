@@ -10,12 +10,15 @@ export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
 # The native builds take nlohmann-json from where the Python build takes it.
 export CMAKE_PREFIX_PATH := $(CURDIR)/.venv/site-packages
 
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 1
+
 INSTALL := toolchains/install_packages.sh
 SOURCES := $(shell find cpp examples include tests -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.inc')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python core bench lint format clean
+.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python fuzz core bench lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=14
@@ -23,7 +26,7 @@ help:  ## Show this list
 demo: .venv/.demo core  ## Super-resolution in every scheme, with a table and a picture (2 minutes)
 	$(BIN)/qppengine demo --output build/demo
 
-test: test-host test-asan test-arm64 test-python  ## All tests, on this machine and as 64-bit Arm code
+test: test-host test-asan test-arm64 test-python fuzz  ## All tests, on this machine and as 64-bit Arm code
 
 test-host: .venv/.dev  ## C++ tests
 	$(BIN)/cmake --workflow --preset host
@@ -54,6 +57,11 @@ test-arm64: build/arm64/.stamp core  ## C++ tests and the Python device tests un
 
 test-python: .venv/.dev core  ## Python tests
 	$(BIN)/pytest
+
+fuzz: .venv/.dev core  ## Altered files for every importer and the loader (FUZZ_SECONDS=60 each)
+	for fuzzer in tests/fuzz/fuzz_*.py; do \
+	  $(BIN)/python $$fuzzer --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) || exit 1; \
+	done
 
 bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme (ONCE=1: no times, do they run?)
 	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name \

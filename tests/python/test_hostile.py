@@ -5,65 +5,28 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import qppengine as qe
+from mutations import JUNK, find_places
+from networks import everything
 from qppengine.errors import Error
 from qppengine.serialize import load_graph, serialize
 from qppengine.session import SCHEMES, Session
-
-if TYPE_CHECKING:
-    from qppengine.graph import Array
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 
 SEEDS = range(6)
-JUNK: list[Any] = [
-    *(None, True, -1, 0, 1, 3, 7, 255, 65536, 2**31, 2**63, 2**70, 0.5, -1.5, 1e30),
-    *("", "x", "none", "relu", "clamp", [], [[]], [0, 0], [3, 3], [65536, 65536], {}, {"a": 3}),
-]
 
 
 @pytest.fixture(scope="module")
 def data() -> bytes:
     """A network of all operations, calibrated."""
     rng = np.random.default_rng(4)
-
-    def weight(*shape: int) -> Array:
-        return np.asarray(rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape), np.float32)
-
-    net = qe.GraphBuilder("everything")
-    x = net.input("x", (None, 3, None, None))
-    y = net.conv2d(x, weight(8, 3, 5, 5), np.zeros(8), stride=2, padding=2, activation="relu")
-    y = net.max_pool2d(y, 3, stride=2, padding=1, ceil_mode=True)
-    depthwise = net.conv2d(y, weight(8, 1, 3, 3), padding=1, groups=8, activation="tanh")
-    grouped = net.conv2d(y, weight(8, 4, 3, 3), padding=2, dilation=2, groups=2)
-    y = net.conv2d(y, weight(8, 8, 3, 3), padding=1, residual=y)
-    y = net.concat(net.add(depthwise, y, activation="relu"), net.sub(grouped, y), y)
-    gate = net.function(net.global_avg_pool(y), "sigmoid")
-    y = net.mul(y, gate)
-    for function in ("silu", "hardsigmoid", "hardswish"):
-        y = net.function(y, function)
-    y = net.clamp(net.prelu(y, rng.random(24)), -1, 3)
-    y = net.avg_pool2d(net.conv2d(y, weight(16, 24, 3, 3), padding=1), 2, count_include_pad=False)
-    y = net.resize(y, scale=2, mode="bilinear", align_corners=True)
-    y = net.pixel_shuffle(net.conv2d(y, weight(12, 16, 1, 1)), 2)
-    y = net.pixel_unshuffle(net.pad(y, (0, 1, 2, 1), mode="reflect"), 2)
-    y = net.conv_transpose2d(y, weight(12, 6, 3, 3), stride=2, padding=1, output_padding=1)
-    y = net.slice(y, 1, 0, 4, 2)
-    classes = net.adaptive_max_pool2d(net.adaptive_avg_pool2d(y, 6), (3, 2))
-    net.output(
-        y,
-        net.conv2d(net.global_avg_pool(y), weight(5, 2, 1, 1)),
-        net.flatten(net.resize(y, size=(2, 3))),
-        net.softmax(classes),
-        net.softmax(net.rearrange(classes, (2, 3, 2), (1, 2, 0)), log=True),
-        net.argmax(classes),
-    )
-    graph = net.build()
+    graph = everything()
     samples = [rng.random((1, 3, 16, 20), np.float32) for _ in range(8)]
     return serialize(graph, qe.calibrate(graph, samples, progress=False))
 
@@ -92,16 +55,6 @@ def attempt(data: bytes, scheme: str) -> bool:
     return True
 
 
-def leaves(node: Any) -> list[tuple[Any, Any]]:
-    """Every place of a JSON document: container and key."""
-    keys = node if isinstance(node, dict) else range(len(node))
-    found = [(node, key) for key in keys]
-    for key in keys:
-        if isinstance(node[key], (dict, list)):
-            found += leaves(node[key])
-    return found
-
-
 def test_the_network_has_every_operation(data: bytes) -> None:
     from qppengine import operations
 
@@ -120,7 +73,7 @@ def test_junk_anywhere_in_the_graph(seed: int, data: bytes) -> None:
     for _ in range(200):
         graph = copy.deepcopy(sound)
         for _ in range(rng.integers(1, 3)):
-            places = leaves(graph)
+            places = find_places(graph)
             container, key = places[rng.integers(len(places))]
             container[key] = JUNK[rng.integers(len(JUNK))]
         ran += attempt(join(header, graph, tensors), SCHEMES[rng.integers(4)])
@@ -174,7 +127,7 @@ def test_junk_in_the_description_of_tensors(seed: int, data: bytes) -> None:
     for _ in range(150):
         altered = copy.deepcopy(header)
         entry = altered[names[rng.integers(len(names))]]
-        places = leaves(entry)
+        places = find_places(entry)
         container, key = places[rng.integers(len(places))]
         container[key] = JUNK[rng.integers(len(JUNK))]
         refused += not attempt(join(altered, graph, tensors), "fp16")

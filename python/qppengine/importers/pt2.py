@@ -243,7 +243,7 @@ def _shape(meta: dict[str, Any]) -> Shape:
 
 def _size(record: Any) -> int:
     kind, content = _union(record)
-    if kind != "as_int" or not isinstance(content, int) or not 0 <= content < 2**48:
+    if kind != "as_int" or type(content) is not int or not 0 <= content < 2**48:
         raise ModelError(f"expected a size, got {record!r}")
     return content
 

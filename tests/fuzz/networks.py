@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that mutants of model files come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import qppengine as qe
+
+if TYPE_CHECKING:
+    from qppengine.graph import Array
+
+
+def everything() -> qe.Graph:
+    """A network of every operation of model files, for images of 3 channels."""
+    rng = np.random.default_rng(4)
+
+    def weight(*shape: int) -> Array:
+        return np.asarray(rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape), np.float32)
+
+    net = qe.GraphBuilder("everything")
+    x = net.input("x", (None, 3, None, None))
+    y = net.conv2d(x, weight(8, 3, 5, 5), np.zeros(8), stride=2, padding=2, activation="relu")
+    y = net.max_pool2d(y, 3, stride=2, padding=1, ceil_mode=True)
+    depthwise = net.conv2d(y, weight(8, 1, 3, 3), padding=1, groups=8, activation="tanh")
+    grouped = net.conv2d(y, weight(8, 4, 3, 3), padding=2, dilation=2, groups=2)
+    y = net.conv2d(y, weight(8, 8, 3, 3), padding=1, residual=y)
+    y = net.concat(net.add(depthwise, y, activation="relu"), net.sub(grouped, y), y)
+    gate = net.function(net.global_avg_pool(y), "sigmoid")
+    y = net.mul(y, gate)
+    for function in ("silu", "hardsigmoid", "hardswish"):
+        y = net.function(y, function)
+    y = net.clamp(net.prelu(y, rng.random(24)), -1, 3)
+    y = net.avg_pool2d(net.conv2d(y, weight(16, 24, 3, 3), padding=1), 2, count_include_pad=False)
+    y = net.resize(y, scale=2, mode="bilinear", align_corners=True)
+    y = net.pixel_shuffle(net.conv2d(y, weight(12, 16, 1, 1)), 2)
+    y = net.pixel_unshuffle(net.pad(y, (0, 1, 2, 1), mode="reflect"), 2)
+    y = net.conv_transpose2d(y, weight(12, 6, 3, 3), stride=2, padding=1, output_padding=1)
+    y = net.slice(y, 1, 0, 4, 2)
+    classes = net.adaptive_max_pool2d(net.adaptive_avg_pool2d(y, 6), (3, 2))
+    net.output(
+        y,
+        net.conv2d(net.global_avg_pool(y), weight(5, 2, 1, 1)),
+        net.flatten(net.resize(y, size=(2, 3))),
+        net.softmax(classes),
+        net.softmax(net.rearrange(classes, (2, 3, 2), (1, 2, 0)), log=True),
+        net.argmax(classes),
+    )
+    return net.build()
