@@ -30,12 +30,12 @@ struct MinMaxKernel {
 };
 
 /// mean = sum / count, the same bits on every machine, because each step and their order are fixed.
-/// The vectors of 8 channels (a pixel has stride/8, in memory order; channels beyond count as zero)
-/// are averaged in pairs in fp16, half(half(a/2) + b/2), which cannot overflow; a last one without
-/// a partner is averaged with zeros. Lane l of the averages is summed in float over blocks of
-/// kMeanBlock, each block's lanes are added to doubles, and the eight doubles are added from lane 0
-/// to lane 7. The rounding to fp16 makes an error of at most 2^-11 of the mean magnitude, and one
-/// that averages out over many elements.
+/// The vectors of 8 channels (a pixel has ceil(channels / 8), in memory order; channels beyond
+/// count as zero) are averaged in pairs in fp16, half(half(a/2) + b/2), which cannot overflow; a
+/// last one without a partner is averaged with zeros. Lane l of the averages is summed in float
+/// over blocks of kMeanBlock, each block's lanes are added to doubles, and the eight doubles are
+/// added from lane 0 to lane 7. The rounding to fp16 makes an error of at most 2^-11 of the mean
+/// magnitude, and one that averages out over many elements.
 inline constexpr std::int64_t kMeanBlock = 64;
 struct MeanArgs {
   StatisticsSource src;

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
 
 #include "kernels/variants.h"
-
-// All helpers are inlined by force: a shared inline function that stayed a call could be linked in
-// this file's version, for AVX2, where the CPU has none.
-#define QPP_X86_INLINE [[gnu::always_inline]] inline
+#include "kernels/x86/vectors.h"
 
 namespace qpp {
 namespace {
@@ -33,8 +28,7 @@ struct Int8 {
     if (args.sparse == nullptr || pixel >= args.pixel_count || filter >= args.filters) {
       return correction;
     }
-    const half* sparse = args.sparse + pixel * args.filters + filter;
-    const __m256 wide = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sparse)));
+    const __m256 wide = load_widened(args.sparse + pixel * args.filters + filter);
     const __m256 unit = _mm256_set1_ps(kSparseUnit);
     return output.float_sums
                ? _mm256_castps_si256(_mm256_fmadd_ps(wide, unit, _mm256_castsi256_ps(correction)))
@@ -77,7 +71,7 @@ struct Fp16 {
     return _mm256_setzero_ps();
   }
   QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
-    _mm256_store_ps(dst, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src))));
+    _mm256_store_ps(dst, load_widened(src));
   }
   QPP_X86_INLINE static Sums load_weights(const Weight* weights) { return _mm256_load_ps(weights); }
   QPP_X86_INLINE static Sums broadcast(const Wide* channel) { return _mm256_set1_ps(*channel); }
@@ -200,8 +194,7 @@ class VectorOutput {
       const __m256i zero_point = _mm256_set1_epi32(stage_.residual.zero_point);
       r = _mm256_cvtepi32_ps(_mm256_sub_epi32(load_bytes(residual, index), zero_point));
     } else {
-      const half* halves = static_cast<const half*>(residual) + index;
-      r = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)));
+      r = load_widened(static_cast<const half*>(residual) + index);
     }
     return _mm256_fmadd_ps(r, _mm256_set1_ps(stage_.residual.scale), level);
   }
@@ -233,16 +226,8 @@ class VectorOutput {
         _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
   }
 
-  QPP_X86_INLINE static void store_low_bytes(__m256i values, std::int8_t* dst) {
-    const __m256i bytes = _mm256_and_si256(values, _mm256_set1_epi32(0xff));
-    const __m128i shorts =
-        _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), _mm_packus_epi16(shorts, shorts));
-  }
-
   QPP_X86_INLINE void store_level(__m256 level, half* dst) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst),
-                     _mm256_cvtps_ph(level, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), narrow(level));
     range_lo_ = _mm256_min_ps(range_lo_, level);
     range_hi_ = _mm256_max_ps(range_hi_, level);
     nan_ = _mm256_or_ps(nan_, _mm256_cmp_ps(level, level, _CMP_UNORD_Q));
