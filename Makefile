@@ -7,8 +7,6 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
-# The native builds take nlohmann-json from where the Python build takes it.
-export CMAKE_PREFIX_PATH := $(CURDIR)/.venv/site-packages
 
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
@@ -18,7 +16,8 @@ SOURCES := $(shell find cpp examples include tests -name '*.h' -o -name '*.hpp' 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python fuzz core bench lint format clean
+.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python fuzz core board bench lint \
+  format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=14
@@ -62,6 +61,11 @@ fuzz: .venv/.dev core  ## Altered files for every importer and the loader (FUZZ_
 	for fuzzer in tests/fuzz/fuzz_*.py; do \
 	  $(BIN)/python $$fuzzer --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) || exit 1; \
 	done
+
+board: .venv/.build  ## build/aarch64/qpp_bench, a static binary for any 64-bit Arm Linux
+	$(INSTALL) g++-aarch64-linux-gnu
+	$(BIN)/cmake --preset aarch64
+	$(BIN)/cmake --build --preset aarch64 --target qpp_bench
 
 bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme (ONCE=1: no times, do they run?)
 	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name \

@@ -7,8 +7,13 @@
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 
+find_program(QPP_AARCH64_GXX aarch64-linux-gnu-g++ DOC "GCC's cross compiler")
+if(NOT QPP_AARCH64_GXX)
+  message(FATAL_ERROR "aarch64-linux-gnu-g++ is missing. Install GCC's cross compiler (Debian, "
+    "Ubuntu: apt-get install g++-aarch64-linux-gnu), or run `make board`, which does.")
+endif()
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
-set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_CXX_COMPILER ${QPP_AARCH64_GXX})
 
 # Programs carry their C library with them: they run on any aarch64 Linux (a phone, QEMU).
 set(CMAKE_EXE_LINKER_FLAGS_INIT -static)

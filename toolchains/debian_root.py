@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a command in a bare Debian: python3, g++, git and make, and a clean clone of this project.
+
+    sudo .venv/bin/python toolchains/debian_root.py trixie make demo
+
+The command runs in the clone of what is committed, as root. All that it leaves is removed with the
+root. Packages come from where this machine's apt and pip take theirs: their mirrors, proxies and
+certificates are passed on, and pip's cache is shared. Elsewhere than on Debian,
+QPP_DEBIAN_MIRROR is the URL of a mirror.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+PROJECT = Path(__file__).resolve().parents[1]
+ROOTS = PROJECT / "build" / "roots"
+PACKAGES = ("python3", "g++", "git", "make")
+PASSED_ON = ("CI", "CMAKE_BUILD_PARALLEL_LEVEL", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("suite")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def main(suite: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the Debian release SUITE, such as bookworm or trixie."""
+    if os.geteuid() != 0:
+        raise click.ClickException("a root of Debian can only be made as root: use sudo")
+    if not shutil.which("mmdebstrap"):
+        raise click.ClickException("mmdebstrap is missing: apt-get install mmdebstrap")
+    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        raise click.ClickException("this machine allows no mounts (is it a restricted container?)")
+    archive = make_archive(suite)
+    with tempfile.TemporaryDirectory(dir=ROOTS, prefix=f"{suite}-") as folder:
+        root = Path(folder)
+        subprocess.run(["tar", "-xf", archive, "-C", root], check=True)
+        home = root / "root" / "qppengine"
+        subprocess.run(["git", "clone", "--quiet", PROJECT, home], check=True)
+        shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
+        (root / "etc" / "apt" / "apt.conf.d" / "90host").write_text(apt_configuration())
+        environment = pip_environment() | {
+            name: os.environ[name] for name in PASSED_ON if name in os.environ
+        }
+        sys.exit(run(root, environment, command))
+
+
+def make_archive(suite: str) -> Path:
+    """A tar archive of the bare root, made once."""
+    archive = ROOTS / f"{suite}.tar"
+    if not archive.exists():
+        print(f"Making a root of Debian {suite}", flush=True)
+        ROOTS.mkdir(parents=True, exist_ok=True)
+        unfinished = archive.with_suffix(".unfinished.tar")
+        options = ["--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}"]
+        subprocess.run(["mmdebstrap", *options, suite, unfinished, debian_mirror()], check=True)
+        unfinished.rename(archive)
+    return archive
+
+
+def debian_mirror() -> str:
+    """The one that this machine's apt uses."""
+    if mirror := os.environ.get("QPP_DEBIAN_MIRROR"):
+        return mirror
+    command = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"]
+    sites = output([*command, "Label: Debian"]).split() or output(command).split()
+    mirrors = [site for site in sites if site.rstrip("/").endswith("/debian")]
+    if not mirrors:
+        raise click.ClickException("apt has no mirror of Debian here: set QPP_DEBIAN_MIRROR")
+    return mirrors[0]
+
+
+def apt_configuration() -> str:
+    """How this machine's apt downloads: proxies, certificates, checks."""
+    settings = output(["apt-config", "dump", "--no-empty", "Acquire"]).splitlines()
+    return "".join(f"{setting}\n" for setting in settings if "IndexTargets" not in setting)
+
+
+def pip_environment() -> dict[str, str]:
+    """The configuration of this machine's pip, from its files and variables, as variables."""
+    environment = {}
+    for line in output([sys.executable, "-m", "pip", "config", "list"]).splitlines():
+        key, _, value = line.partition("=")
+        option = key.rpartition(".")[2].upper().replace("-", "_")
+        environment[f"PIP_{option}"] = ast.literal_eval(value)
+    return environment
+
+
+def run(root: Path, environment: dict[str, str], command: tuple[str, ...]) -> int:
+    """Runs a command in the root, in a mount namespace of its own; returns its exit status."""
+    cache = Path(output([sys.executable, "-m", "pip", "cache", "dir"]).strip())
+    cache.mkdir(parents=True, exist_ok=True)
+    binds = [("/dev", "/dev"), (str(cache), "/root/.cache/pip")]
+    for value in environment.values():  # local indexes, wheels, constraints, certificates
+        paths = (Path(word.removeprefix("file://")) for word in value.split() if "/" in word)
+        for path in filter(Path.exists, paths):
+            # An index refers to files next to its folder.
+            place = path.parent if path.is_dir() and path.parent != Path("/") else path
+            binds.append((str(place), str(place)))
+    script = [f"mount -t proc proc {root}/proc"]
+    for source, target in dict.fromkeys(binds):
+        inside = root / target.lstrip("/")
+        if Path(source).is_dir():
+            inside.mkdir(parents=True, exist_ok=True)
+        else:
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            inside.touch()
+        script.append(f"mount --rbind {source} {inside}")
+    variables = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        **environment,
+    }
+    script.append(f'exec chroot {root} env --chdir=/root/qppengine "$@"')
+    return subprocess.run(
+        ["unshare", "--mount", "bash", "-euc", "\n".join(script), "bash", *command],
+        env=variables,
+        check=False,
+    ).returncode
+
+
+def output(command: list[str]) -> str:
+    """What a command prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()
