@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/cores.h"
 
+#include <cstddef>
 #include <fstream>
 #include <optional>
 

@@ -3,6 +3,8 @@
 // The native bench, for a phone, a board or an instrument: one warm-up, then exactly --iters runs
 // of the code that the network runs (padding, epilogue and fused quantize included).
 
+#include <algorithm>
+#include <cstddef>
 #include <exception>
 #include <iostream>
 #include <map>

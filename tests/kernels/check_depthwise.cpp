@@ -3,6 +3,7 @@
 // Depthwise convolutions: int8 exactly, fp16 within its rounding.
 
 #include <cmath>
+#include <type_traits>
 
 #include "checkkernels.h"
 #include "kernels/select.h"

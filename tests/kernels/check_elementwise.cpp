@@ -4,6 +4,7 @@
 // real arithmetic.
 
 #include <cmath>
+#include <type_traits>
 
 #include "checkkernels.h"
 #include "kernels/select.h"

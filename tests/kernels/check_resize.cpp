@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "checkkernels.h"
 #include "kernels/select.h"

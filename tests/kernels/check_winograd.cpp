@@ -9,6 +9,7 @@
 #include <cmath>
 #include <deque>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "checkkernels.h"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,91 @@ def test_includes_go_downwards() -> None:
     problems = []
     for path in find_sources("cpp"):
         problems += check_includes(path, (ROOT / path).read_text())
+    assert not problems
+
+
+# Names of the standard library, as patterns, by the header that declares them. A compiler's own
+# headers may include one another, and those of its next version may not.
+DECLARES = {
+    "algorithm": "(all|any|none)_of|clamp|copy(_n|_if)?|count(_if)?|equal|fill(_n)?"
+    "|find(_if(_not)?)?|(lower|upper)_bound|max(_element)?|min(_element)?|minmax|nth_element"
+    "|remove_if|replace|reverse|rotate|sort|stable_sort|transform|unique",
+    "array": "array",
+    "atomic": r"atomic\w*",
+    "bit": "bit_cast|popcount|count[rl]_zero|bit_ceil",
+    "bitset": "bitset",
+    "charconv": "from_chars|to_chars",
+    "chrono": "chrono",
+    "cmath": "ceil|exp2?|floor|fma|is(finite|inf|nan)|ldexp|log2?|lround|nearbyint|pow|round|sqrt"
+    "|tanh",
+    "cstddef": "byte|ptrdiff_t|size_t",
+    "cstdint": r"u?int\d+_t|uintptr_t",
+    "cstdlib": "abort|exit|getenv|strto[dl]",
+    "cstring": "mem(cmp|cpy|move|set)|str(cmp|error|len)",
+    "exception": "current_exception|exception(_ptr)?|rethrow_exception",
+    "filesystem": "filesystem",
+    "fstream": "[io]?fstream",
+    "functional": "function|hash|less|plus",
+    "iterator": "back_inserter|distance|istreambuf_iterator|next|prev",
+    "limits": "numeric_limits",
+    "map": "map",
+    "memory": "make_(shared|unique)|(shared|unique)_ptr",
+    "mutex": "lock_guard|mutex|scoped_lock|unique_lock",
+    "numeric": "accumulate|gcd|iota|lcm|reduce",
+    "optional": "nullopt|optional",
+    "random": r"\w+_distribution|mt19937(_64)?",
+    "set": "set",
+    "span": "as_(writable_)?bytes|span",
+    "sstream": "[io]?stringstream",
+    "stdexcept": "invalid_argument|logic_error|out_of_range|runtime_error",
+    "string": "sto[dil]|string|to_string",
+    "string_view": "string_view",
+    "system_error": "error_code|system_error",
+    "thread": "jthread|this_thread|thread",
+    "tuple": "make_tuple|tie|tuple",
+    "type_traits": r"is_\w+_v|conditional_t|remove_cvref_t",
+    "utility": "exchange|forward|make_pair|move|pair|swap",
+    "variant": "get_if|holds_alternative|variant|visit",
+    "vector": "vector",
+}
+
+
+@cache
+def find_includes(path: Path) -> frozenset[str]:
+    """What a source includes itself and by headers of this project."""
+    found: frozenset[str] = frozenset()
+    for name in re.findall(r'^\s*#\s*include\s+[<"](.+)[>"]', path.read_text(), re.MULTILINE):
+        own = [folder / name for folder in (ROOT / "cpp", ROOT / "include", path.parent)]
+        header = next(filter(Path.is_file, own), None)
+        found |= find_includes(header) if header else {name}
+    return found
+
+
+def check_declarations(path: str, text: str, included: frozenset[str]) -> list[str]:
+    """What a source names of the standard library comes from headers that promise it."""
+    code = re.sub(r'//.*|"(\\.|[^"\\])*"', "", text)
+    problems = []
+    for header, names in DECLARES.items():
+        if header not in included and (use := re.search(rf"\bstd::({names})\b", code)):
+            problems.append(f"{path}: {use[0]} needs <{header}>")
+    return problems
+
+
+def test_check_declarations_can_fail() -> None:
+    text = 'std::find(a, b, c); "std::array"; // std::map'
+    assert check_declarations("a.h", text, frozenset({"vector"})) == [
+        "a.h: std::find needs <algorithm>"
+    ]
+    assert not check_declarations("a.h", text, frozenset({"algorithm"}))
+
+
+def test_headers_of_the_standard_library_are_included() -> None:
+    problems = []
+    for folder in ("cpp", "include", "examples", "tests"):
+        for path in find_sources(folder):
+            if not path.endswith(".inc"):
+                source = ROOT / path
+                problems += check_declarations(path, source.read_text(), find_includes(source))
     assert not problems
 
 
