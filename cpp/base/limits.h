@@ -23,6 +23,7 @@ struct Limits {
   std::int64_t dimension = 1 << 24;         // size of one dimension, of whatever has dimensions
   std::int64_t window = 1 << 16;            // kernel size, stride, padding and dilation, each way
   std::int64_t constant_bytes = 1LL << 32;  // as float32, counted for every node that reads them
+  std::int64_t computed_bytes = 1 << 25;    // of constants that importers compute
   std::int64_t packed_bytes = 1LL << 33;    // of constants as kernels read them
   std::int64_t value_elements = 1LL << 36;  // of one value of a run
 };
@@ -45,6 +46,7 @@ inline constexpr LimitField kLimitFields[] = {
     {"dimension", &Limits::dimension, 1LL << 31},
     {"window", &Limits::window, 1 << 20},
     {"constant_bytes", &Limits::constant_bytes, 1LL << 40},
+    {"computed_bytes", &Limits::computed_bytes, 1LL << 40},
     {"packed_bytes", &Limits::packed_bytes, 1LL << 40},
     {"value_elements", &Limits::value_elements, 1LL << 40},
 };

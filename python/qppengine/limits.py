@@ -23,6 +23,7 @@ MAXIMA = {
     "dimension": 2**31,
     "window": 2**20,
     "constant_bytes": 2**40,
+    "computed_bytes": 2**40,
     "packed_bytes": 2**40,
     "value_elements": 2**40,
 }
@@ -52,6 +53,8 @@ class Limits:
         window: Kernel size, stride, padding and dilation, in either direction.
         constant_bytes: Bytes of all constants as float32, those that are computed at import among
             them; a constant counts once for every node that reads it.
+        computed_bytes: Bytes of the constants that are computed at import, beyond four times the
+            size of the file.
         packed_bytes: Bytes of all constants of a session, as kernels read them.
         value_elements: Elements of one value of a run.
 
@@ -69,6 +72,7 @@ class Limits:
     dimension: int = 2**24
     window: int = 2**16
     constant_bytes: int = 2**32
+    computed_bytes: int = 2**25
     packed_bytes: int = 2**33
     value_elements: int = 2**36
 

@@ -35,7 +35,6 @@ ALL_IMAGES = {"Add", "Concat", "Div", "Mul", "Sub"}
 EXCLUDED = {
     "other numbers than float": [
         *(f"test_{op}_*int*" for op in ("add", "div", "mul", "sub")),
-        "test_cast*BFLOAT16_to*",
         "test_cast*FLOAT*_to_FLOAT[48]*",
         "test_cast*FLOAT[48]*_to_*",
         "test_cast*INT*",

@@ -2,51 +2,46 @@
 """Reads ONNX models: resolves defaults and constants, and leaves the operations on images.
 
 What exporters compute from shapes (``Shape``, ``Gather``, ``Concat``, ...) and from weights alone
-is folded with ONNX's own reference. Everything a file says is checked by ONNX first, and a file
-that is damaged or hostile is a `ModelError`.
+is folded. No code of ONNX's runs on a model that has not been checked: `onnx_file` checks it,
+`onnx_shapes` infers shapes, `onnx_constants` folds, and each refuses what a file asks for beyond
+its `Limits`.
 """
 
 from __future__ import annotations
 
-import ast
-import itertools
 import math
-import os
-import re
-from pathlib import Path
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qppengine.errors import Error, FileError, ModelError, UnsupportedError, UnsupportedModelError
+from qppengine.errors import Error, ModelError, UnsupportedModelError
 from qppengine.graph import Array, Value
+from qppengine.importers.onnx_constants import Budget, fold, is_foldable
+from qppengine.importers.onnx_file import OnnxGraph, OnnxNode, Unread, read_file
+from qppengine.importers.onnx_shapes import Reads, Sizes, UnknownError, infer_shapes, resize_scales
 from qppengine.importers.program import AXES, Call, Other, Program, Ref
 from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
     import onnx
 
     from qppengine.operations import Shape
 
-# The first operator set in which axes are inputs, and the last that the importers were tested with.
-FIRST_OPSET = 13
-LAST_OPSET = 28
+_FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+_MAX_NUMBERS = 2**16  # in an argument that is integers; no importer takes as many
+# What may read integers that are computed from an image: the engine holds these as floats.
+_MOVES = frozenset(
+    f"onnx.{op}"
+    for op in ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze")
+) | {"onnx.Transpose", "onnx.Unsqueeze"}
 
-# Operations that are computed at import when all they read is known.
-# fmt: off
-_FOLDABLE = frozenset({
-    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
-    "Exp", "Expand", "Flatten", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min",
-    "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceProd", "Reshape",
-    "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"
-})
-# fmt: on
-_LARGEST_CONSTANT = 2**26  # elements, so that a small file does not ask for all memory
-_LARGEST_SIZES = 64  # of constants on which a shape may depend
-_POOLS = ("AveragePool", "MaxPool")
+_WINDOWS = {"kernel_shape", "strides", "dilations", "pads", "output_padding"}
 
 
 def read_onnx(
@@ -59,179 +54,133 @@ def read_onnx(
     operator set, `FileError`.
     """
     try:
-        model = _load(source)
-        limits.check("nodes", len(model.graph.node), "the nodes of the ONNX model")
-        return _Reader(model).read()
+        return _Reader(read_file(source, limits), limits).read()
     except Error:
         raise
-    except Exception as error:  # onnx and protobuf name no exceptions for a damaged model
+    except Exception as error:  # protobuf names no exceptions for a damaged model
         raise ModelError(f"not a readable ONNX model: {error}") from error
-
-
-def _load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all its tensors, checked."""
-    import onnx
-    from onnx.external_data_helper import load_external_data_for_model, uses_external_data
-    from onnx.inliner import inline_local_functions
-
-    if isinstance(source, (str, os.PathLike)):
-        try:
-            model = onnx.load_model_from_string(Path(source).read_bytes())
-        except OSError as error:
-            raise FileError(f"cannot read {os.fspath(source)!r}: {error.strerror}") from error
-        load_external_data_for_model(model, os.fspath(Path(source).parent))
-    elif isinstance(source, bytes):
-        model = onnx.load_model_from_string(source)
-    elif isinstance(source, onnx.ModelProto):
-        model = source
-    else:
-        raise UnsupportedError(
-            f"expected an .onnx path, bytes or a ModelProto, got {type(source).__name__}"
-        )
-    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
-        raise ModelError("the weights are in a file of their own; give the path of the model")
-    if model.functions:
-        model = inline_local_functions(model)
-    # Inference tells the shapes of outputs, which exporters leave out and the checker insists on.
-    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
-    return model
 
 
 class _Reader:
     """Walks a model once. Tensors are known by their names."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._graph = model.graph
-        self._opset = next(
-            (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), LAST_OPSET
-        )
-        if not FIRST_OPSET <= self._opset <= LAST_OPSET:
-            raise UnsupportedError(
-                f"expected an operator set from {FIRST_OPSET} to {LAST_OPSET}, got {self._opset}; "
-                "convert the model with onnx.version_converter"
-            )
-        if self._graph.sparse_initializer:
-            raise UnsupportedModelError(["sparse weights; nearest is dense weights"])
-        # An open size is tried with two values: what differs depends on it.
-        first = _Trial(self._graph, self._opset, 2)
-        self._trials = [first, _Trial(self._graph, self._opset, 3) if first.open_sizes else first]
-        self._images: set[str] = set()  # what is computed from an input, unlike sizes of images
+    def __init__(self, graph: OnnxGraph, limits: Limits) -> None:
+        self._graph = graph
+        self._limits = limits
+        self._images = {info.name for info in graph.inputs}  # computed from an input, unlike sizes
+        self._trials: _Trials
         self._tensors: dict[str, Array] = {}
 
     def read(self) -> Program:
+        self._check_inputs()
+        nodes = _needed(self._graph.nodes, self._graph.outputs)
+        for node in nodes:
+            if _is_computed(node, self._images):
+                self._images.update(filter(None, node.outputs))
+        self._trials = _Trials(self._graph, nodes, self._images, self._limits)
         inputs = self._inputs()
-        calls = []
-        for node in self._graph.node:
-            is_size = _target(node) in ("onnx.Shape", "onnx.Size")
-            if is_size or self._images.isdisjoint(node.input):
-                continue
-            self._images.update(node.output)
-            calls.append(self._call(node))
-        outputs = tuple(output.name for output in self._graph.output)
         if problems := [
             f"output {name!r} does not depend on an input"
-            for name in outputs
+            for name in self._graph.outputs
             if name not in self._images
-        ]:
+        ] + _integer_problems(nodes, self._images):
             raise UnsupportedModelError(problems)
-        names = self._trials[0].types
+        calls = [self._call(node) for node in nodes if _is_computed(node, self._images)]
+        names = self._trials.names
         shapes = {name: shape for name in names if (shape := self._shape(name)) is not None}
         return Program(
-            self._graph.name or "network",
+            self._graph.name,
             inputs,
-            outputs,
-            tuple(_needed(calls, outputs)),
+            self._graph.outputs,
+            tuple(calls),
             self._tensors,
             shapes,
             names_outputs=True,
         )
 
-    def _inputs(self) -> tuple[Value, ...]:
-        from onnx import TensorProto
-
-        inputs = []
+    def _check_inputs(self) -> None:
         problems = []
-        defaults = {tensor.name for tensor in self._graph.initializer}
-        for info in self._graph.input:
-            if info.name in defaults:
-                continue
-            kind = info.type.tensor_type.elem_type
-            if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
-                problems.append(f"input {info.name!r} is no tensor of floating-point numbers")
-                continue
-            shape = self._shape(info.name)
-            if shape is None or len(shape) not in AXES:
-                rank = "unknown rank" if shape is None else f"{len(shape)} dimensions"
-                problems.append(f"input {info.name!r} has {rank}; nearest is [N, C, H, W]")
-                continue
+        for info in self._graph.inputs:
+            if info.element_type not in _FLOATS:
+                problems.append(
+                    f"input {info.name!r} is not a tensor of floating-point numbers; closest "
+                    "supported: FLOAT"
+                )
+            elif info.shape is None or len(info.shape) not in AXES:
+                rank = "unknown rank" if info.shape is None else f"{len(info.shape)} dimensions"
+                problems.append(f"input {info.name!r} has {rank}; closest supported: [N, C, H, W]")
+            elif len(info.shape) > 1 and not isinstance(info.shape[1], int):
+                sizes = ["any" if size is None else size for size in info.shape]
+                problems.append(
+                    f"input {info.name!r} is {sizes}: channels must be known, which are the second "
+                    "dimension; closest supported: an export with fixed sizes, or as [N, C, H, W]"
+                )
+        if problems:
+            raise UnsupportedModelError(problems)
+
+    def _inputs(self) -> tuple[Value, ...]:
+        inputs = []
+        for info in self._graph.inputs:
             image: list[int | None] = [1] * 4
+            shape = self._shape(info.name) or ()
             for axis, size in zip(AXES[len(shape)], shape, strict=True):
                 image[axis] = size
             inputs.append(Value(info.name, tuple(image)))
-            self._images.add(info.name)
-        if problems:
-            raise UnsupportedModelError(problems)
         return tuple(inputs)
 
     def _shape(self, name: str) -> Shape | None:
         """The shape of a tensor as far as it is known; None is any size."""
-        first, second = (trial.shape(name) for trial in self._trials)
-        if first is None or second is None or len(first) != len(second):
+        shapes = self._trials.shapes_of(name)
+        if shapes is None or len(set(map(len, shapes))) != 1:
             return None
-        return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
+        return tuple(
+            sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)
+        )
 
-    def _call(self, node: onnx.NodeProto) -> Call:
-        import onnx
-
-        arguments: dict[str, Any] = {}
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self._opset, node.domain)
-        except onnx.defs.SchemaError:  # an operation of somebody else
-            arguments["inputs"] = [self._argument(name) for name in node.input]
-        else:
-            for name, attribute in schema.attributes.items():
-                if attribute.default_value.name:
-                    arguments[name] = _value(attribute.default_value)
-            for index, name in enumerate(node.input):
-                formal = schema.inputs[min(index, len(schema.inputs) - 1)]
-                if formal.option == onnx.defs.OpSchema.FormalParameterOption.Variadic:
-                    arguments.setdefault(formal.name, []).append(self._argument(name))
-                elif name:
-                    arguments[formal.name] = self._argument(name)
-        arguments |= {attribute.name: _value(attribute) for attribute in node.attribute}
-        if _target(node) == "onnx.Resize":
+    def _call(self, node: OnnxNode) -> Call:
+        arguments: dict[str, Any] = {
+            name: Other(value.kind) if isinstance(value, Unread) else value
+            for name, value in node.attributes.items()
+        }
+        for name, value in node.inputs.items():
+            arguments[name] = (
+                self._argument(value)
+                if isinstance(value, str)
+                else list(map(self._argument, value))
+            )
+        if node.target == "onnx.Resize":
             arguments |= self._common_scales(node)
-        label = node.name or f"the node of {node.output[0]!r}"
-        return Call(_target(node), _module(node), arguments, tuple(node.output), label)
+        return Call(node.target, node.module, arguments, node.outputs, node.label)
 
-    def _common_scales(self, node: onnx.NodeProto) -> dict[str, Any]:
+    def _common_scales(self, node: OnnxNode) -> dict[str, Any]:
         """Scales in place of open sizes, such as another image's, where the trials agree."""
-        name = node.output[0]
+        name = node.outputs[0]
         if None not in (self._shape(name) or (None,))[2:]:
             return {}
-        ratios = []
-        for trial in self._trials:
-            before, after = trial.shape(node.input[0]), trial.shape(name)
-            if before is None or after is None or len(before) != len(after):
-                return {}
-            ratios.append([b / a for a, b in zip(before, after, strict=True)])
-        if ratios[0] != ratios[1]:
+        ratios = self._trials.resize_scales(node)
+        if ratios is None or any(ratio != ratios[0] for ratio in ratios):
             return {}
         self._tensors[f"{name}/scales"] = np.array(ratios[0], np.float32)
         return {"scales": Ref(f"{name}/scales"), "sizes": None, "axes": None}
 
     def _argument(self, name: str) -> Any:
         """An image or weights by name; sizes and the like as numbers, None where they are open."""
+        if not name:
+            return None
         if name in self._images:
             return Ref(name)
-        first, second = (trial.constants.get(name) for trial in self._trials)
-        if first is None or second is None or first.shape != second.shape:
+        arrays = self._trials.constants_of(name)
+        if arrays is None or len({array.shape for array in arrays}) != 1:
             return Other("known at run time only")
-        if not np.issubdtype(first.dtype, np.floating):
+        first = arrays[0]
+        if first.dtype.kind != "f":
+            if first.size > _MAX_NUMBERS:
+                return Other(f"{first.size} integers")
             numbers = first.astype(object)
-            numbers[first != second] = None
+            for other in arrays[1:]:
+                numbers[first != other] = None
             return numbers.tolist()
-        if not np.array_equal(first, second):
+        if any(not np.array_equal(first, other) for other in arrays[1:]):
             return Other("known at run time only")
         if name not in self._tensors:
             with np.errstate(over="ignore"):  # becomes infinity, which is refused by Graph
@@ -239,136 +188,202 @@ class _Reader:
         return Ref(name)
 
 
-class _Trial:
-    """A model whose open sizes are set: types of all tensors, and those that are constants."""
+class _Trials:
+    """A model with its open sizes set to two values each: what differs depends on them.
 
-    def __init__(self, graph: onnx.GraphProto, opset: int, step: int) -> None:
-        from onnx import helper, numpy_helper
+    Holds the shapes of all tensors, and those that are constants, in each trial.
+    """
 
-        self._opset = opset
-        self.types: dict[str, onnx.TypeProto] = {}
-        self.constants: dict[str, npt.NDArray[Any]] = {}
-        for tensor in graph.initializer:
-            self.constants[tensor.name] = numpy_helper.to_array(tensor)
-            self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        # Networks often halve them, and want them to be large.
-        self.open_sizes: dict[str, int] = {}
-        for info in graph.input:
-            if info.name not in self.constants:
-                self.types[info.name] = copied = type(info.type)()
-                copied.CopyFrom(info.type)
-                for place, dim in enumerate(copied.tensor_type.shape.dim):
-                    if not dim.HasField("dim_value"):
-                        key = dim.dim_param or f"{info.name} {place}"
-                        size = 64 * (5 + step * (1 + len(self.open_sizes)))
-                        dim.dim_value = self.open_sizes.setdefault(key, size)
-        for node in graph.node:
-            if not self._fold(node):
+    def __init__(
+        self, graph: OnnxGraph, nodes: Sequence[OnnxNode], images: set[str], limits: Limits
+    ) -> None:
+        self._graph = graph
+        self._limits = limits
+        self._budget = Budget(limits.computed_bytes + 4 * graph.size, "computed_bytes")
+        # Until then each constant is kept; those that an image needs, for ever.
+        self._readers = Counter(
+            name for node in nodes for name in node.reads if not _is_computed(node, images)
+        )
+        for node in nodes:
+            if _is_computed(node, images):
+                self._readers.update(dict.fromkeys(node.reads, len(nodes) + 1))
+        first = self._open_sizes(2)
+        self._count = 1 if first is None else 2
+        shapes = [self._input_shapes(sizes or {}) for sizes in (first, self._open_sizes(3))]
+        self._shapes: list[dict[str, Sizes]] = shapes[: self._count]
+        self._constants: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(self._count)]
+        for node in nodes:
+            self._load(node)
+            if _is_computed(node, images):
                 self._infer(node)
+            else:
+                self._fold(node)
 
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        tensor = self.types[name].tensor_type if name in self.types else None
-        if tensor is None or not tensor.HasField("shape"):
+    @property
+    def names(self) -> list[str]:
+        """All tensors of known shape."""
+        return list(self._shapes[0])
+
+    def shapes_of(self, name: str) -> list[Sizes] | None:
+        """The shape of a tensor in each trial, or None where it is unknown in one."""
+        found = [shapes[name] for shapes in self._shapes if name in shapes]
+        return found if len(found) == self._count else None
+
+    def constants_of(self, name: str) -> list[npt.NDArray[Any]] | None:
+        """A constant in each trial, or None where it is none in one."""
+        found = [constants[name] for constants in self._constants if name in constants]
+        return found if len(found) == self._count else None
+
+    def resize_scales(self, node: OnnxNode) -> list[list[float]] | None:
+        """By what a node resizes each dimension, in each trial."""
+        try:
+            return [
+                resize_scales(reads, reads.shape("X"))
+                for reads in (self._reads(node, trial) for trial in range(self._count))
+            ]
+        except (KeyError, UnknownError, ModelError):
             return None
-        sizes = tuple(
-            dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim
-        )
-        return None if -1 in sizes else sizes
 
-    def _fold(self, node: onnx.NodeProto) -> bool:
-        """Computes the outputs of a node that reads constants or the shape of a tensor only."""
-        from onnx import helper
-        from onnx.reference import ReferenceEvaluator
+    def _open_sizes(self, step: int) -> dict[str, int] | None:
+        """A size for each that is open. Networks often halve them, and want them to be large."""
+        sizes: dict[str, int] = {}
+        for info in self._graph.inputs:
+            for place, size in enumerate(info.shape or ()):
+                if not isinstance(size, int):
+                    key = size or f"{info.name} {place}"
+                    sizes.setdefault(key, 64 * (5 + step * (1 + len(sizes))))
+        return sizes or None
 
-        if _target(node).removeprefix("onnx.") not in _FOLDABLE:
-            return False
-        if node.op_type == "Shape" and (shape := self.shape(node.input[0])) is not None:
-            limits = {attribute.name: attribute.i for attribute in node.attribute}
-            part = shape[limits.get("start", 0) : limits.get("end")]
-            results = [np.array(part, np.int64)]
-        elif all(name in self.constants for name in node.input if name):
-            model = self._infer(node)
-            shapes = [self.shape(name) for name in node.output]
-            if any(shape is None or math.prod(shape) > _LARGEST_CONSTANT for shape in shapes):
-                return True
-            results = ReferenceEvaluator(model).run(None, {})
-        else:
-            return False
-        for name, result in zip(node.output, results, strict=True):
-            self.constants[name] = np.asarray(result)
-            kind = helper.np_dtype_to_tensor_dtype(self.constants[name].dtype)
-            self.types[name] = helper.make_tensor_type_proto(kind, self.constants[name].shape)
-        return True
-
-    def _infer(self, node: onnx.NodeProto) -> onnx.ModelProto:
-        """Infers the types of a node's outputs; returns the model of the node alone."""
-        from onnx import helper, numpy_helper, shape_inference
-
-        known = {name: self.constants.get(name) for name in node.input if name in self.types}
-        foldable = all(array is not None for array in known.values())
-        constants = {
-            name: array
-            for name, array in known.items()
-            if array is not None and (foldable or array.size <= _LARGEST_SIZES)
+    def _input_shapes(self, open_sizes: Mapping[str, int]) -> dict[str, Sizes]:
+        return {
+            info.name: tuple(
+                size if isinstance(size, int) else open_sizes.get(size or f"{info.name} {place}", 1)
+                for place, size in enumerate(info.shape or ())
+            )
+            for info in self._graph.inputs
         }
-        graph = helper.make_graph(
-            [node],
-            "node",
-            [helper.make_value_info(n, self.types[n]) for n in known if n not in constants],
-            [helper.make_empty_tensor_value_info(name) for name in node.output if name],
-            [numpy_helper.from_array(array, name) for name, array in constants.items()],
+
+    def _load(self, node: OnnxNode) -> None:
+        """Reads the stored constants of a node, when the first one needs them."""
+        for name in node.reads:
+            if name not in self._graph.tensors or name in self._constants[0]:
+                continue
+            array = self._graph.tensors[name]
+            if array is not None:
+                for shapes, constants in zip(self._shapes, self._constants, strict=True):
+                    shapes[name], constants[name] = array.shape, array
+
+    def _reads(self, node: OnnxNode, trial: int) -> Reads:
+        return Reads(
+            node.attributes,
+            node.inputs,
+            self._shapes[trial],
+            self._constants[trial],
+            len(node.outputs),
         )
-        # Until 22, pools counted windows that begin behind the image; nothing ever computed them.
-        opset = max(self._opset, 22) if node.op_type in _POOLS else self._opset
-        imports = [helper.make_opsetid("", opset)]
-        if node.domain:
-            imports.append(helper.make_opsetid(node.domain, 1))
-        model = helper.make_model(graph, opset_imports=imports)
-        for output in shape_inference.infer_shapes(model, data_prop=True).graph.output:
-            if output.type.tensor_type.elem_type:
-                self.types[output.name] = output.type
-        return model
+
+    def _infer(self, node: OnnxNode) -> None:
+        if not node.target.startswith("onnx."):
+            return
+        for name in _WINDOWS & node.attributes.keys():
+            largest = max(map(abs, node.attributes[name]), default=0)
+            self._limits.check("window", largest, f"{node.label}: {node.target}: {name}")
+        for trial, shapes in enumerate(self._shapes):
+            results = self._checked(node, trial, infer_shapes)
+            for name, shape in zip(node.outputs, results, strict=False):
+                self._limits.check("value_elements", math.prod(shape), node.label)
+                shapes[name] = shape
+
+    def _fold(self, node: OnnxNode) -> None:
+        op = node.target.removeprefix("onnx.")
+        if op in ("Shape", "Size"):
+            for trial in range(self._count):
+                self._keep(node, trial, self._shape_as_constant(node, op, trial))
+            return
+        names = [name for name in node.reads if name]
+        if not is_foldable(op) or not all(name in c for c in self._constants for name in names):
+            return
+        arrays = [[constants[name] for name in names] for constants in self._constants]
+        results: list[npt.NDArray[Any]] = []
+        for trial, inputs in enumerate(arrays):
+            if not trial or any(a is not b for a, b in zip(arrays[0], inputs, strict=True)):
+                function = partial(fold, inputs=inputs, budget=self._budget)
+                results = self._checked(node, trial, function)
+            self._keep(node, trial, results)
+        self._release(node)
+
+    def _checked(
+        self, node: OnnxNode, trial: int, function: Callable[[str, Reads], list[Any]]
+    ) -> list[Any]:
+        """What a function makes of a node; errors name the node."""
+        try:
+            return function(node.target.removeprefix("onnx."), self._reads(node, trial))
+        except UnknownError:
+            return []
+        except ModelError as error:
+            raise ModelError(f"{node.label}: {node.target}: {error}") from error
+        except Exception as error:  # of arguments that no exporter writes
+            raise ModelError(f"{node.label}: {node.target}: malformed: {error!r}") from error
+
+    def _shape_as_constant(
+        self, node: OnnxNode, op: str, trial: int
+    ) -> list[npt.NDArray[np.int64]]:
+        shape = self._shapes[trial].get(node.reads[0])
+        if shape is None:
+            return []
+        if op == "Size":
+            return [np.array(np.prod(shape, dtype=object), np.int64)]
+        part = shape[node.attributes.get("start", 0) : node.attributes.get("end")]
+        return [np.array(part, np.int64)]
+
+    def _keep(self, node: OnnxNode, trial: int, results: Sequence[npt.NDArray[Any]]) -> None:
+        for name, result in zip(node.outputs, results, strict=False):
+            self._limits.check("rank", result.ndim, node.label)
+            self._limits.check("dimension", max(result.shape, default=0), node.label)
+            self._shapes[trial][name], self._constants[trial][name] = result.shape, result
+
+    def _release(self, node: OnnxNode) -> None:
+        """Drops the computed constants that nothing reads any more."""
+        for name in node.reads:
+            self._readers[name] -= 1
+            if self._readers[name] == 0 and name not in self._graph.tensors:
+                dropped = [constants.pop(name, None) for constants in self._constants]
+                for array in {id(array): array for array in dropped if array is not None}.values():
+                    self._budget.release(array)
 
 
-def _target(node: onnx.NodeProto) -> str:
-    domain = "onnx" if node.domain in ("", "ai.onnx") else node.domain
-    return f"{domain}.{node.op_type}"
+def _is_computed(node: OnnxNode, images: set[str]) -> bool:
+    """Whether a node computes something from an image, not only from its size.
+
+    A graph in an attribute may read any value.
+    """
+    if node.target in ("onnx.Shape", "onnx.Size"):
+        return False
+    graphs = (v.is_graph for v in node.attributes.values() if isinstance(v, Unread))
+    return not images.isdisjoint(node.reads) or any(graphs)
 
 
-def _value(attribute: onnx.AttributeProto) -> Any:
-    from onnx import helper
-
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
-        return list(value)
-    return Other("attribute")
-
-
-def _module(node: onnx.NodeProto) -> str:
-    """The path of the module a node comes from, as far as exporters tell it."""
-    for prop in node.metadata_props:
-        if prop.key == "pkg.torch.onnx.name_scopes":  # ["", "layers", "layers.0", "conv2d"]
-            scopes = ast.literal_eval(prop.value)
-            return str(scopes[-2]) if len(scopes) > 1 else ""
-    *path, last = node.name.strip("/").split("/")  # "/layers/layers.0/conv/Conv"
-    if not re.fullmatch(rf"{re.escape(node.op_type)}(_\d+)?", last):
-        path.append(last)
-    nested = itertools.pairwise([*path, ""])
-    return ".".join(name for name, inner in nested if not inner.startswith(f"{name}."))
-
-
-def _needed(calls: Sequence[Call], outputs: Sequence[str]) -> list[Call]:
-    """The calls on which outputs depend."""
+def _needed(nodes: Sequence[OnnxNode], outputs: Sequence[str]) -> list[OnnxNode]:
+    """The nodes on which outputs depend."""
     needed = set(outputs)
     kept = []
-    for call in reversed(calls):
-        if needed.intersection(call.outputs):
-            kept.append(call)
-            for argument in call.arguments.values():
-                refs = argument if isinstance(argument, list) else [argument]
-                needed.update(ref.name for ref in refs if isinstance(ref, Ref))
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            kept.append(node)
+            needed.update(node.reads)
     return kept[::-1]
+
+
+def _integer_problems(nodes: Sequence[OnnxNode], images: set[str]) -> list[str]:
+    """Where integers that are computed from an image are read as if they were floats."""
+    integers: set[str] = set()
+    problems = []
+    for node in nodes:
+        read = not integers.isdisjoint(node.reads)
+        if node.target == "onnx.ArgMax" or (read and node.target in _MOVES - {"onnx.Cast"}):
+            integers.update(node.outputs)
+        elif read and node.target not in _MOVES and _is_computed(node, images):
+            problems.append(
+                f"{node.label}: {node.target} of integers; closest supported: after a Cast to FLOAT"
+            )
+    return problems
