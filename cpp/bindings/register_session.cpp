@@ -305,6 +305,7 @@ void register_session(py::module_& module) {
              result["samples"] = stats.samples;
              result["predictions"] = stats.predictions;
              result["clamps"] = by_value(stats.clamps);
+             result["widened_bounds"] = by_value(stats.widened_bounds);
              result["cut_outliers"] = by_value(stats.cut_outliers);
              return result;
            })

@@ -17,17 +17,20 @@ struct QpTable {
         ranges(rows),
         features(positions * kFeatures),
         clamps(rows),
+        widened_bounds(rows),
         cut_outliers(rows) {}
 
   [[nodiscard]] RunState state(ThreadPool& pool) {
-    return {pool, qparams, ranges, features, clamps};
+    return {pool, qparams, ranges, features, clamps, widened_bounds};
   }
 
   std::vector<QParams> qparams;
   std::vector<Range> ranges;
   std::vector<float> features;
+  // Counts per row, over all runs.
   std::vector<std::int64_t> clamps;
-  std::vector<std::int64_t> cut_outliers;  // per row, over all runs: those that found no room
+  std::vector<std::int64_t> widened_bounds;
+  std::vector<std::int64_t> cut_outliers;  // those that found no room
 };
 
 }  // namespace qpp

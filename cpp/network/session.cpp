@@ -206,6 +206,8 @@ SessionStats Session::stats() const {
   stats.runs = runs_;
   stats.samples = samples_;
   if (dense_sparse_) stats.cut_outliers = by_value(table_.cut_outliers);
+  if (scheme_ == Scheme::dynamic || scheme_ == Scheme::qpp)
+    stats.widened_bounds = by_value(table_.widened_bounds);
   if (scheme_ != Scheme::qpp) return stats;
   stats.predictions = samples_ * static_cast<std::int64_t>(table_.qparams.size());
   stats.clamps = by_value(table_.clamps);

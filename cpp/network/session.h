@@ -33,6 +33,8 @@ struct SessionStats {
   std::vector<std::pair<std::string, std::int64_t>>
       clamps;  // per quantized value: predictions cut to the calibrated range
   std::vector<std::pair<std::string, std::int64_t>>
+      widened_bounds;  // per quantized value: bounds that would have cut everything
+  std::vector<std::pair<std::string, std::int64_t>>
       cut_outliers;  // per dense + sparse value: outliers that found no room in its list
 };
 

@@ -20,6 +20,7 @@ struct RunState {
   std::span<Range> ranges;         // per row: what the producer's epilogue measured
   std::span<float> features;       // kFeatures per QPP position
   std::span<std::int64_t> clamps;  // per row: predictions cut to the range seen in calibration
+  std::span<std::int64_t> widened_bounds;  // per row: bounds that would have cut everything
 };
 
 struct RunArgs {

@@ -28,6 +28,25 @@ void check_finite(const Range& range, const std::string& value) {
       range.lo, " to ", range.hi, "); scheme \"fp16\" passes them on");
 }
 
+/// Whether a row of these bounds has a level for zero only.
+bool is_empty(const Range& bounds) { return bounds.lo >= 0 && bounds.hi <= 0; }
+
+/// Extends quantiles towards the extremes of the value, as described at ChooseQParams; returns
+/// whether it did.
+bool extend(Range& bounds, const Range& extremes) {
+  const bool cuts_below = bounds.lo >= 0 && extremes.lo < 0;
+  const bool cuts_above = bounds.hi <= 0 && extremes.hi > 0;
+  if (is_empty(bounds)) {
+    if (cuts_below) bounds.lo = extremes.lo;
+    if (cuts_above) bounds.hi = extremes.hi;
+  } else if (cuts_below) {
+    bounds.lo = std::max(extremes.lo, -bounds.hi);
+  } else if (cuts_above) {
+    bounds.hi = std::min(extremes.hi, -bounds.lo);
+  }
+  return cuts_below || cuts_above;
+}
+
 float predict(const std::array<float, kFeatures>& weight, float bias,
               std::span<const float> features) {
   float bound = bias;
@@ -93,8 +112,10 @@ void ChooseQParams::run(const RunArgs& args, RunState& state) const {
     if (scans_)
       quantile_.run(view, std::span(ranks).first(2 * targets.size()), values.data(), args.scratch);
     for (std::size_t i = 0; i < targets.size(); ++i) {
-      state.qparams[static_cast<std::size_t>(targets[i].row)] =
-          choose_qparams(values[2 * i], values[2 * i + 1], spec_.bits);
+      const auto row = static_cast<std::size_t>(targets[i].row);
+      Range bounds{.lo = values[2 * i], .hi = values[2 * i + 1]};
+      if (extend(bounds, range)) ++state.widened_bounds[row];
+      state.qparams[row] = choose_qparams(bounds.lo, bounds.hi, spec_.bits);
     }
   }
 }
@@ -147,11 +168,13 @@ void PredictQParams::run(const RunArgs& /*args*/, RunState& state) const {
   for (const Row& row : rows_) {
     const float lo = predict(row.weight_lo, row.bias_lo, features);
     const float hi = predict(row.weight_hi, row.bias_hi, features);
-    const float clamped_lo = clamp_level(lo, row.seen_lo.lo, row.seen_lo.hi);
-    const float clamped_hi = clamp_level(hi, row.seen_hi.lo, row.seen_hi.hi);
+    Range bounds{.lo = clamp_level(lo, row.seen_lo.lo, row.seen_lo.hi),
+                 .hi = clamp_level(hi, row.seen_hi.lo, row.seen_hi.hi)};
     const auto index = static_cast<std::size_t>(row.row);
-    if (clamped_lo != lo || clamped_hi != hi) ++state.clamps[index];
-    state.qparams[index] = choose_qparams(clamped_lo, clamped_hi, bits_);
+    if (bounds.lo != lo || bounds.hi != hi) ++state.clamps[index];
+    const Range widest{.lo = row.seen_lo.lo, .hi = row.seen_hi.hi};
+    if (is_empty(bounds) && extend(bounds, widest)) ++state.widened_bounds[index];
+    state.qparams[index] = choose_qparams(bounds.lo, bounds.hi, bits_);
   }
 }
 

@@ -34,7 +34,10 @@ class QuantileScan {
 
 /// Dynamic quantization: rows of the QP table from the value itself. The bounds of a row are the
 /// value's alpha-quantiles from both ends, hi = Q(x), lo = -Q(-x); at alpha = 1 they are its
-/// smallest and largest element. A run needs one row; calibration measures several alphas at once.
+/// smallest and largest element. A quantile that would cut everything on its side of zero, such as
+/// that of a few lit pixels on black, gives way to the extreme, but reaches no further than the
+/// other bound, unless that is zero as well: it costs one bit at most. Such bounds are counted. A
+/// run needs one row; calibration measures several alphas at once.
 class ChooseQParams final : public Op {
  public:
   struct Target {
@@ -89,7 +92,8 @@ class MeasureFeatures final : public Op {
 
 /// QPP: predicts, from a position's features, the bounds of the values that follow it (the paper's
 /// linear regressor): bound = bias + sum over features of weight * feature, cut to the range that
-/// the bound had in calibration.
+/// the bound had in calibration. Where both bounds of a value are then zero, though it was not in
+/// calibration, they are the widest of calibration instead, and counted.
 class PredictQParams final : public Op {
  public:
   struct Row {

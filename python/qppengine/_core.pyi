@@ -21,6 +21,7 @@ class Stats(TypedDict):
     samples: int
     predictions: int
     clamps: dict[str, int]
+    widened_bounds: dict[str, int]
     cut_outliers: dict[str, int]
 
 class Memory(TypedDict):

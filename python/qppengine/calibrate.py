@@ -66,7 +66,9 @@ class Plan:
 class Calibration:
     """What calibration measured on N samples.
 
-    ``bounds`` ``[N, V, 2]``: lo, hi of every quantized value, the alpha-quantiles from both ends.
+    ``bounds`` ``[N, V, 2]``: lo, hi of every quantized value, the alpha-quantiles from both ends;
+    where a quantile would cut everything on its side of zero, the extreme instead, up to the
+    magnitude of the other bound, unless that is zero as well.
     ``features`` ``[N, P, 5]``: three quantiles, mean and max at every position.
     ``sparse_bounds``: for every density bounds as above, of alpha = 1 - density. All are float32.
     """

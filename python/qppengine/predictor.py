@@ -37,11 +37,14 @@ class Predictor:
     def predict(self, features: Array, seen: Array) -> Array:
         """Bounds ``[N, R, 2]`` from features ``[N, 5]``, cut to what calibration has seen.
 
-        ``seen`` is `Calibration.seen`.
+        Bounds that hold zero only are the widest that calibration has seen instead. ``seen`` is
+        `Calibration.seen`.
         """
         bounds = (features @ self.weight.T + self.bias).reshape(len(features), -1, 2)
         limits = seen[list(self.position.rows)]
-        return np.asarray(np.clip(bounds, limits[:, [0, 2]], limits[:, [1, 3]]))
+        bounds = np.clip(bounds, limits[:, [0, 2]], limits[:, [1, 3]])
+        empty = (bounds[..., :1] >= 0) & (bounds[..., 1:] <= 0)
+        return np.asarray(np.where(empty, limits[:, [0, 3]], bounds))
 
 
 def fit(calibration: Calibration, headroom: float = 0) -> tuple[Predictor, ...]:

@@ -244,8 +244,11 @@ class Session:
 
         ``runs``; the ``samples`` of their batches; ``predictions`` of bounds (scheme "qpp"), one
         per value and sample; ``clamps``, by value: predictions cut to the range seen in
-        calibration, a sign of inputs unlike the calibration set; ``cut_outliers``, by value (with a
-        density): outliers that found no room in the list of their row and were cut.
+        calibration, a sign of inputs unlike the calibration set; ``widened_bounds``, by value
+        (schemes "dynamic" and "qpp"): bounds that would have cut everything, such as the quantile
+        of a few lit pixels on black, and were moved towards the extremes of the value, or in scheme
+        "qpp" to the widest of calibration; ``cut_outliers``, by value (with a density): outliers
+        that found no room in the list of their row and were cut.
         """
         return self._core.stats()
 

@@ -72,6 +72,48 @@ TEST_CASE("choose_qparams takes the quantiles from both ends") {
   }
 }
 
+TEST_CASE("a quantile that would cut everything on its side gives way to the extreme") {
+  struct Expected {
+    std::vector<float> values;  // scattered over
+    float rest = 0;             // what the others are
+    Range bounds;
+    bool widened;
+  };
+  const Expected cases[] = {
+      // A few lit pixels on black; of either sign; none.
+      {{0.5F, 2}, 0, {.lo = 0, .hi = 2}, true},
+      {{-0.5F, -2}, 0, {.lo = -2, .hi = 0}, true},
+      {{-3, 0.5F}, 0, {.lo = -3, .hi = 0.5F}, true},
+      {{}, 0, {.lo = 0, .hi = 0}, false},
+      // One side is held by others: no further than these.
+      {{0.75F}, -1, {.lo = -1, .hi = 0.75F}, true},
+      {{400}, -1, {.lo = -1, .hi = 1}, true},
+      {{-0.75F}, 1, {.lo = -0.75F, .hi = 1}, true},
+      {{-400}, 1, {.lo = -1, .hi = 1}, true},
+      // The quantile cuts some of a side, which is what it is for.
+      {{400}, 1, {.lo = 0, .hi = 1}, false},
+  };
+  const KernelSelection selection = KernelSelection::from_environment();
+  for (const Expected& expected : cases) {
+    Sample sample({1, 20, 30, 5}, 3);
+    for (std::size_t i = 0; i < sample.data.size(); ++i) {
+      if (i % 8 < 5) sample.data[i] = to_half(expected.rest);
+    }
+    for (std::size_t i = 0; i < expected.values.size(); ++i)
+      sample.data[800 * i + 4] = to_half(expected.values[i]);
+    QpTable table(2, 0);
+    ChooseQParams op(
+        {.value = "v", .targets = {{.row = 0, .alpha = 0.999}, {.row = 1, .alpha = 0.99}}},
+        selection);
+    run(op, sample.view(), table);
+    for (std::size_t row = 0; row < 2; ++row) {
+      CHECK(table.qparams[row].lo == expected.bounds.lo);
+      CHECK(table.qparams[row].hi == expected.bounds.hi);
+      CHECK(table.widened_bounds[row] == (expected.widened ? 1 : 0));
+    }
+  }
+}
+
 TEST_CASE("choose_qparams measures more alphas than a kernel takes ranks for") {
   const KernelSelection selection = KernelSelection::from_environment();
   Sample sample({1, 20, 30, 6}, 4);
@@ -145,6 +187,31 @@ TEST_CASE(
   PredictQParams(0, {row}, 8).run({}, state);
   CHECK(table.qparams[1].hi == 8);
   CHECK(table.clamps[1] == 1);
+}
+
+TEST_CASE("a prediction of zero width is the widest of calibration") {
+  QpTable table(1, 1);
+  ThreadPool pool(1);
+  RunState state = table.state(pool);
+  PredictQParams::Row row;
+  row.row = 0;
+  row.bias_hi = -1;
+  row.seen_lo = {.lo = -2, .hi = 0};
+  row.seen_hi = {.lo = 0, .hi = 20};
+  PredictQParams(0, {row}, 8).run({}, state);
+  CHECK(table.qparams[0].lo == -2);
+  CHECK(table.qparams[0].hi == 20);
+  CHECK(table.widened_bounds[0] == 1);
+  row.bias_lo = -0.5F;  // no longer of zero width
+  PredictQParams(0, {row}, 8).run({}, state);
+  CHECK(table.qparams[0].lo == -0.5F);
+  CHECK(table.qparams[0].hi == 0);
+  CHECK(table.widened_bounds[0] == 1);
+  row.bias_lo = 0;
+  row.seen_lo = row.seen_hi = {.lo = 0, .hi = 0};  // zero in calibration, too
+  PredictQParams(0, {row}, 8).run({}, state);
+  CHECK(table.qparams[0].hi == 0);
+  CHECK(table.widened_bounds[0] == 1);
 }
 
 TEST_CASE("quantize and dequantize are each other's inverse to half a step") {
