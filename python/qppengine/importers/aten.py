@@ -10,15 +10,19 @@ import numpy as np
 
 from qppengine.errors import UnsupportedError
 from qppengine.importers.dimensions import (
+    by_channel,
     clamped,
+    combined,
     concatenated,
+    expanded,
+    filled,
     rearranged,
     sliced,
     softmax_over,
     split_into,
 )
-from qppengine.importers.program import Other, Ref
-from qppengine.importers.registry import Operation, Placed, importer
+from qppengine.importers.program import AXES, Other, Ref, as_image, axes_of
+from qppengine.importers.registry import Operation, Placed, importer, moved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from qppengine.graph import Array
 
 _OPEN_END = 2**31  # what stands for the end of a slice, and any more
+_MAX_COPIES = 64  # that repeat makes along one dimension
 
 
 @importer("aten.conv2d.default", "aten.conv2d.padding")
@@ -98,13 +103,13 @@ def batch_norm(operation: Operation, graph: GraphBuilder) -> str:
     )
 
 
-@importer("aten.relu.default", "aten.relu_.default")
+@importer("aten.relu.default")
 def relu(operation: Operation, graph: GraphBuilder) -> str:
     """``max(self, 0)``."""
     return graph.relu(operation.value("self"), name=operation.name)
 
 
-@importer("aten.relu6.default", "aten.relu6_.default")
+@importer("aten.relu6.default")
 def relu6(operation: Operation, graph: GraphBuilder) -> str:
     """``min(max(self, 0), 6)``."""
     return graph.clamp(operation.value("self"), 0, 6, name=operation.name)
@@ -112,13 +117,9 @@ def relu6(operation: Operation, graph: GraphBuilder) -> str:
 
 @importer(
     "aten.sigmoid.default",
-    "aten.sigmoid_.default",
     "aten.silu.default",
-    "aten.silu_.default",
     "aten.hardsigmoid.default",
-    "aten.hardsigmoid_.default",
     "aten.hardswish.default",
-    "aten.hardswish_.default",
 )
 def function(operation: Operation, graph: GraphBuilder) -> str:
     """The functions that bear the operator's name."""
@@ -126,7 +127,7 @@ def function(operation: Operation, graph: GraphBuilder) -> str:
     return graph.function(operation.value("self"), name, name=operation.name)
 
 
-@importer("aten.leaky_relu.default", "aten.leaky_relu_.default")
+@importer("aten.leaky_relu.default")
 def leaky_relu(operation: Operation, graph: GraphBuilder) -> str:
     """A parametric ReLU with one constant slope."""
     slope = operation.get("negative_slope", 0.01)
@@ -142,31 +143,31 @@ def prelu(operation: Operation, graph: GraphBuilder) -> str:
     return graph.prelu(operation.value("self"), weight, name=operation.name)
 
 
-@importer("aten.tanh.default", "aten.tanh_.default")
+@importer("aten.tanh.default")
 def tanh(operation: Operation, graph: GraphBuilder) -> str:
     """The hyperbolic tangent."""
     return graph.tanh(operation.value("self"), name=operation.name)
 
 
-@importer("aten.hardtanh.default", "aten.hardtanh_.default")
+@importer("aten.hardtanh.default")
 def hardtanh(operation: Operation, graph: GraphBuilder) -> str:
     """A clamp to [min_val, max_val]; of ReLU6 too."""
     return _clamp(operation, graph, operation.get("min_val", -1), operation.get("max_val", 1))
 
 
-@importer("aten.clamp.default", "aten.clamp_.default")
+@importer("aten.clamp.default")
 def clamp(operation: Operation, graph: GraphBuilder) -> str:
     """A clamp to [min, max], either of which may be None."""
     return _clamp(operation, graph, operation.get("min"), operation.get("max"))
 
 
-@importer("aten.clamp_min.default", "aten.clamp_min_.default")
+@importer("aten.clamp_min.default")
 def clamp_min(operation: Operation, graph: GraphBuilder) -> str:
     """A clamp from below."""
     return _clamp(operation, graph, operation.get("min"), None)
 
 
-@importer("aten.clamp_max.default", "aten.clamp_max_.default")
+@importer("aten.clamp_max.default")
 def clamp_max(operation: Operation, graph: GraphBuilder) -> str:
     """A clamp from above."""
     return _clamp(operation, graph, None, operation.get("max"))
@@ -186,13 +187,13 @@ def pixel_unshuffle(operation: Operation, graph: GraphBuilder) -> str:
     return graph.pixel_unshuffle(operation.value("self"), factor, name=operation.name)
 
 
-@importer("aten.add.Tensor", "aten.add_.Tensor")
+@importer("aten.add.Tensor")
 def add(operation: Operation, graph: GraphBuilder) -> str:
     """A sum, of two tensors or with constants."""
     return _sum(operation, graph, 1, operation.get("alpha", 1))
 
 
-@importer("aten.sub.Tensor", "aten.sub_.Tensor")
+@importer("aten.sub.Tensor")
 def sub(operation: Operation, graph: GraphBuilder) -> str:
     """A difference, of two tensors or with constants."""
     return _sum(operation, graph, 1, -operation.get("alpha", 1))
@@ -204,23 +205,23 @@ def rsub(operation: Operation, graph: GraphBuilder) -> str:
     return _sum(operation, graph, -operation.get("alpha", 1), 1)
 
 
-@importer("aten.neg.default", "aten.neg_.default")
+@importer("aten.neg.default")
 def neg(operation: Operation, graph: GraphBuilder) -> str:
     """``-self``."""
     return graph.affine(_value(operation, graph), -1, 0, name=operation.name)
 
 
-@importer("aten.mul.Tensor", "aten.mul_.Tensor")
+@importer("aten.mul.Tensor")
 def mul(operation: Operation, graph: GraphBuilder) -> str:
     """A product, of two tensors or with constants."""
     for value, factor in (("self", "other"), ("other", "self")):
         constant = _constant(operation, factor, value)
         if constant is not None:
             return graph.affine(_value(operation, graph, value), constant, 0, name=operation.name)
-    return graph.mul(*_gate_last(operation, graph), name=operation.name)
+    return combined(operation, graph, "mul", "self", "other")
 
 
-@importer("aten.div.Tensor", "aten.div_.Tensor")
+@importer("aten.div.Tensor")
 def div(operation: Operation, graph: GraphBuilder) -> str:
     """A division by constants."""
     constant = _constant(operation, "other", "self")
@@ -352,6 +353,188 @@ def narrow(operation: Operation, graph: GraphBuilder) -> str:
     return sliced(operation, graph, "self", axis, (start, start + length, 1))
 
 
+@importer("aten.select.int")
+def select(operation: Operation, graph: GraphBuilder) -> Placed:
+    """One index of a dimension, which is gone."""
+    dimension, index = operation.get("dim"), operation.get("index")
+    if not isinstance(index, int):
+        raise UnsupportedError(
+            "an index known at run time only; closest supported form: a constant"
+        )
+    return _selected(operation, graph, dimension, index)
+
+
+@importer("aten.unbind.int")
+def unbind(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
+    """All indices of a dimension."""
+    dimension = operation.get("dim", 0)
+    return [
+        _selected(operation, graph, dimension, index)
+        for index in range(len(operation.call.outputs))
+    ]
+
+
+def _selected(operation: Operation, graph: GraphBuilder, dimension: int, index: int) -> Placed:
+    axis = operation.axis("self", dimension)
+    axes = tuple(other for other in operation.axes("self") if other != axis)
+    if operation.tensor_shape("self")[dimension] == 1:
+        return Placed(operation.value("self"), axes)
+    stop = None if index == -1 else index + 1
+    return Placed(sliced(operation, graph, "self", axis, (index, stop, 1)), axes)
+
+
+@importer("aten.slice_scatter.default", "aten.select_scatter.default")
+def scatter(operation: Operation, graph: GraphBuilder) -> Placed:
+    """A tensor with another in the place of a part of it: a concatenation of what is where."""
+    sizes = operation.output_shape()
+    dimension = operation.get("dim", 0) % len(sizes)
+    begin, stop = _scattered_part(operation, sizes[dimension])
+    axes = axes_of(len(sizes))
+    if operation.is_computed(operation.get("self")):
+        axes = operation.axes("self")
+    axis = axes[dimension]
+    if axes.count(axis) > 1:
+        raise UnsupportedError("a part of more than four dimensions")
+    source = _scattered(operation, graph, axes, axis, (begin, stop))
+    bounds = ((0, begin), (stop, sizes[dimension]))
+    rest = [(start, end) for start, end in bounds if start is not None and start != end]
+    if not rest:
+        return Placed(source, axes)
+    if axis == 0:
+        raise UnsupportedError("a change of some samples; closest supported form: of all")
+    if operation.is_computed(operation.get("self")):
+        value = operation.value("self")
+        parts = [(start, graph.slice(value, axis, start, end)) for start, end in rest]
+    elif axis != 1:
+        return Placed(_with_border(operation, graph, source, axis, begin, sizes[dimension]), axes)
+    else:
+        numbers = _numbers(operation, "self", axes, sizes[dimension])
+        parts = [(start, filled(graph, source, numbers[start:end])) for start, end in rest]
+    values = [value for _, value in sorted([*parts, (begin, source)])]
+    return Placed(concatenated(graph, values, axis, operation.name), axes)
+
+
+def _with_border(
+    operation: Operation, graph: GraphBuilder, source: str, axis: int, begin: int, size: int | None
+) -> str:
+    """An image that takes the place of a part of zeros, which become its padding."""
+    border = operation.tensor("self")
+    inner = graph.shape(source)[axis]
+    if border is None or border.any() or size is None or inner is None:
+        raise UnsupportedError(
+            "a part of a constant image; closest supported form: a part of zeros, or of channels"
+        )
+    sides = [0, 0, 0, 0]  # top, left, bottom, right
+    sides[axis - 2], sides[axis] = begin, size - inner - begin
+    return graph.pad(source, sides, name=operation.name)
+
+
+def _scattered_part(operation: Operation, size: int | None) -> tuple[int, int | None]:
+    """First and last index, plus one, of what is changed."""
+    start, end = operation.get("start", 0), operation.get("end")
+    if "index" in operation.call.arguments:
+        start = operation.get("index")
+        end = None if start == -1 else start + 1
+    if operation.get("step", 1) != 1 or any(isinstance(bound, Other) for bound in (start, end)):
+        raise UnsupportedError(
+            "a change of every second element, or of a part known at run time only; closest "
+            "supported form: parts of step 1 with constant bounds"
+        )
+    if size is not None:
+        begin, stop, _ = slice(start, end).indices(size)
+        return begin, stop
+    if start == 0 and (end is None or end >= _OPEN_END):
+        return 0, None
+    raise UnsupportedError(
+        "a change of a part of an open size; closest supported form: an export with fixed sizes"
+    )
+
+
+def _scattered(
+    operation: Operation,
+    graph: GraphBuilder,
+    axes: tuple[int, ...],
+    axis: int,
+    part: tuple[int, int | None],
+) -> str:
+    """The value that takes the place of a part, its dimensions on the same axes."""
+    if "index" in operation.call.arguments:
+        axes = tuple(other for other in axes if other != axis)
+    if operation.is_computed(operation.get("src")):
+        return moved(graph, Placed(operation.value("src"), operation.axes("src")), axes)
+    old = operation.value("self")
+    if axis != 0:
+        old = graph.slice(old, axis, *part)
+    return filled(graph, old, _numbers(operation, "src", axes, graph.shape(old)[1]))
+
+
+def _numbers(operation: Operation, argument: str, axes: Sequence[int], count: int | None) -> Array:
+    """A constant as one number for every channel."""
+    tensor = operation.tensor(argument)
+    assert tensor is not None
+    return np.broadcast_to(by_channel(tensor, axes), count or 1)
+
+
+@importer("aten.fill.Scalar", "aten.fill.Tensor", "aten.zero.default")
+def fill(operation: Operation, graph: GraphBuilder) -> str:
+    """One number everywhere."""
+    number = operation.get("value", 0)
+    if isinstance(number, Ref):
+        constant = operation.tensor("value")
+        assert constant is not None
+        number = float(constant.item())
+    return clamped(graph, operation.value("self"), number, number, operation.name)
+
+
+@importer("aten.copy.default")
+def copy(operation: Operation, graph: GraphBuilder) -> str | Placed:
+    """The elements of another tensor, or of a constant, in the shape of the first one."""
+    source = operation.get("src")
+    if not isinstance(source, Ref) or not operation.is_computed(source):
+        constant = _constant(operation, "src", "self")
+        assert constant is not None
+        value = operation.value("self")
+        return filled(graph, value, np.broadcast_to(constant, graph.shape(value)[1] or 1))
+    return _repeated(operation, graph, "src")
+
+
+@importer("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
+def expand(operation: Operation, graph: GraphBuilder) -> Placed:
+    """A tensor repeated along dimensions of size 1."""
+    return _repeated(operation, graph, "self")
+
+
+@importer("aten.repeat.default", "aten.tile.default")
+def repeat(operation: Operation, graph: GraphBuilder) -> Placed:
+    """Copies of a tensor, one after another along each dimension."""
+    axes = operation.axes("self")
+    counts = operation.get("repeats", operation.get("dims"))
+    if len(counts) != len(axes) or not all(1 <= n <= _MAX_COPIES for n in counts):
+        raise UnsupportedError(
+            f"repeats={counts} of {len(axes)} dimensions; closest supported form: from 1 to "
+            f"{_MAX_COPIES} for each"
+        )
+    value = operation.value("self")
+    for dimension, count in enumerate(counts):
+        if count > 1:
+            axis = operation.axis("self", dimension)
+            value = concatenated(graph, [value] * count, axis, operation.name)
+    return Placed(value, axes)
+
+
+def _repeated(operation: Operation, graph: GraphBuilder, argument: str) -> Placed:
+    """A tensor in the shape of the output, which may have more dimensions before its own."""
+    sizes = operation.output_shape()
+    if len(sizes) not in AXES:
+        raise UnsupportedError(
+            f"a tensor of {len(sizes)} dimensions; closest supported form: up to four"
+        )
+    axes = axes_of(len(sizes))
+    own = operation.axes(argument)
+    value = moved(graph, Placed(operation.value(argument), own), axes[len(axes) - len(own) :])
+    return Placed(expanded(graph, value, as_image(sizes), operation.name), axes)
+
+
 @importer("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default")
 def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
     """All parts of one axis."""
@@ -419,6 +602,7 @@ def upsample(operation: Operation, graph: GraphBuilder) -> str:
 @importer(
     "aten.flatten.using_ints",
     "aten.view.default",
+    "aten.view_as.default",
     "aten.reshape.default",
     "aten.unflatten.int",
     "aten.squeeze.default",
@@ -426,24 +610,27 @@ def upsample(operation: Operation, graph: GraphBuilder) -> str:
     "aten.squeeze.dims",
     "aten.unsqueeze.default",
 )
-def view(operation: Operation, graph: GraphBuilder) -> Placed | Array:
+def view(operation: Operation, graph: GraphBuilder) -> Placed:
     """The same elements with other dimensions."""
-    ref = operation.get("self")
-    if isinstance(ref, Ref) and not operation.is_computed(ref):
-        tensor = operation.tensor("self")
-        assert tensor is not None
-        return tensor.reshape([n or 0 for n in operation.output_shape()])
     return rearranged(operation, graph, "self", operation.output_shape())
 
 
-@importer("aten.permute.default", "aten.transpose.int")
+@importer(
+    "aten.permute.default",
+    "aten.transpose.int",
+    "aten.transpose.default",
+    "aten.swapaxes.default",
+    "aten.swapdims.default",
+    "aten.mT.default",
+)
 def permute(operation: Operation, graph: GraphBuilder) -> Placed:
     """The dimensions in another order."""
     sizes = operation.tensor_shape("self")
     order = operation.get("dims")
     if order is None:
         order = list(range(len(sizes)))
-        one, other = operation.get("dim0"), operation.get("dim1")
+        one = operation.get("dim0", operation.get("axis0", -1))
+        other = operation.get("dim1", operation.get("axis1", -2))
         order[one], order[other] = order[other], order[one]
     return rearranged(operation, graph, "self", sizes, [i % len(sizes) for i in order])
 
@@ -461,24 +648,31 @@ def linear(operation: Operation, graph: GraphBuilder) -> str:
     return graph.conv2d(value, weight[:, :, None, None], bias, name=operation.name)
 
 
-@importer("aten.dropout.default", "aten.dropout_.default", "aten.feature_dropout.default")
+@importer("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default")
 def dropout(operation: Operation, graph: GraphBuilder) -> str:
-    """The input itself, as long as it does not train."""
-    if operation.get("train"):
-        raise UnsupportedError("dropout that trains; nearest is eval()")
-    return operation.value("input" if "input" in operation.call.arguments else "self")
+    """Only dropout that trains: any other returns its input and is no part of a program."""
+    raise UnsupportedError("dropout that trains; nearest is eval()")
 
 
-@importer("aten.alias.default", "aten.contiguous.default", "aten.detach.default")
-def identity(operation: Operation, graph: GraphBuilder) -> str:
-    """Operators that return the tensor they are given."""
+@importer("aten.clone.default", "aten.contiguous.default")
+def clone(operation: Operation, graph: GraphBuilder) -> str:
+    """The same elements: no tensor of a program ever changes."""
     return operation.value("self")
 
 
-@importer("aten.clone.default")
-def clone(operation: Operation, graph: GraphBuilder) -> str:
-    """A value of its own: in-place operators may change it and leave its source alone."""
-    return graph.activation(operation.value("self"), "none", name=operation.name)
+@importer(
+    "aten.to.dtype",
+    "aten.to.device",
+    "aten.to.dtype_layout",
+    "aten.to.other",
+    "aten._to_copy.default",
+    "aten.type_as.default",
+)
+def cast(operation: Operation, graph: GraphBuilder) -> str:
+    """A cast to another floating-point type, all of which are one to a graph."""
+    if not np.issubdtype(operation.output_dtype(), np.floating):
+        raise UnsupportedError("a cast to integers; nearest is a floating-point type")
+    return operation.value("self")
 
 
 def _clamp(operation: Operation, graph: GraphBuilder, lo: float | None, hi: float | None) -> str:
@@ -501,19 +695,16 @@ def _sum(operation: Operation, graph: GraphBuilder, first: float, second: float)
             shift = factor * constant
             return graph.affine(_value(operation, graph, value), gain, shift, name=operation.name)
     if (first, second) == (1, 1):
-        return graph.add(*_gate_last(operation, graph), name=operation.name)
-    x, y = _value(operation, graph), _value(operation, graph, "other")
-    if first == -1:
-        x, y, first, second = y, x, second, first
-    if first != 1:
-        x = graph.affine(x, first, 0)
-    if second != -1:
-        y = graph.affine(y, -second, 0)
-    return graph.sub(x, y, name=operation.name)
+        return combined(operation, graph, "add", "self", "other")
+    if (first, second) == (1, -1):
+        return combined(operation, graph, "sub", "self", "other")
+    if (first, second) == (-1, 1):
+        return combined(operation, graph, "sub", "other", "self")
+    return combined(operation, graph, "add", "self", "other", (first, second))
 
 
 def _constant(operation: Operation, argument: str, beside: str) -> Array | None:
-    """A number, or one for every channel of the operand beside it; None where it is computed."""
+    """A number, or one for every channel of the other operand; None where it is computed."""
     content = operation.get(argument)
     if isinstance(content, (int, float)):
         return np.full(1, content, np.float32)
@@ -521,26 +712,18 @@ def _constant(operation: Operation, argument: str, beside: str) -> Array | None:
         return None
     tensor = operation.tensor(argument)
     assert tensor is not None
-    rank = len(operation.axes(beside))
-    sizes = [1] * (rank - tensor.ndim) + list(tensor.shape)
-    if len(sizes) != rank or any(n != 1 for axis, n in enumerate(sizes) if axis != 1):
+    axes = operation.axes(beside)
+    if tensor.ndim > len(axes):
         raise UnsupportedError(
-            f"a constant of shape {list(tensor.shape)}; nearest is a number, or one per channel"
+            f"a constant of {tensor.ndim} dimensions; closest supported form: up to {len(axes)}"
         )
-    return np.ravel(tensor)
+    return by_channel(tensor, axes[len(axes) - tensor.ndim :])
 
 
 def _value(operation: Operation, graph: GraphBuilder, argument: str = "self") -> str:
     """A value whose shape is known, as arithmetic with constants needs it."""
     operation.shape(argument, graph)
     return operation.value(argument)
-
-
-def _gate_last(operation: Operation, graph: GraphBuilder) -> tuple[str, str]:
-    """Both operands; one per channel comes second."""
-    x, y = operation.value("self"), operation.value("other")
-    sizes = [operation.shape(argument, graph)[2:] for argument in ("self", "other")]
-    return (y, x) if sizes[0] == (1, 1) != sizes[1] else (x, y)
 
 
 def _axes(operation: Operation, argument: str) -> list[int]:

@@ -10,12 +10,14 @@ import numpy as np
 
 from qppengine.errors import UnsupportedError
 from qppengine.importers.program import axes_of
-from qppengine.importers.registry import Operation, Placed
+from qppengine.importers.registry import Operation, Placed, moved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qppengine.builder import GraphBuilder
+    from qppengine.graph import Array
+    from qppengine.operations import Shape
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them
@@ -69,6 +71,112 @@ def split_into(
     return [
         sliced(operation, graph, argument, axis, (end - length, end, 1)) for end, length in parts
     ]
+
+
+def combined(
+    operation: Operation,
+    graph: GraphBuilder,
+    op: str,
+    first: str,
+    second: str,
+    gains: tuple[float, float] = (1, 1),
+) -> str:
+    """The sum, difference or product ("add", "sub", "mul") of two tensors times numbers.
+
+    Either is repeated along axes where only its size is 1.
+    """
+    x, y = (
+        value if gain == 1 else graph.affine(value, gain, 0)
+        for value, gain in zip(_aligned(operation, graph, first, second), gains, strict=True)
+    )
+    shapes = graph.shape(x), graph.shape(y)
+    channels = max(shape[1] or 1 for shape in shapes)
+    x, y = (
+        expanded(graph, value, (shape[0], channels, *shape[2:]))
+        for value, shape in zip((x, y), shapes, strict=True)
+    )
+    sizes = shapes[0][2:], shapes[1][2:]
+    if (1, 1) not in sizes and sizes[0] != sizes[1]:
+        full = [b if a == 1 else a for a, b in zip(*sizes, strict=True)]
+        x, y = (expanded(graph, value, (*graph.shape(value)[:2], *full)) for value in (x, y))
+    if sizes[0] == (1, 1) != sizes[1]:  # the graph takes one number per channel second
+        if op == "sub":
+            return graph.add(graph.affine(y, -1, 0), x, name=operation.name)
+        x, y = y, x
+    function = {"add": graph.add, "sub": graph.sub, "mul": graph.mul}[op]
+    return function(x, y, name=operation.name)
+
+
+def _aligned(operation: Operation, graph: GraphBuilder, first: str, second: str) -> tuple[str, str]:
+    """Two values whose dimensions are on the same axes, counted from the last."""
+    values = [operation.value(argument) for argument in (first, second)]
+    axes = [operation.axes(argument) for argument in (first, second)]
+    sizes = [operation.tensor_shape(argument) for argument in (first, second)]
+    short = 0 if len(axes[0]) < len(axes[1]) else 1
+    rank = len(axes[short])
+    targets = axes[1 - short][len(axes[1 - short]) - rank :]
+    if len(set(targets)) < rank or len(set(axes[1 - short])) < len(axes[1 - short]):
+        # Several dimensions share an axis, where only tensors of one shape match.
+        if sizes[0] != sizes[1] or axes[0] != axes[1]:
+            raise UnsupportedError(
+                f"operands {_text(sizes[0])} and {_text(sizes[1])}; closest supported form: two "
+                "of one shape, or of up to four dimensions"
+            )
+    else:
+        values[short] = moved(graph, Placed(values[short], axes[short]), targets)
+    batches = {graph.shape(value)[0] for value in values}
+    if len(batches - {None}) > 1:
+        raise UnsupportedError(
+            f"operands {_text(sizes[0])} and {_text(sizes[1])}; closest supported form: two of "
+            "one batch size"
+        )
+    return values[0], values[1]
+
+
+def expanded(graph: GraphBuilder, value: str, target: Shape, name: str | None = None) -> str:
+    """A value repeated along the axes where its size is 1, up to a shape ``[N, C, H, W]``.
+
+    A convolution repeats channels, and rows and columns are those of an enlarged image.
+    """
+    shape = graph.shape(value)
+    if any(have not in (want, 1) for have, want in zip(shape, target, strict=True)):
+        raise UnsupportedError(
+            f"{_text(shape)} repeated to {_text(target)}; closest supported form: sizes of 1, or "
+            "an export with fixed sizes"
+        )
+    if shape[0] != target[0]:
+        raise UnsupportedError("samples repeated; closest supported form: channels or pixels")
+    if shape[1] != target[1]:
+        weight = np.ones((target[1] or 1, 1, 1, 1), np.float32)
+        value = graph.conv2d(value, weight, name=name)
+    if shape[2:] != target[2:]:
+        size = [n for n in target[2:] if n is not None]
+        if len(size) < 2:
+            raise UnsupportedError(
+                f"{_text(shape)} repeated to {_text(target)}; closest supported form: an export "
+                "with fixed sizes"
+            )
+        value = graph.resize(value, size=size, name=name)
+    return value
+
+
+def by_channel(tensor: Array, axes: Sequence[int]) -> Array:
+    """A constant whose dimensions are on these axes, as one number, or one for every channel."""
+    for dimension, axis in enumerate(axes):
+        first = np.take(tensor, [0], dimension)
+        if axis != 1 and not (tensor == first).all():
+            raise UnsupportedError(
+                f"a constant of shape {list(tensor.shape)} with other numbers for other pixels; "
+                "closest supported form: one number, or one per channel"
+            )
+        tensor = tensor if axis == 1 else first
+    return np.ravel(tensor)
+
+
+def filled(graph: GraphBuilder, like: str, channels: Array, name: str | None = None) -> str:
+    """An image as large as another, with the given number everywhere in each channel."""
+    weight = np.zeros((len(channels), graph.shape(like)[1] or 1, 1, 1), np.float32)
+    return graph.conv2d(like, weight, channels, name=name)
 
 
 def rearranged(

@@ -95,6 +95,7 @@ class _Reader:
             tuple(calls),
             self._tensors,
             shapes,
+            limits=self._limits,
             names_outputs=True,
         )
 

@@ -14,24 +14,32 @@ import json
 import math
 import struct
 import zipfile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from qppengine.errors import ModelError, UnsupportedModelError
-from qppengine.graph import Array, Value
-from qppengine.importers.program import Call, Other, Program, Ref
+from qppengine.graph import Value
+from qppengine.importers.aliases import Layout, without_aliases
+from qppengine.importers.program import AXES, Call, Other, Program, Ref, as_image, needed_calls
 from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qppengine.operations import Shape
+    import numpy.typing as npt
 
 SCHEMA_MAJOR = 8
+_MAX_ELEMENTS = 2**40  # of a stored tensor, whose strides may be 0
 
 # torch._export.serde.schema.ScalarType and Layout
-_DTYPES: dict[int, np.dtype[Any]] = {6: np.dtype("<f2"), 7: np.dtype("<f4"), 8: np.dtype("<f8")}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    code: np.dtype(name)
+    for code, name in (
+        (1, "u1"), (2, "i1"), (3, "<i2"), (4, "<i4"), (5, "<i8"), (6, "<f2"), (7, "<f4"),
+        (8, "<f8"), (12, "?"),
+    )
+}  # fmt: skip
 _FLOAT32 = 7
 _STRIDED = 7
 
@@ -45,6 +53,10 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
     that takes or returns something else than float32 tensors.
     """
     members = _read_members(data)
+    if "data.pkl" in members:
+        raise ModelError(
+            "expected a .pt2 file of torch.export.save, got one of torch.save, which holds pickles"
+        )
     model = _parse(members, "models/model.json")
     major = _field(_field(model, "schema_version", dict), "major", int)
     if major != SCHEMA_MAJOR:
@@ -61,27 +73,81 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
         **_read_tensors(members, "data/constants", "model_constants_config.json"),
     }
 
+    layouts = {name: _layout(meta) for name, meta in metas.items()}
+    signed = _read_signature(signature, layouts, stored)
+    if signed.problems:
+        raise UnsupportedModelError(signed.problems)
+
+    whole = without_aliases([_call(node) for node in nodes], signed.outputs, layouts, limits)
+    calls = needed_calls(whole.calls, whole.outputs)
+    read = {*whole.outputs, *(ref.name for call in calls for ref in call.refs())}
+    if problems := [
+        f"the {kind} is changed by every run, and outputs depend on it; closest supported form: a "
+        "network that keeps no state"
+        for name, kind in signed.states.items()
+        if name in whole.changed and name in read
+    ]:
+        raise UnsupportedModelError(problems)
+    layouts |= {version: layouts[name] for version, name in whole.versions.items()}
+    return Program(
+        _root_class(nodes),
+        signed.inputs,
+        whole.outputs,
+        calls,
+        signed.tensors,
+        {name: layout.sizes for name, layout in layouts.items()},
+        {name: _DTYPES[item.dtype] for name, item in layouts.items() if item.dtype in _DTYPES},
+        limits,
+    )
+
+
+class _Signature(NamedTuple):
+    """What a program takes and returns."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, npt.NDArray[Any]]
+    states: Mapping[str, str]  # parameters and buffers by name, and how errors name them
+    problems: tuple[str, ...]
+
+
+def _read_signature(
+    signature: dict[str, Any],
+    layouts: Mapping[str, Layout],
+    stored: Mapping[str, npt.NDArray[Any] | None],
+) -> _Signature:
     problems: list[str] = []
     inputs: list[Value] = []
-    tensors: dict[str, Array] = {}
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    states: dict[str, str] = {}
     for spec in _field(signature, "input_specs", list):
         kind, content = _union(spec)
         if kind == "user_input":
             argument = _argument(_field(content, "arg", dict))
-            if not isinstance(argument, Ref):
-                problems.append(f"an input is no tensor ({argument!r})")
-                continue
-            meta = _field(metas, argument.name, dict)
-            if _field(meta, "dtype", int) != _FLOAT32:
-                problems.append(f"input {argument.name!r} is not float32")
-            inputs.append(Value(argument.name, _shape(meta)))
+            if isinstance(argument, Ref):
+                if argument.name not in layouts:
+                    raise ModelError(f"input {argument.name!r} has no shape")
+                shape, _, _, dtype = layouts[argument.name]
+                if dtype != _FLOAT32:
+                    problems.append(f"input {argument.name!r} is not float32")
+                elif len(shape) not in AXES:
+                    problems.append(
+                        f"input {argument.name!r} has {len(shape)} dimensions; closest supported "
+                        "form: [N, C, H, W]"
+                    )
+                else:
+                    inputs.append(Value(argument.name, as_image(shape)))
+            elif isinstance(argument, Other):
+                problems.append(f"an input is no tensor ({argument.kind})")
         elif kind in ("parameter", "buffer", "tensor_constant"):
             key = _field(content, f"{kind}_name", str)
+            name = _field(_field(content, "arg", dict), "name", str)
             if key not in stored:
                 raise ModelError(f"the tensor {key!r} is missing from the archive")
+            states[name] = f"{kind} {key!r}"
             if (tensor := stored[key]) is not None:
-                tensors[_field(_field(content, "arg", dict), "name", str)] = tensor
-        else:
+                tensors[name] = tensor
+        elif kind != "constant_input":  # None or a number, which the program has in its place
             problems.append(f"an input of kind {kind!r}")
 
     outputs: list[str] = []
@@ -92,12 +158,7 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
             outputs.append(argument.name)
         else:
             problems.append(f"an output of kind {kind!r} that is no tensor of the network's own")
-    if problems:
-        raise UnsupportedModelError(problems)
-
-    calls = tuple(_call(node) for node in nodes)
-    shapes = {name: _shape(meta) for name, meta in metas.items()}
-    return Program(_root_class(nodes), tuple(inputs), tuple(outputs), calls, tensors, shapes)
+    return _Signature(tuple(inputs), tuple(outputs), tensors, states, tuple(problems))
 
 
 def _read_members(data: bytes) -> dict[str, bytes]:
@@ -143,9 +204,11 @@ def _parse(members: Mapping[str, bytes], path: str) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(members: Mapping[str, bytes], folder: str, table: str) -> dict[str, Array | None]:
-    """Tensors by state-dict name as contiguous float32, None for those of another kind of dtype."""
-    tensors: dict[str, Array | None] = {}
+def _read_tensors(
+    members: Mapping[str, bytes], folder: str, table: str
+) -> dict[str, npt.NDArray[Any] | None]:
+    """Tensors by state-dict name, which take no memory of their own; None for other dtypes."""
+    tensors: dict[str, npt.NDArray[Any] | None] = {}
     for name, record in _field(_parse(members, f"{folder}/{table}"), "config", dict).items():
         if _field(record, "use_pickle", bool):
             raise ModelError(f"tensor {name!r} is pickled; pickles are never loaded")
@@ -156,7 +219,7 @@ def _read_tensors(members: Mapping[str, bytes], folder: str, table: str) -> dict
     return tensors
 
 
-def _tensor(name: str, meta: dict[str, Any], blob: bytes) -> Array | None:
+def _tensor(name: str, meta: dict[str, Any], blob: bytes) -> npt.NDArray[Any] | None:
     dtype = _DTYPES.get(_field(meta, "dtype", int))
     if dtype is None or _field(meta, "layout", int) != _STRIDED:
         return None
@@ -166,17 +229,17 @@ def _tensor(name: str, meta: dict[str, Any], blob: bytes) -> Array | None:
     elements = len(blob) // dtype.itemsize
     if len(sizes) != len(strides) or len(sizes) > 8 or len(blob) % dtype.itemsize:
         raise ModelError(f"tensor {name!r}: sizes, strides and data do not belong together")
+    if 0 in sizes:
+        return None
     reach = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) + 1
-    if 0 in sizes or reach > elements or math.prod(sizes) > elements:
+    if reach > elements or math.prod(sizes) > _MAX_ELEMENTS:
         raise ModelError(
             f"tensor {name!r}: expected data for sizes {sizes}, strides {strides}, "
             f"offset {offset}, got {elements} elements"
         )
     flat = np.frombuffer(blob, dtype)[offset:]
     step_bytes = [step * dtype.itemsize for step in strides]
-    view = np.lib.stride_tricks.as_strided(flat, sizes, step_bytes, writeable=False)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, refused by Graph
-        return np.array(view, np.float32, order="C")
+    return np.lib.stride_tricks.as_strided(flat, sizes, step_bytes, writeable=False)
 
 
 def _call(node: Any) -> Call:
@@ -219,7 +282,9 @@ def _argument(record: Any) -> Any:
         return Ref(_field(content, "name", str))
     if kind == "as_tensors" and isinstance(content, list):
         return [Ref(_field(item, "name", str)) for item in content]
-    if kind == "as_float" and content in ("Infinity", "-Infinity"):
+    if kind == "as_optional_tensors" and isinstance(content, list):
+        return [_argument(item) for item in content]
+    if kind == "as_float" and content in ("Infinity", "-Infinity", "NaN"):
         return float(content)
     for scalar, plural, types in (
         ("as_int", "as_ints", (int,)),
@@ -235,10 +300,24 @@ def _argument(record: Any) -> Any:
     return Other(kind)
 
 
-def _shape(meta: dict[str, Any]) -> Shape:
-    """Sizes of a program value; a symbolic size is None."""
-    sizes = _field(meta, "sizes", list)
-    return tuple(None if _union(size)[0] == "as_expr" else _size(size) for size in sizes)
+def _layout(meta: dict[str, Any]) -> Layout:
+    """The layout of a program value."""
+    sizes, strides = (_field(meta, key, list) for key in ("sizes", "strides"))
+    shape = tuple(None if _union(size)[0] == "as_expr" else _size(size) for size in sizes)
+    return Layout(shape, _examples(sizes), _examples(strides), _field(meta, "dtype", int))
+
+
+def _examples(records: list[Any]) -> tuple[int, ...] | None:
+    """Sizes or strides, the example's in place of symbolic ones; None where it has none."""
+    numbers = []
+    for record in records:
+        kind, content = _union(record)
+        if kind == "as_expr":
+            record = content.get("hint") if isinstance(content, dict) else None
+            if record is None:
+                return None
+        numbers.append(_size(record))
+    return tuple(numbers)
 
 
 def _size(record: Any) -> int:

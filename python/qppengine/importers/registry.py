@@ -14,20 +14,24 @@ these axes, and the other axes have size 1: a matrix is ``[N, C, 1, 1]``, a sequ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from qppengine.builder import GraphBuilder
 from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.graph import unique_name
+from qppengine.importers.constants import can_fold, fold, reads_shapes_only
 from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
 from qppengine.passes import name_outputs
 
 if TYPE_CHECKING:
     from qppengine.graph import Array, Graph
     from qppengine.operations import Shape
+
+_T = TypeVar("_T")
+
 
 _NEAREST = {
     "upsample_bicubic2d": "upsample_bilinear2d",
@@ -39,6 +43,8 @@ _NEAREST = {
     "gelu": "relu",
     "convolution": "conv2d, as exported without run_decompositions()",
     "_native_batch_norm_legit_no_training": "batch_norm, as exported without run_decompositions()",
+    "_upsample_bilinear2d_aa": "upsample_bilinear2d, which is interpolate without antialias",
+    "wrap_with_set_grad_enabled": "a module exported under torch.no_grad()",
     "Elu": "Relu or Tanh",
     "Celu": "Relu",
     "Gelu": "Relu",
@@ -76,11 +82,13 @@ class Operation:
     name: str  # for the node
     _values: dict[str, Placed]
     _program: Program
+    _constants: Constants
 
     def value(self, argument: str) -> str:
         """The graph value an argument names."""
         ref = self.get(argument)
         if not isinstance(ref, Ref) or ref.name not in self._values:
+            self._constants.expect_known([ref])
             raise UnsupportedError(f"{argument} must be computed from an input of the network")
         return self._values[ref.name].value
 
@@ -103,6 +111,11 @@ class Operation:
         axes = self.axes(argument)
         if not -len(axes) <= dimension < len(axes):
             raise ModelError(f"{self.name}: dimension {dimension} of a tensor that has {len(axes)}")
+        if axes.count(axes[dimension]) > 1:
+            raise UnsupportedError(
+                f"dimension {dimension} of {len(axes)}; closest supported form: up to four "
+                "dimensions"
+            )
         return axes[dimension]
 
     def image(self, argument: str, graph: GraphBuilder) -> str:
@@ -112,9 +125,9 @@ class Operation:
         """
         placed = Placed(self.value(argument), self.axes(argument))
         targets = axes_of(len(placed.axes))
-        moved = Placed(_moved(graph, placed, targets), targets)
-        self._values[self.get(argument).name] = moved
-        return moved.value
+        image = Placed(moved(graph, placed, targets), targets)
+        self._values[self.get(argument).name] = image
+        return image.value
 
     def in_order(self, argument: str, graph: GraphBuilder) -> str:
         """The graph value an argument names, its dimensions one behind the other."""
@@ -128,6 +141,10 @@ class Operation:
     def output_shape(self) -> Shape:
         """The shape of the first output, as the program tells it."""
         return self._known_shape(self.call.outputs[0])
+
+    def output_dtype(self) -> np.dtype[Any]:
+        """The dtype of the first output, as the program states it."""
+        return self._program.dtypes.get(self.call.outputs[0], np.dtype(np.void))
 
     def _known_shape(self, name: str) -> Shape:
         if name not in self._program.shapes:
@@ -159,17 +176,84 @@ class Operation:
         ref = self.get(argument)
         if ref is None:
             return None
-        if not isinstance(ref, Ref) or ref.name not in self._program.tensors:
-            raise UnsupportedError(f"{argument} must be a float16, float32 or float64 parameter")
-        return self._program.tensors[ref.name]
+        self._constants.expect_known([ref])
+        array = self._constants.as_float32(ref.name) if isinstance(ref, Ref) else None
+        if array is None:
+            raise UnsupportedError(
+                f"{argument} must be a float16, float32 or float64 parameter, or a constant"
+            )
+        return array
 
     def get(self, argument: str, default: Any = None) -> Any:
         """An argument, or the operator's default where the program leaves it out."""
         return self.call.arguments.get(argument, default)
 
 
-# Constants are arrays.
-Result: TypeAlias = "str | Placed | Array | list[str | Placed]"
+class Constants:
+    """What a program holds, and what it computes from that alone."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._arrays = dict(program.tensors)
+        self._float32: dict[str, Array] = {}
+        self._lost: set[str] = set()  # results of calls that could not be folded
+        self._bytes = 0
+
+    def holds(self, name: str) -> bool:
+        """Whether a tensor is a constant."""
+        return name in self._arrays
+
+    def expect_known(self, refs: Sequence[Any]) -> None:
+        """Raises `UpstreamError` for the results of calls that could not be folded."""
+        if any(isinstance(ref, Ref) and ref.name in self._lost for ref in refs):
+            raise UpstreamError("a constant that could not be computed")
+
+    def as_float32(self, name: str) -> Array | None:
+        """A contiguous array for a node, or None where there is no floating-point tensor."""
+        array = self._arrays.get(name)
+        if array is None or not np.issubdtype(array.dtype, np.floating):
+            return None
+        self._count(4 * array.size)
+        if name not in self._float32:
+            with np.errstate(over="ignore"):  # becomes infinity, which is refused by Graph
+                self._float32[name] = np.ascontiguousarray(array, np.float32)
+            self._float32[name] = self._float32[name].reshape(array.shape)
+        return self._float32[name]
+
+    def compute(self, call: Call) -> None:
+        """Folds a call. Raises `Error`, and `UpstreamError` in whatever needs the result."""
+        self._lost.update(call.outputs)
+        self.expect_known([*call.refs()])
+        shapes = [self._program.shapes[output] for output in call.outputs]
+        dtypes = [self._program.dtypes.get(output) for output in call.outputs]
+        known = [dtype for dtype in dtypes if dtype is not None]
+        if len(known) < len(dtypes):
+            raise UnsupportedError("a constant of a dtype that NumPy does not have")
+        arguments = {
+            name: self._resolved(argument)
+            for name, argument in call.arguments.items()
+            if not (isinstance(argument, Ref) and reads_shapes_only(call))
+        }
+        results = fold(call, arguments, shapes, known)
+        self._count(sum(result.nbytes for result in results))
+        self._arrays.update(zip(call.outputs, results, strict=True))
+        self._lost.difference_update(call.outputs)
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._program.limits.check("constant_bytes", self._bytes, "the constants of all nodes")
+
+    def _resolved(self, argument: Any) -> Any:
+        if isinstance(argument, list):
+            return [self._resolved(item) for item in argument]
+        if not isinstance(argument, Ref):
+            return argument
+        if argument.name not in self._arrays:
+            raise UnsupportedError(f"{argument.name!r} is no constant of a known dtype")
+        return self._arrays[argument.name]
+
+
+Result: TypeAlias = "str | Placed | list[str | Placed]"
 Importer: TypeAlias = Callable[[Operation, GraphBuilder], Result]
 
 _IMPORTERS: dict[str, Importer] = {}
@@ -191,21 +275,22 @@ def importer(*targets: str) -> Callable[[Importer], Importer]:
 def to_graph(program: Program, name: str | None = None) -> Graph:
     """The program as a graph. Raises `UnsupportedModelError` listing all it cannot express."""
     builder = GraphBuilder(name or program.name)
-    tensors = dict(program.tensors)
-    program = replace(program, tensors=tensors)
     values: dict[str, Placed] = {}
     for value in program.inputs:
         axes = AXES.get(len(program.shapes.get(value.name, value.shape)), AXES[4])
         values[value.name] = Placed(builder.input(value.name, value.shape), axes)
     problems: list[str] = []
-    # A call without a tensor as result computes or checks sizes.
-    calls = [call for call in program.calls if call.outputs]
-    for call, node_name in zip(calls, _node_names(calls), strict=True):
-        operation = Operation(call, builder.unique(node_name), values, program)
+    constants = Constants(program)
+    for call, node_name in zip(program.calls, _node_names(program.calls), strict=True):
+        is_constant = _is_constant(call, values)
         made: list[Any] = [node_name] * len(call.outputs)
         try:
-            result = _import(operation, builder)
-            made = result if isinstance(result, list) else [result]
+            if is_constant:
+                _guarded(call, constants.compute, call)
+            else:
+                operation = Operation(call, builder.unique(node_name), values, program, constants)
+                result = _import(operation, builder)
+                made = result if isinstance(result, list) else [result]
         except UpstreamError:  # the calls behind it are examined, too
             pass
         except UnsupportedError as error:
@@ -213,25 +298,36 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
         except ModelError:
             if not problems:  # else a consequence of these
                 raise
-        constants = [item for item in made if isinstance(item, np.ndarray)]
-        if constants:
-            tensors.update(zip(call.outputs, constants, strict=True))
-            continue
-        placed = [
-            item if isinstance(item, Placed) else Placed(item, _axes(call, output, values, program))
-            for item, output in zip(made, call.outputs, strict=False)
-        ]
-        if _op(call).endswith("_"):  # in place: all names of the tensor now name the result
-            target = call.arguments.get("self", call.arguments.get("input"))
-            old = values.get(target.name) if isinstance(target, Ref) else None
-            values.update({alias: placed[0] for alias, value in values.items() if value == old})
-        values.update(zip(call.outputs, placed, strict=False))
+        if not is_constant:
+            placed = (
+                item
+                if isinstance(item, Placed)
+                else Placed(item, _axes(call, output, values, program))
+                for item, output in zip(made, call.outputs, strict=False)
+            )
+            values.update(zip(call.outputs, placed, strict=False))
     if problems:
+        raise UnsupportedModelError(tuple(dict.fromkeys(problems)))
+    results = _add_outputs(builder, program, values, constants)
+    names = list(program.outputs) if program.names_outputs else _distinct(results)
+    graph = builder.build()
+    if problems := _shape_problems(program, graph, values):
         raise UnsupportedModelError(problems)
+    return name_outputs(graph, results, names)
+
+
+def _add_outputs(
+    builder: GraphBuilder, program: Program, values: Mapping[str, Placed], constants: Constants
+) -> list[str]:
+    """Declares the outputs; returns the value of each."""
     results: list[str] = []
+    problems: list[str] = []
     for output in program.outputs:
         if output not in values:
-            raise ModelError(f"the output {output!r} is not computed by the program")
+            if not constants.holds(output):
+                raise ModelError(f"the output {output!r} is not computed by the program")
+            problems.append(f"output {output!r} does not depend on an input")
+            continue
         try:
             results.append(_in_order(builder, values[output]))
         except UnsupportedError as error:
@@ -239,11 +335,7 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
     if problems:
         raise UnsupportedModelError(problems)
     builder.output(*dict.fromkeys(results))
-    names = list(program.outputs) if program.names_outputs else _distinct(results)
-    graph = builder.build()
-    if problems := _shape_problems(program, graph, values):
-        raise UnsupportedModelError(problems)
-    return name_outputs(graph, results, names)
+    return results
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -252,6 +344,13 @@ def _distinct(names: Sequence[str]) -> list[str]:
     for name in names:
         distinct.append(unique_name(name, {*names, *distinct} if name in distinct else ()))
     return distinct
+
+
+def _is_constant(call: Call, values: Mapping[str, Placed]) -> bool:
+    """Whether a call is computed at import."""
+    if call.problem or not can_fold(call):
+        return False
+    return reads_shapes_only(call) or not any(ref.name in values for ref in call.refs())
 
 
 def _axes(
@@ -297,10 +396,10 @@ def _in_order(graph: GraphBuilder, placed: Placed) -> str:
     """A value whose dimensions lie one behind the other, with any of size 1 in between."""
     if placed.axes == tuple(sorted(placed.axes)):
         return placed.value
-    return _moved(graph, placed, axes_of(len(placed.axes)))
+    return moved(graph, placed, axes_of(len(placed.axes)))
 
 
-def _moved(graph: GraphBuilder, placed: Placed, targets: tuple[int, ...]) -> str:
+def moved(graph: GraphBuilder, placed: Placed, targets: tuple[int, ...]) -> str:
     """A value whose dimensions lie on the axes `targets`."""
     if placed.axes == targets:
         return placed.value
@@ -321,21 +420,22 @@ def _place(call: Call) -> str:
 
 
 def _import(operation: Operation, builder: GraphBuilder) -> Result:
-    target = operation.call.target
-    if target not in _IMPORTERS:
-        nearest = _NEAREST.get(_op(operation.call).rstrip("_"), "none")
-        raise UnsupportedError(f"not supported; nearest is {nearest}")
+    call = operation.call
+    if call.problem:
+        raise UnsupportedError(call.problem)
+    if call.target not in _IMPORTERS:
+        raise UnsupportedError(f"not supported; nearest is {_NEAREST.get(call.op, 'none')}")
+    return _guarded(call, _IMPORTERS[call.target], operation, builder)
+
+
+def _guarded(call: Call, function: Callable[..., _T], *arguments: Any) -> _T:
+    """What a function returns; other exceptions than the package's become a `ModelError`."""
     try:
-        return _IMPORTERS[target](operation, builder)
+        return function(*arguments)
     except Error:
         raise
     except Exception as error:  # of arguments that no exporter writes
-        raise ModelError(f"{_place(operation.call)}: {target}: malformed: {error!r}") from error
-
-
-def _op(call: Call) -> str:
-    """The operator's bare name: "relu" of "aten.relu.default"."""
-    return call.target.partition(".")[2].partition(".")[0]
+        raise ModelError(f"{_place(call)}: {call.target}: malformed: {error!r}") from error
 
 
 def _node_names(calls: Sequence[Call]) -> list[str]:
@@ -345,10 +445,10 @@ def _node_names(calls: Sequence[Call]) -> list[str]:
     """
     ops: dict[str, set[str]] = {}
     for call in calls:
-        ops.setdefault(call.module, set()).add(_op(call))
+        ops.setdefault(call.module, set()).add(call.op)
     containers = {path[:end] for path in ops for end, char in enumerate(path) if char == "."} | {""}
     return [
-        ".".join(filter(None, (call.module, _op(call).rstrip("_"))))
+        ".".join(filter(None, (call.module, call.op)))
         if call.module in containers or len(ops[call.module]) > 1
         else call.module
         for call in calls
