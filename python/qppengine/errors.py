@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every exception the package raises on purpose, in one small tree.
+"""Every exception the package raises on purpose, in one small tree, and its warnings.
 
 ``except qppengine.Error`` catches them all. Each also derives from the built-in exception a Python
 programmer would expect, so code that knows nothing of this package may catch `ValueError`,
@@ -58,6 +58,14 @@ class CalibrationError(Error, ValueError):
 
 class FileError(Error, OSError):
     """A file cannot be read or written; the message names the path and the cause."""
+
+
+class FixedSizesWarning(UserWarning):
+    """A network was imported for images of one size, since the engine runs it at fixed sizes only.
+
+    The message names the size and the reason. `from_torch(..., dynamic_shapes={})` imports with the
+    sizes of the example, and does not warn.
+    """
 
 
 def listing(headline: str, problems: Sequence[str]) -> str:

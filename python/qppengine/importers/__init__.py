@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qppengine.errors import FileError, UnsupportedError
+from qppengine.errors import Error, FileError, FixedSizesWarning, UnsupportedError
 from qppengine.importers import aten as aten  # registers the importers
 from qppengine.importers import onnx_operators as onnx_operators
 from qppengine.importers.onnx_model import read_onnx
@@ -60,55 +63,149 @@ def from_torch(
     """Imports a PyTorch network and optimizes it (`qppengine.passes`).
 
     ``source`` is a ``.pt2`` file of `torch.export.save`, for which PyTorch need not be installed,
-    an `ExportedProgram`, or a module. A module is exported in eval mode on ``example``, an input
-    (tensor or array) or a tuple of inputs; ``dynamic_shapes`` goes to `torch.export.export`, and by
-    default height and width of 4-D inputs are left open wherever the module allows.
-    Nodes bear the paths of the modules they come from; ``name`` defaults to the module's class.
+    an `ExportedProgram`, or a module; modules that `torch.compile` or `DataParallel` wrap are
+    unwrapped. A module is exported in eval mode, without gradients, on ``example``: an input, or a
+    tuple or list of inputs, each as the module takes it, with arrays in place of tensors if you
+    like. ``dynamic_shapes`` goes to `torch.export.export`. By default height and width of 4-D
+    inputs are left open; where the engine can run the network at fixed sizes only, they are those
+    of the example, and a `FixedSizesWarning` says why. Nodes bear the paths of the modules they
+    come from; ``name`` defaults to the module's class.
 
-    The engine's tensors have four dimensions. Outputs of another rank have the order of the
-    module's elements: ``[N, C]`` is ``[N, C, 1, 1]``, ``[N, A, B]`` is ``[N, A, 1, B]``, and of
-    more than four dimensions the first behind the batch are merged. A map of indices is
-    ``[N, 1, H, W]``.
+    The engine's tensors have four dimensions. Inputs and outputs of another rank have the order of
+    the module's elements: ``[N, C]`` is ``[N, C, 1, 1]``, ``[N, A, B]`` is ``[N, A, 1, B]``, and
+    of outputs of more than four dimensions the first after the batch are merged. A map of indices
+    is ``[N, 1, H, W]``.
 
-    Raises `UnsupportedModelError`, which lists all operations the engine lacks, `ModelError` for a
-    damaged file and for one beyond `limits`, `FileError` for one that cannot be read.
+    What the network computes from constants alone is computed here. Tensors that it changes in
+    place are followed through views; its inputs are never written to. A value that is returned
+    twice is two outputs.
+
+    Raises `UnsupportedModelError`, which lists all operations the engine lacks, `UnsupportedError`
+    for a source or example of another kind and for a module that `torch.export` cannot export,
+    `ModelError` for a damaged file and for one beyond `limits`, `FileError` for one that cannot be
+    read.
     """
+    imported = partial(_imported, name, limits)
     if isinstance(source, (str, os.PathLike)):
         try:
             data = Path(source).read_bytes()
         except OSError as error:
             raise FileError(f"cannot read {os.fspath(source)!r}: {error.strerror}") from error
-    else:
-        data = _export(source, example, dynamic_shapes)
-    return optimize(to_graph(read_pt2(data, limits), name))
-
-
-def _export(source: Any, example: Any, dynamic_shapes: Any) -> bytes:
-    """The bytes of the ``.pt2`` file of a module or program."""
-    import torch
-
-    if isinstance(source, torch.nn.Module):
-        if example is None:
-            raise TypeError("a module is exported on an example input: from_torch(module, example)")
-        inputs = example if isinstance(example, tuple) else (example,)
-        tensors = tuple(torch.as_tensor(x) for x in inputs)
-        if dynamic_shapes is None:
-            # AUTO lets the export fix the sizes a module insists on.
-            open_size = torch.export.Dim.AUTO
-            dynamic_shapes = tuple(
-                {2: open_size, 3: open_size} if x.ndim == 4 else None for x in tensors
-            )
-        modes = {module: module.training for module in source.modules()}
-        source.eval()
-        try:
-            source = torch.export.export(source, tensors, dynamic_shapes=dynamic_shapes)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-    if not isinstance(source, torch.export.ExportedProgram):
+        return imported(data)
+    torch = sys.modules.get("torch")  # only a program that has imported it can hand over a module
+    if torch is not None and isinstance(source, torch.export.ExportedProgram):
+        return imported(_saved(source))
+    if torch is None or not isinstance(source, torch.nn.Module):
         raise UnsupportedError(
             f"expected a module, an ExportedProgram or a .pt2 path, got {type(source).__name__}"
         )
+    if example is None:
+        raise UnsupportedError(
+            "a module is exported on an example input: from_torch(module, example)"
+        )
+    module = _unwrapped(source)
+    inputs = _as_tensors(example)
+    if dynamic_shapes is not None:
+        return imported(_exported(module, inputs, dynamic_shapes))
+    try:
+        return imported(_exported(module, inputs, _open_sizes(module, inputs)))
+    except Error as error:
+        reason = str(error)
+    graph = imported(_exported(module, inputs, None))  # or what is wrong with that
+    sizes = ", ".join(f"{value.name} {list(value.shape)}" for value in graph.inputs)
+    warnings.warn(
+        f"the network takes images of one size, {sizes}: with open height and width {reason}",
+        FixedSizesWarning,
+        stacklevel=2,
+    )
+    return graph
+
+
+def _imported(name: str | None, limits: Limits, data: bytes) -> Graph:
+    return optimize(to_graph(read_pt2(data, limits), name))
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The module that `torch.compile`, `DataParallel` or `DistributedDataParallel` wraps."""
+    import torch
+
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = inner
+        elif isinstance(module, wrappers):
+            module = module.module
+        else:
+            return module
+
+
+def _as_tensors(example: Any) -> tuple[Any, ...]:
+    """The inputs of a module, arrays anywhere in them as tensors."""
+    import numpy as np
+    import torch
+    from torch.utils._pytree import tree_map
+
+    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    try:
+        tensors: tuple[Any, ...] = tree_map(
+            lambda leaf: torch.as_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, inputs
+        )
+    except Exception as error:  # torch names no exceptions
+        raise UnsupportedError(f"the example cannot become tensors: {error}") from error
+    return tensors
+
+
+def _open_sizes(module: torch.nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """Dynamic shapes that leave height and width open where the module allows."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    open_size = torch.export.Dim.AUTO
+    shapes = torch.export.ShapesCollection()
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor) and leaf.ndim == 4:
+            shapes[leaf] = {2: open_size, 3: open_size}
+    try:
+        return shapes.dynamic_shapes(module, inputs)
+    except Exception as error:
+        raise _cannot_export(module, error) from error
+
+
+def _exported(module: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> bytes:
+    """The bytes of the ``.pt2`` file of a module, which keeps its training mode."""
+    import torch
+
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # torch and the module raise what they like
+        raise _cannot_export(module, error) from error
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return _saved(program)
+
+
+def _cannot_export(module: torch.nn.Module, error: Exception) -> UnsupportedError:
+    return UnsupportedError(
+        f"torch.export cannot export {type(module).__name__} on this example: "
+        f"{type(error).__name__}: {error}"
+    )
+
+
+def _saved(program: torch.export.ExportedProgram) -> bytes:
+    import torch
+
     buffer = io.BytesIO()
-    torch.export.save(source, buffer)
+    try:
+        with warnings.catch_warnings():
+            # Of tensors that are parts of their storage, which the reader takes as they are.
+            warnings.filterwarnings("ignore", "No complete tensor found")
+            torch.export.save(program, buffer)
+    except Exception as error:  # of what it cannot write, such as an operator of the user's own
+        raise UnsupportedError(
+            f"torch.export cannot save the program: {type(error).__name__}: {error}"
+        ) from error
     return buffer.getvalue()
