@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ import numpy as np
 from qppengine.errors import CalibrationError, Error, FileError, ShapeError
 from qppengine.graph import Value
 from qppengine.passes import optimize
+from qppengine.paths import to_path
 from qppengine.serialize import serialize_for_measurement
 from qppengine.session import Session
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
+
+    import numpy.typing as npt
 
     from qppengine.graph import Array, Graph
 
@@ -119,17 +121,23 @@ class Calibration:
             "densities": self.plan.densities,
             "sparse_bounds": np.reshape(self.sparse_bounds, (-1, *self.bounds.shape)),
         }
+        target = to_path(path)
         try:
-            with Path(path).open("wb") as file:
+            with target.open("wb") as file:
                 np.savez(file, **fields)
         except OSError as error:
-            raise FileError(f"cannot write {str(path)!r}: {error.strerror}") from error
+            raise FileError(f"cannot write {str(target)!r}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Reads what `save` wrote. Raises `CalibrationError` for another file, `FileError`."""
+        """Reads what `save` wrote.
+
+        Raises `FileError` for a file that cannot be read, and `CalibrationError` for one that holds
+        something else: other dtypes or shapes, no samples, or numbers that are not finite.
+        """
+        source = to_path(path)
         try:
-            with Path(path).open("rb") as file:
+            with source.open("rb") as file:
                 data = np.load(file, allow_pickle=False)
                 if not isinstance(data, np.lib.npyio.NpzFile):
                     raise TypeError("it is no .npz file")
@@ -149,20 +157,62 @@ class Calibration:
                 bounds, features = data["bounds"], data["features"]
                 sparse_bounds = data["sparse_bounds"]
         except OSError as error:
-            raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+            raise FileError(f"cannot read {str(source)!r}: {error.strerror}") from error
         except Exception as error:  # np.load names no exceptions for a damaged file
-            raise CalibrationError(f"{str(path)!r} holds no calibration: {error}") from error
-        expected = (len(bounds), len(plan.values), 2)
-        if (
-            bounds.shape != expected
-            or features.shape != (len(bounds), len(plan.positions), FEATURES)
-            or sparse_bounds.shape != (len(plan.densities), *expected)
-        ):
-            raise CalibrationError(
-                f"{str(path)!r}: bounds {bounds.shape}, features {features.shape} and bounds of "
-                f"densities {sparse_bounds.shape} do not match"
-            )
+            raise CalibrationError(f"{str(source)!r} holds no calibration: {error}") from error
+        try:
+            _check_alphas(plan.alpha, plan.feature_alphas, plan.densities)
+            _check_statistics(plan, bounds, features, sparse_bounds)
+        except CalibrationError as error:
+            raise CalibrationError(f"{str(source)!r} holds no calibration: {error}") from error
         return cls(plan, bounds, features, tuple(sparse_bounds))
+
+
+def _check_alphas(
+    alpha: float, feature_alphas: Sequence[float], densities: Sequence[float]
+) -> None:
+    for name, value in (("alpha", alpha), *(("feature_alphas", a) for a in feature_alphas)):
+        if not 0.5 < value <= 1:
+            raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {value}")
+    for density in densities:
+        if not 0 < density <= LARGEST_DENSITY:
+            raise CalibrationError(
+                f"densities: expected above 0 and up to {LARGEST_DENSITY}, got {density}"
+            )
+
+
+def _check_statistics(
+    plan: Plan,
+    bounds: npt.NDArray[Any],
+    features: npt.NDArray[Any],
+    sparse_bounds: npt.NDArray[Any],
+) -> None:
+    """Checks the arrays that a file holds for a plan."""
+    samples = bounds.shape[:1]
+    expected = (*samples, len(plan.values), 2)
+    if (
+        bounds.shape != expected
+        or features.shape != (*samples, len(plan.positions), FEATURES)
+        or sparse_bounds.shape != (len(plan.densities), *expected)
+    ):
+        raise CalibrationError(
+            f"bounds {bounds.shape}, features {features.shape} and bounds of densities "
+            f"{sparse_bounds.shape} do not match {len(plan.values)} values and "
+            f"{len(plan.positions)} positions"
+        )
+    if samples == (0,):
+        raise CalibrationError("expected at least one sample, got 0")
+    assigned = sorted(row for position in plan.positions for row in position.rows)
+    if assigned != list(range(len(plan.values))):
+        raise CalibrationError("row_positions: expected one position for every value")
+    arrays = {"bounds": bounds, "features": features, "sparse_bounds": sparse_bounds}
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise CalibrationError(f"{name}: expected float32, got {array.dtype}")
+        if not np.isfinite(array).all():
+            raise CalibrationError(f"{name}: expected finite numbers, got NaN or infinity")
+        if name != "features" and (array[..., 0] > array[..., 1]).any():
+            raise CalibrationError(f"{name}: expected lo, hi in this order, got lo above hi")
 
 
 def calibrate(
@@ -199,14 +249,7 @@ def calibrate(
     Raises `CalibrationError` for an empty set, and for a sample that does not fit `ShapeError`,
     `DTypeError` or `NonFiniteError` with its index among all samples.
     """
-    for name, value in (("alpha", alpha), *(("feature_alphas", a) for a in feature_alphas)):
-        if not 0.5 < value <= 1:
-            raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {value}")
-    for density in densities:
-        if not 0 < density <= LARGEST_DENSITY:
-            raise CalibrationError(
-                f"densities: expected above 0 and up to {LARGEST_DENSITY}, got {density}"
-            )
+    _check_alphas(alpha, feature_alphas, densities)
     graph = optimize(graph)
     plan = Plan(
         alpha,

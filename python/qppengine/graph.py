@@ -207,6 +207,7 @@ def _structure_problems(graph: Graph) -> Iterator[str]:
         )
         if "" in names:
             yield f"a {kind} has an empty name"
+        yield from (f"{kind} {n!r} is not named in Unicode" for n in names if not _is_unicode(n))
 
     for value in graph.inputs:
         if len(value.shape) != 4:
@@ -226,6 +227,11 @@ def _structure_problems(graph: Graph) -> Iterator[str]:
         defined.add(node.output)
         yield from (f"{node.name}: {problem}" for problem in node_problems(node))
     yield from (f"output {name!r} is not defined" for name in graph.outputs if name not in defined)
+
+
+def _is_unicode(name: str) -> bool:
+    """False for a half of a surrogate pair, which no file can hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _shape_problems(graph: Graph) -> Iterator[str]:

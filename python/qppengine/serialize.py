@@ -12,13 +12,13 @@ import json
 import math
 import os
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from qppengine.errors import (
     CalibrationError,
+    Error,
     FileError,
     ModelError,
     NonFiniteError,
@@ -28,15 +28,19 @@ from qppengine.errors import (
 from qppengine.graph import Graph, Node, Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
+from qppengine.paths import to_path
 from qppengine.predictor import fit
 from qppengine.session import SCHEMES, Session, read_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from qppengine.calibrate import Calibration, Plan
     from qppengine.graph import Array
     from qppengine.predictor import Predictor
+    from qppengine.session import Model
 
 FORMAT = "qppengine"
 FORMAT_VERSION = "1"
@@ -71,12 +75,12 @@ def save(
     `UnsupportedError` for weights beyond fp16, `FileError` where the path cannot be written,
     `ModelError` when what was written is not what the engine reads or predicts.
     """
+    target = to_path(path)
     contents = _contents(graph, calibration, headroom)
     data = contents.to_bytes()
     _verify(data, optimize(graph), ("fp16",) if calibration is None else SCHEMES)
     if calibration is not None:
         _verify_predictions(data, optimize(graph), calibration, contents.predictors)
-    target = Path(path)
     # In the target's own folder, for a rename is atomic only within a file system.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -96,7 +100,10 @@ def save(
 def serialize(
     graph: Graph, calibration: Calibration | None = None, *, headroom: float = 0
 ) -> bytes:
-    """The bytes of a model file: the optimized graph, with predictors fitted to the calibration."""
+    """The bytes of a model file: the optimized graph, with predictors fitted to the calibration.
+
+    Equal graphs and calibrations give equal bytes. Raises as `save` does.
+    """
     return _contents(graph, calibration, headroom).to_bytes()
 
 
@@ -117,8 +124,7 @@ class _Contents(NamedTuple):
         }
         # safetensors writes the memory of an array as it is, whatever the order of its axes.
         contiguous = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
-        data: bytes = to_safetensors(contiguous, metadata)
-        return data
+        return _sort_header(to_safetensors(contiguous, metadata))
 
 
 def _contents(graph: Graph, calibration: Calibration | None, headroom: float) -> _Contents:
@@ -153,14 +159,26 @@ def _contents(graph: Graph, calibration: Calibration | None, headroom: float) ->
     return _pack(optimize(graph), quantization, tensors)._replace(predictors=predictors[0])
 
 
+def _sort_header(data: bytes) -> bytes:
+    """The same file with a header that depends on its contents alone.
+
+    safetensors orders the metadata by a hash that differs from process to process.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
 def serialize_for_measurement(graph: Graph, plan: Plan) -> bytes:
     """The bytes of a model that tells a calibration's bounds and features, in scheme "measure"."""
     return _pack(graph, _quantization(plan), {}).to_bytes()
 
 
-def load_graph(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LIMITS) -> Graph:
+def load_graph(model: Model, limits: Limits = DEFAULT_LIMITS) -> Graph:
     """The graph of a model file or its bytes. Raises `ModelError`, `FileError`."""
-    text, tensors = read_model(path, limits)
+    text, tensors = read_model(model, limits)
     try:
         document = json.loads(text)
         return Graph(
@@ -183,8 +201,8 @@ def load_graph(path: str | os.PathLike[str] | bytes, limits: Limits = DEFAULT_LI
                 for node in document["nodes"]
             ),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, ModelError):
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        if isinstance(error, Error):
             raise
         raise ModelError(f"the graph of the file is malformed: {error!r}") from error
 
@@ -233,7 +251,7 @@ def _pack(
     }
     if quantization is not None:
         document["quantization"] = quantization
-    return _Contents(json.dumps(document, allow_nan=False), arrays)
+    return _Contents(json.dumps(document, allow_nan=False, sort_keys=True), arrays)
 
 
 def _stored(node: Node, key: str) -> npt.NDArray[Any]:

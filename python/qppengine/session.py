@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from qppengine._core import __version__, cores, cpu_features, is_emulated, kerne
 from qppengine.errors import DTypeError, FileError, ShapeError, UnsupportedError
 from qppengine.graph import Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
+from qppengine.paths import to_path
 from qppengine.profile import Profile
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ __all__ = [
 ]
 
 SCHEMES = ("fp16", "static", "dynamic", "qpp")
+MOST_RUNS = 1_000_000  # of a profile, whose times are kept
 
-Model: TypeAlias = "str | os.PathLike[str] | bytes"
+Model: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +124,18 @@ class Session:
         algorithm: str = "auto",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._core = _core.Session(
-            _source(model),
-            scheme=scheme,
-            activation_bits=activation_bits,
-            threads=threads,
-            cores=cores,
-            static_bounds=static_bounds,
-            algorithm=algorithm,
-            skip=skip,
-            density=density,
-            limits=asdict(limits),
-        )
+        options: dict[str, Any] = {
+            "scheme": scheme,
+            "activation_bits": activation_bits,
+            "threads": threads,
+            "cores": cores,
+            "static_bounds": static_bounds,
+            "algorithm": algorithm,
+            "skip": skip,
+            "density": density,
+        }
+        _check_options(options)
+        self._core = _core.Session(_source(model), **options, limits=asdict(limits))
         self.scheme = scheme
 
     @property
@@ -152,7 +154,7 @@ class Session:
         All have the same batch size N. `explain` and `memory` report on these shapes from then on.
         Returns the shapes of the outputs by name. Raises `ShapeError`.
         """
-        outputs = map(tuple, self._core.prepare(shapes))
+        outputs = map(tuple, self._core.prepare([_as_shape(shape) for shape in shapes]))
         return dict(zip(self._core.outputs, outputs, strict=True))
 
     def run(
@@ -200,8 +202,10 @@ class Session:
         `inputs` are those of `run`; the time of a step is that of all samples. Sessions that are
         not profiled pay nothing for it.
         """
-        if runs < 1:
-            raise UnsupportedError(f"runs: expected at least 1, got {runs}")
+        if not isinstance(runs, Integral) or not 1 <= runs <= MOST_RUNS:
+            raise UnsupportedError(
+                f"runs: expected a whole number from 1 to {MOST_RUNS}, got {runs!r}"
+            )
         times = self._core.profile(self._bind(inputs), runs)
         return Profile(self._core.explain(), None if is_emulated() else times)
 
@@ -273,7 +277,7 @@ class Session:
         expected = [name for name, _ in self._core.inputs]
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             if set(inputs[0]) != set(expected):
-                raise ShapeError(f"expected inputs {expected}, got {sorted(inputs[0])}")
+                raise ShapeError(f"expected inputs {expected}, got {list(inputs[0])}")
             inputs = tuple(inputs[0][name] for name in expected)
         if len(inputs) != len(expected):
             raise ShapeError(f"expected {len(expected)} inputs {expected}, got {len(inputs)}")
@@ -297,8 +301,10 @@ class Session:
             raise ShapeError(
                 f"out: expected {len(names)} arrays for {list(names)}, got {len(targets)}"
             )
-        arrays = {}
+        arrays: dict[str, Array] = {}
         for name, target in zip(names, targets, strict=True):
+            if name in arrays:
+                raise UnsupportedError(f"out: output {name!r} occurs twice in outputs")
             array = _from_dlpack(target)
             if not isinstance(array, np.ndarray) or array.dtype != np.float32:
                 got = getattr(array, "dtype", type(array).__name__)
@@ -317,14 +323,39 @@ def read_model(
 
 
 def _source(model: Model) -> str | bytes:
-    if isinstance(model, bytes):
-        return model
-    path = os.fspath(model)
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return bytes(model)
+    path = to_path(model)
     try:
-        with Path(path).open("rb"):
-            return path
+        with path.open("rb"):
+            return os.fspath(path)
     except OSError as error:
-        raise FileError(f"cannot read {path!r}: {error.strerror}") from error
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+
+def _as_shape(shape: Any) -> tuple[int, int, int, int]:
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+    if len(sizes) != 4 or not all(isinstance(n, Integral) and abs(int(n)) < 2**63 for n in sizes):
+        raise ShapeError(f"prepare: expected shapes of 4 sizes [N, C, H, W], got {shape!r}")
+    batch, channels, height, width = map(int, sizes)
+    return batch, channels, height, width
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuses values of other types than the extension takes, which checks them further."""
+    for name, value in options.items():
+        if name in ("activation_bits", "threads"):
+            expected, fits = (
+                "a whole number",
+                isinstance(value, Integral) and abs(int(value)) < 2**31,
+            )
+        elif name == "density":
+            expected, fits = "a number", value is None or isinstance(value, Real)
+        else:
+            optional = name in ("skip", "static_bounds")
+            expected, fits = "a string", isinstance(value, str) or (optional and value is None)
+        if not fits:
+            raise UnsupportedError(f"{name}: expected {expected}, got {value!r}")
 
 
 def _sequence(x: Any) -> Any:
@@ -344,7 +375,11 @@ def _from_dlpack(x: Any) -> Any:
 
 
 def _as_input(name: str, x: Any) -> Array:
-    array = np.asarray(_from_dlpack(x))
+    view = _from_dlpack(x)
+    try:
+        array = np.asarray(view)
+    except (TypeError, ValueError) as error:  # of lists whose lengths differ
+        raise ShapeError(f"input {name!r}: expected an array [N, C, H, W]: {error}") from error
     if array.dtype != np.float32:
         raise DTypeError(
             f"input {name!r}: expected float32, got {array.dtype}; convert with astype(np.float32)"

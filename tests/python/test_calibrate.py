@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 import qppengine as qe
 from qppengine import Calibration, CalibrationError, FileError, Graph, calibrate, reference
 from qppengine.calibrate import DENSITIES, FEATURE_ALPHAS, Plan, Position
+from qppengine.serialize import load_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,3 +274,64 @@ def test_files_that_are_no_statistics(calibration: Calibration, tmp_path: Path) 
     odd.save(path)
     with pytest.raises(CalibrationError, match="do not match"):
         Calibration.load(path)
+
+
+def _rewrite(path: Path, **changes: Any) -> None:
+    """Replaces arrays of an ``.npz`` file."""
+    with np.load(path) as data:
+        fields = dict(data)
+    np.savez(path, **{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"bounds": lambda a: a.astype(np.float64)}, "bounds: expected float32, got float64"),
+        ({"features": lambda a: a.astype(np.int32)}, "features: expected float32, got int32"),
+        ({"sparse_bounds": lambda a: a.astype(str)}, "sparse_bounds: expected float32, got <U32"),
+        ({"bounds": lambda a: a * np.float32(np.nan)}, "bounds: expected finite numbers"),
+        ({"features": lambda a: a / np.float32(0)}, "features: expected finite numbers"),
+        ({"bounds": lambda a: a[..., ::-1]}, "bounds: expected lo, hi in this order"),
+        ({"bounds": lambda a: a[0]}, "bounds (3, 2), features (20, 1, 5)"),
+        ({"bounds": lambda a: a[0, 0, 0]}, "bounds (), features (20, 1, 5)"),
+        ({"row_positions": lambda a: a + 1}, "row_positions: expected one position for every"),
+        ({"alpha": lambda a: a * np.nan}, "alpha: expected above 0.5 and up to 1, got nan"),
+        ({"feature_alphas": lambda a: a + 1}, "feature_alphas: expected above 0.5"),
+        ({"densities": lambda a: a * 100}, "densities: expected above 0 and up to 0.1, got 1"),
+        (
+            {
+                "bounds": lambda a: a[:0],
+                "features": lambda a: a[:0],
+                "sparse_bounds": lambda a: a[:, :0],
+            },
+            "expected at least one sample, got 0",
+        ),
+    ],
+)
+def test_files_of_wrong_statistics_name_the_problem(
+    calibration: Calibration, tmp_path: Path, changes: Any, problem: str
+) -> None:
+    path = tmp_path / "a.npz"
+    calibration.save(path)
+    with np.load(path) as data, np.errstate(all="ignore"):
+        changed = {name: change(data[name]) for name, change in changes.items()}
+    _rewrite(path, **changed)
+    with pytest.raises(
+        CalibrationError, match=re.escape("a.npz' holds no calibration: ")
+    ) as caught:
+        Calibration.load(path)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["", ".", "a\0b", None, 5, b"a.npz"])
+def test_what_names_no_file_is_refused(graph: Graph, calibration: Calibration, path: Any) -> None:
+    calls: list[Any] = [
+        calibration.save,
+        Calibration.load,
+        lambda path: qe.save(path, graph, calibration),
+    ]
+    if not isinstance(path, bytes):  # which these read as a model
+        calls += [load_graph, qe.Session]
+    for call in calls:
+        with pytest.raises(FileError, match="expected the path of a file, got"):
+            call(path)

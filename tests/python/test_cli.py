@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,3 +308,9 @@ def test_missing_packages_are_told_with_their_extra(
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     message = fail("import", ESPCN, "-o", tmp_path / "a.qpp")
     assert "pip install 'qppengine[tools]'" in message
+
+
+def test_the_package_runs_as_a_module() -> None:
+    text = subprocess.check_output([sys.executable, "-m", "qppengine", "--help"], text=True)
+    assert text.startswith("Usage: python -m qppengine [OPTIONS] COMMAND")
+    assert "calibrate" in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -438,3 +440,54 @@ def test_serializing_does_not_change_the_graph(graph: Graph) -> None:
     before = [replace(node) for node in graph.nodes]
     serialize(graph)
     assert [node.name for node in graph.nodes] == [node.name for node in before]
+
+
+_PRINT_HASH = """
+import hashlib
+import sys
+
+import qppengine as qe
+from qppengine.serialize import load_graph, serialize
+
+graph, calibration = load_graph(sys.argv[1]), qe.Calibration.load(sys.argv[2])
+print(hashlib.sha256(serialize(graph, calibration)).hexdigest())
+"""
+
+
+def test_equal_graphs_give_equal_bytes(
+    graph: Graph, calibration: qe.Calibration, tmp_path: Path
+) -> None:
+    """In every process, whatever the order of its hashes."""
+    (tmp_path / "a.qpp").write_bytes(serialize(graph))
+    calibration.save(tmp_path / "a.npz")
+    arguments = (str(tmp_path / "a.qpp"), str(tmp_path / "a.npz"))
+    hashes = {
+        subprocess.check_output(
+            [sys.executable, "-c", _PRINT_HASH, *arguments],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            text=True,
+        )
+        for seed in ("0", "1", "2")
+    }
+    assert len(hashes) == 1
+    reversed_nodes = tuple(
+        replace(
+            node,
+            attributes=dict(reversed(list(node.attributes.items()))),
+            tensors=dict(reversed(list(node.tensors.items()))),
+        )
+        for node in graph.nodes
+    )
+    same = replace(graph, nodes=reversed_nodes)
+    assert serialize(same, calibration) == serialize(graph, calibration)
+
+
+def test_tensors_of_a_file_are_aligned(graph: Graph) -> None:
+    data = serialize(graph)
+    assert int.from_bytes(data[:8], "little") % 8 == 0
+
+
+def test_a_model_is_read_from_any_bytes(graph: Graph) -> None:
+    data = serialize(graph)
+    for model in (bytearray(data), memoryview(data)):
+        assert load_graph(model).outputs == graph.outputs

@@ -368,3 +368,76 @@ def test_quantization_loses_little(graph: qe.Graph, model: Path, samples: list[A
     assert ratios["fp16"] > 50
     assert ratios["dynamic"] > 30
     assert ratios["qpp"] > ratios["dynamic"] - 3
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"scheme": 5}, "scheme: expected a string, got 5"),
+        ({"algorithm": None}, "algorithm: expected a string, got None"),
+        ({"static_bounds": 3}, "static_bounds: expected a string, got 3"),
+        ({"skip": True}, "skip: expected a string, got True"),
+        ({"threads": 1.5}, "threads: expected a whole number, got 1.5"),
+        ({"threads": 2**40}, "threads: expected a whole number, got 1099511627776"),
+        ({"activation_bits": "8"}, "activation_bits: expected a whole number, got '8'"),
+        ({"density": "0.01"}, "density: expected a number, got '0.01'"),
+    ],
+)
+def test_options_of_other_types_are_named(model: Path, options: Any, problem: str) -> None:
+    with pytest.raises(qe.UnsupportedError, match=problem):
+        Session(model, **options)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1.5, 3, 8, 8), "abcd", 4, (1, 3, 2**70, 8), None])
+def test_shapes_to_prepare_are_of_four_sizes(model: Path, shape: Any) -> None:
+    with pytest.raises(qe.ShapeError, match=r"expected shapes of 4 sizes \[N, C, H, W\], got "):
+        Session(model, "fp16").prepare(shape)
+
+
+@pytest.mark.parametrize("runs", [0, -3, 1.5, "3", None, 2**40, 2**70])
+def test_runs_of_a_profile_are_a_number(model: Path, runs: Any) -> None:
+    with pytest.raises(qe.UnsupportedError, match="runs: expected a whole number from 1 to"):
+        Session(model, "fp16").profile(image(), runs=runs)
+
+
+def test_what_is_no_array_is_refused(model: Path) -> None:
+    session = Session(model, "fp16")
+    wrong: list[Any] = [[[1.0], [1.0, 2.0]], [image(), None]]
+    for x in wrong:
+        with pytest.raises(qe.ShapeError, match="input 'x': expected an array"):
+            session.run(x)
+    wrong = [None, "image", object(), 3]
+    for x in wrong:
+        with pytest.raises(qe.DTypeError, match="input 'x': expected float32, got"):
+            session.run(x)
+    with pytest.raises(qe.ShapeError, match=r"expected inputs \['x'\], got \[5, 'y'\]"):
+        session.run({5: image(), "y": image()})
+
+
+def test_outputs_have_names_of_any_characters() -> None:
+    names = ("a/b:0", "日本", " ", "a\0b", "'\"\\\n", "x" * 1000, "__metadata__")
+    net = qe.GraphBuilder("names")
+    x = net.input("x:0/in put", (None, 1, None, None))
+    weight = np.ones((2, 1, 1, 1), np.float32)
+    for index, name in enumerate(names):
+        net.output(net.conv2d(x, weight * index, name=name))
+    session = Session(serialize(net.build()), "fp16")
+    assert session.outputs == names
+    for index, name in enumerate(names):
+        given = {"x:0/in put": np.ones((1, 1, 2, 2), np.float32)}
+        y = session.run(given, outputs=name)
+        np.testing.assert_array_equal(y, np.full((1, 2, 2, 2), index, np.float32))
+        out = {name: np.empty_like(y)}
+        session.run(given, out=out)
+        np.testing.assert_array_equal(out[name], y)
+    arrays = (np.empty_like(y), np.empty_like(y))
+    with pytest.raises(qe.UnsupportedError, match="out: output 'a/b:0' occurs twice"):
+        session.run(given, outputs=("a/b:0", "a/b:0"), out=arrays)
+
+
+def test_names_that_no_file_can_hold_are_refused() -> None:
+    net = qe.GraphBuilder("names")
+    x = net.input("\ud800", (None, 1, None, None))
+    net.output(net.relu(x, name="y"))
+    with pytest.raises(qe.ModelError, match=r"value '\\ud800' is not named in Unicode"):
+        net.build()
