@@ -57,8 +57,8 @@ def test_file_holds_the_optimized_graph(graph: Graph, model: Path) -> None:
             original.inputs,
             original.output,
         )
-        kept, given = (json.dumps(one.attributes, sort_keys=True) for one in (node, original))
-        assert kept == given
+        got, given = (json.dumps(one.attributes, sort_keys=True) for one in (node, original))
+        assert got == given
         for key, tensor in original.tensors.items():
             kept = tensor.astype(np.float16) if key == "weight" else tensor
             np.testing.assert_array_equal(node.tensors[key], kept)
