@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from qppengine.errors import ModelError
 from qppengine.graph import Node, unique_name
+from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.operations import ACTIVATIONS, BINARY_ACTIVATIONS, sides
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from qppengine.graph import Array, Graph
 
 
-def optimize(graph: Graph) -> Graph:
-    """All passes, each making room for the next. Outputs keep their names. Idempotent."""
+def optimize(graph: Graph, limits: Limits = DEFAULT_LIMITS) -> Graph:
+    """All passes, each making room for the next. Outputs keep their names. Idempotent.
+
+    Raises `ModelError` where transposed convolutions would become larger than `limits` allow.
+    """
     plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(graph))))
-    lowered = lower_transposed_convolutions(fuse_activations(plain))
+    lowered = lower_transposed_convolutions(fuse_activations(plain), limits)
     fused = fuse_residuals(lowered)
     return name_outputs(fused, fused.outputs, graph.outputs)
 
@@ -283,7 +287,7 @@ def fuse_residuals(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes.values()), outputs=outputs)
 
 
-def lower_transposed_convolutions(graph: Graph) -> Graph:
+def lower_transposed_convolutions(graph: Graph, limits: Limits = DEFAULT_LIMITS) -> Graph:
     """Writes transposed convolutions as convolutions whose channels become pixels.
 
     Output pixels that lie a stride apart see the same taps of the kernel: a convolution makes all
@@ -291,7 +295,11 @@ def lower_transposed_convolutions(graph: Graph) -> Graph:
     the bottom and on the right is cut.
     """
     nodes: list[Node] = []
+    added = 0
     for node in graph.nodes:
+        if node.op == "conv_transpose2d":
+            added += _lowered_bytes(node) - 4 * node.tensors["weight"].nbytes
+            limits.check("computed_bytes", added, f"{node.name}: the weight, a set for each stride")
         nodes += _lowered(node) if node.op == "conv_transpose2d" else [node]
     return replace(graph, nodes=tuple(nodes))
 
@@ -326,6 +334,20 @@ def _phases(taps: int, stride: int, padding: int, more: int, dilation: int) -> _
         after,
         (after - last) * stride - rest,
     )
+
+
+def _lowered_bytes(node: Node) -> int:
+    """At least as many as the weight takes that `_lowered` makes."""
+    size = node.tensors["weight"].nbytes
+    for axis in (0, 1):
+        stride, padding, dilation = (
+            node.attributes[key][axis] for key in ("stride", "padding", "dilation")
+        )
+        taps = node.tensors["weight"].shape[2 + axis]
+        first = min(0, (padding - (taps - 1) * dilation) // stride)
+        last = (padding + stride - 1) // stride
+        size = -(-size // taps) * (last - first + 1) * stride
+    return size
 
 
 def _lowered(node: Node) -> list[Node]:

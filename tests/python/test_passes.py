@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qppengine import Graph, GraphBuilder, ModelError, keep_fp16, reference
+from qppengine import Graph, GraphBuilder, Limits, ModelError, keep_fp16, reference
 from qppengine.passes import drop_identities, fold_batch_norm, fuse_activations, optimize
 
 if TYPE_CHECKING:
@@ -62,6 +62,31 @@ def test_batch_norm_elsewhere_becomes_a_convolution() -> None:
     assert [node.attributes.get("groups") for node in after.nodes] == [None, 3, 3]
     assert_same_function(before, after)
     assert ops(fold_batch_norm(after)) == ["conv2d"] * 3
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"stride": 3000},
+        {"stride": 2**62},
+        {"padding": 2**62},
+        {"dilation": 2**62},
+        {"stride": 2**20, "dilation": 2**40},
+    ],
+)
+def test_transposed_convolutions_stay_about_as_large(attributes: dict[str, int]) -> None:
+    net, x = start()
+    net.output(net.conv_transpose2d(x, normal(3, 2, 3, 3), **attributes))
+    with pytest.raises(ModelError, match="conv_transpose2d: .* the limit computed_bytes"):
+        optimize(net.build())
+    many, x = start()
+    for _ in range(40):
+        x = many.conv_transpose2d(x, normal(3, 3, 3, 3), stride=200)
+    many.output(x)
+    with pytest.raises(ModelError, match="the limit computed_bytes"):
+        optimize(many.build())
+    with pytest.raises(ModelError, match="computed_bytes = 1000"):
+        optimize(many.build(), Limits(computed_bytes=1000))
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "clamp"])

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qppengine.errors import Error, FileError, FixedSizesWarning, UnsupportedError
+from qppengine.errors import Error, FileError, FixedSizesWarning, ModelError, UnsupportedError
 from qppengine.importers import aten as aten  # registers the importers
 from qppengine.importers import onnx_operators as onnx_operators
 from qppengine.importers.onnx_model import read_onnx
@@ -49,7 +49,12 @@ def from_onnx(
     for another operator set, `ModelError` for a damaged model and for one beyond `limits`,
     `FileError`.
     """
-    return optimize(to_graph(read_onnx(source, limits), name))
+    try:
+        return optimize(to_graph(read_onnx(source, limits), name), limits)
+    except Error:
+        raise
+    except Exception as error:  # of a file that is malformed in a way that nobody foresaw
+        raise ModelError(f"the ONNX model is malformed: {error!r}") from error
 
 
 def from_torch(
@@ -122,7 +127,7 @@ def from_torch(
 
 
 def _imported(name: str | None, limits: Limits, data: bytes) -> Graph:
-    return optimize(to_graph(read_pt2(data, limits), name))
+    return optimize(to_graph(read_pt2(data, limits), name), limits)
 
 
 def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
