@@ -154,9 +154,13 @@ class _Reader:
         return Call(node.target, node.module, arguments, node.outputs, node.label)
 
     def _common_scales(self, node: OnnxNode) -> dict[str, Any]:
-        """Scales in place of open sizes, such as another image's, where the trials agree."""
+        """Scales in place of open sizes, such as another image's, where the trials agree.
+
+        Also where both axes keep one scale, which is not the quotient of the sizes.
+        """
         name = node.outputs[0]
-        if None not in (self._shape(name) or (None,))[2:]:
+        keeps_aspect = node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch"
+        if None not in (self._shape(name) or (None,))[2:] and not keeps_aspect:
             return {}
         ratios = self._trials.resize_scales(node)
         if ratios is None or any(ratio != ratios[0] for ratio in ratios):

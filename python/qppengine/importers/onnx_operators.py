@@ -17,6 +17,7 @@ from qppengine.importers.dimensions import (
     softmax_over,
     split_into,
 )
+from qppengine.importers.onnx_shapes import positions
 from qppengine.importers.program import AXES, Ref
 from qppengine.importers.registry import Operation, Placed, importer
 
@@ -111,12 +112,13 @@ def batch_normalization(operation: Operation, graph: GraphBuilder) -> str:
     """Normalization by given statistics."""
     if operation.get("training_mode"):
         raise UnsupportedError("statistics of the batch; nearest is training_mode=0")
+    prefix = "input_" if operation.get("input_mean") is not None else ""  # since 14
     return graph.batch_norm(
         operation.image("X", graph),
         _tensor(operation, "scale"),
         _tensor(operation, "B"),
-        _tensor(operation, "input_mean"),
-        _tensor(operation, "input_var"),
+        _tensor(operation, f"{prefix}mean"),
+        _tensor(operation, f"{prefix}var"),
         eps=operation.get("epsilon"),
         name=operation.name,
     )
@@ -335,7 +337,9 @@ def resize(operation: Operation, graph: GraphBuilder) -> str:
     sizes, targets = operation.tensor_shape("X"), operation.output_shape()
     dimensions = operation.get("axes") or list(range(len(sizes)))
     if scales is not None and scales.size > 0:
-        factors = dict(zip(dimensions, map(float, scales), strict=True))
+        # The shortest decimal is what the author meant: 0.7, not the float32 below it.
+        written = (float(str(scale)) for scale in scales)
+        factors = dict(zip(positions(dimensions, len(sizes)), written, strict=True))
     elif None in targets[2:]:
         raise UnsupportedError("sizes known at run time only; nearest is scales")
     else:
@@ -678,6 +682,8 @@ def _two_tensors(operation: Operation, *, commutes: bool) -> tuple[str, str]:
 def _axes(operation: Operation, argument: str) -> list[int]:
     """The axes of the image that the dimensions of the argument "axes" lie on; all by default."""
     dimensions = operation.get("axes")
+    if not dimensions and operation.get("noop_with_empty_axes"):
+        raise UnsupportedError("a reduction over no axes; nearest is axes=[2, 3]")
     if not dimensions:
         return list(operation.axes(argument))
     return [operation.axis(argument, dimension) for dimension in dimensions]
