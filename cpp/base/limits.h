@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "base/check.h"
 
@@ -14,16 +15,18 @@ namespace qpp {
 struct Limits {
   std::int64_t header_bytes = 1 << 26;      // of the text that describes a network
   std::int64_t nesting = 64;                // of lists and objects in that text
-  std::int64_t json_values = 1 << 19;       // of one node, or of all that are no nodes
+  std::int64_t json_values = 1 << 18;       // of one node, or of all that are no nodes
   std::int64_t name_bytes = 4096;           // of a node, value or tensor
   std::int64_t nodes = 100'000;             // of a network
   std::int64_t inputs = 4096;               // of a network
   std::int64_t outputs = 4096;              // of a network
   std::int64_t rank = 8;                    // dimensions of a constant
   std::int64_t dimension = 1 << 24;         // size of one dimension, of whatever has dimensions
-  std::int64_t window = 1 << 16;            // kernel size, stride, padding and dilation, each way
+  std::int64_t window = 1 << 16;            // kernel size, stride, padding, dilation; groups
   std::int64_t constant_bytes = 1LL << 32;  // as float32, counted for every node that reads them
   std::int64_t computed_bytes = 1 << 25;    // of constants that importers compute
+  std::int64_t sharing = 2;                 // constants that nodes read, to those of the file
+  std::int64_t packing = 16;                // bytes of packed constants, to those of the file
   std::int64_t packed_bytes = 1LL << 33;    // of constants as kernels read them
   std::int64_t value_elements = 1LL << 36;  // of one value of a run
 };
@@ -47,6 +50,8 @@ inline constexpr LimitField kLimitFields[] = {
     {"window", &Limits::window, 1 << 20},
     {"constant_bytes", &Limits::constant_bytes, 1LL << 40},
     {"computed_bytes", &Limits::computed_bytes, 1LL << 40},
+    {"sharing", &Limits::sharing, 1 << 20},
+    {"packing", &Limits::packing, 1 << 20},
     {"packed_bytes", &Limits::packed_bytes, 1LL << 40},
     {"value_elements", &Limits::value_elements, 1LL << 40},
 };
@@ -55,7 +60,7 @@ inline constexpr LimitField kLimitFields[] = {
 template <typename Type = ModelError, typename Found, typename... Where>
 void check_limit(const Limits& limits, std::int64_t Limits::* limit, Found found,
                  const Where&... where) {
-  if (static_cast<std::uint64_t>(found) <= static_cast<std::uint64_t>(limits.*limit)) return;
+  if (std::cmp_less_equal(found, limits.*limit)) return;
   const char* name = "";
   for (const LimitField& field : kLimitFields) {
     if (field.member == limit) name = field.name;

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/check.h"
+#include "network/json_reader.h"
 
 namespace qpp {
 
@@ -39,7 +39,7 @@ class Field {
                           : value_->get<std::int64_t>() <= highest;
     const auto result = value_->get<std::int64_t>();
     QPP_CHECK(fits && result >= lowest, ModelError, where_, ": expected an integer from ", lowest,
-              " to ", highest, ", got ", value_->dump());
+              " to ", highest, ", got ", describe(*value_));
     return result;
   }
   [[nodiscard]] double number() const {

@@ -9,6 +9,7 @@
 #include "network/int8_plan.h"
 #include "network/json_field.h"
 #include "network/safetensors.h"
+#include "ops/depthwise.h"
 #include "tensor/outliers.h"
 
 namespace qpp {
@@ -19,24 +20,42 @@ constexpr std::size_t kMostDensities = 16;
 class Parser {
  public:
   Parser(const ModelFile& file, std::string source, const Limits& limits)
-      : file_(file), source_(std::move(source)), limits_(limits) {}
+      : file_(file), source_(std::move(source)), limits_(limits) {
+    for (const auto& [name, tensor] : file.tensors) {
+      file_elements_ += tensor.elements();
+      file_bytes_ += static_cast<std::int64_t>(tensor.bytes.size());
+    }
+  }
 
   Model parse() {
-    const auto document =
-        nlohmann::json::parse(file_.graph_json, nullptr, /*allow_exceptions=*/false);
-    QPP_CHECK(document.is_object(), ModelError, source_, ": the graph is not JSON");
-    const Field graph(document, concat(source_, ": graph"));
+    const std::string where = concat(source_, ": graph");
+    const auto is_node = [](const std::string& member) { return member == "nodes"; };
+    // Nodes are read one by one, once everything else is known: of many, none is kept as JSON.
+    const auto document = parse_json(
+        file_.graph_json, where, limits_,
+        {.depth = 2,
+         .keep = [&](const std::string& member, const auto&) { return !is_node(member); }});
+    const Field graph(document, where);
     graph.only({"name", "inputs", "outputs", "nodes", "quantization"});
+    QPP_CHECK(graph["nodes"].list().empty(), ModelError, where, ": expected a list of nodes");
     Model model;
     model.limits = limits_;
     model.name = graph["name"].string();
     for (const Field& input : graph["inputs"].list()) model.inputs.push_back(parse_input(input));
-    for (const Field& node : graph["nodes"].list()) model.nodes.push_back(parse_node(node));
+    check_limit(limits_, &Limits::inputs, model.inputs.size(), where, ": the number of inputs");
+    const auto read = [&](const std::string& member, const nlohmann::json& item) {
+      if (!is_node(member)) return false;
+      const std::size_t index = model.nodes.size();
+      check_limit(limits_, &Limits::nodes, index + 1, where, ": the number of nodes");
+      model.nodes.push_back(parse_node(Field(item, concat(where, ".nodes[", index, "]"))));
+      return false;
+    };
+    parse_json(file_.graph_json, where, limits_, {.depth = 2, .keep = read});
     model.outputs = graph["outputs"].strings();
-    QPP_CHECK(!model.inputs.empty() && !model.outputs.empty(), ModelError, graph.where(),
+    check_limit(limits_, &Limits::outputs, model.outputs.size(), where, ": the number of outputs");
+    QPP_CHECK(!model.inputs.empty() && !model.outputs.empty(), ModelError, where,
               ": expected at least one input and one output");
-    for (const std::string& output : model.outputs)
-      require_value(output, graph.where() + ".outputs");
+    for (const std::string& output : model.outputs) require_value(output, where + ".outputs");
     if (graph.has("quantization"))
       model.quantization = parse_quantization(graph["quantization"], model);
     return model;
@@ -79,7 +98,7 @@ class Parser {
 
     struct Operation {
       std::size_t inputs;  // 0: one or more
-      void (Parser::*parse)(const Field&, const std::string&, Node&) const;
+      void (Parser::*parse)(const Field&, const std::string&, Node&);
       std::size_t further = 0;  // inputs that may be there
     };
     static const std::map<std::string, Operation> kOps = {
@@ -124,17 +143,16 @@ class Parser {
     return node;
   }
 
-  void parse_conv2d(const Field& field, const std::string& where, Node& node) const {
+  void parse_conv2d(const Field& field, const std::string& where, Node& node) {
     const Field attributes(field["attributes"]);
     attributes.only({"stride", "padding", "dilation", "groups", "activation", "clamp"});
     field["tensors"].only({"weight", "bias"});
     const Tensor& weight = tensor(field["tensors"]["weight"].string(), where);
     QPP_CHECK(weight.shape.size() == 4, ModelError, where,
               ": expected a weight of 4 dimensions (OIHW), got ", weight.shape.size());
-    for (const std::int64_t size : weight.shape) {
-      QPP_CHECK(size >= 1 && size <= limits_.window, ModelError, where, ": a weight dimension of ",
-                size, " is out of range");
-    }
+    QPP_CHECK(weight.elements() > 0, ModelError, where, ": expected a weight that is not empty");
+    check_limit(limits_, &Limits::window, std::max(weight.shape[2], weight.shape[3]), where,
+                ": the kernel size");
     Conv2dSpec spec;
     spec.name = node.name;
     spec.filters = weight.shape[0];
@@ -155,6 +173,7 @@ class Parser {
       QPP_CHECK(spec.activation.nonlinearity == Nonlinearity::clamp, UnsupportedError, where,
                 ": expected the activation none, relu or clamp beside a second input");
     }
+    count_constants(weight.elements(), packed_bytes(spec), where);
     spec.weights = floats(weight, where);
     spec.bias.assign(static_cast<std::size_t>(spec.filters), 0.0F);
     if (field["tensors"].has("bias")) {
@@ -166,13 +185,13 @@ class Parser {
     node.spec = std::move(spec);
   }
 
-  void parse_activation_node(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_activation_node(const Field& field, const std::string& /*where*/, Node& node) {
     field["attributes"].only({"activation", "clamp"});
     field["tensors"].only({});
     node.spec = parse_activation(field["attributes"]);
   }
 
-  void parse_pixel_shuffle(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_pixel_shuffle(const Field& field, const std::string& /*where*/, Node& node) {
     const bool inverse = node.op == "pixel_unshuffle";
     const char* factor = inverse ? "downscale_factor" : "upscale_factor";
     field["attributes"].only({factor});
@@ -181,7 +200,7 @@ class Parser {
         PixelShuffleSpec{.factor = field["attributes"][factor].integer(1, 64), .inverse = inverse};
   }
 
-  void parse_binary(const Field& field, const std::string& where, Node& node) const {
+  void parse_binary(const Field& field, const std::string& where, Node& node) {
     static const std::map<std::string, BinaryKind> kKinds = {
         {"add", BinaryKind::add}, {"sub", BinaryKind::sub}, {"mul", BinaryKind::mul}};
     field["attributes"].only({"activation", "clamp"});
@@ -194,7 +213,7 @@ class Parser {
     node.spec = std::move(spec);
   }
 
-  void parse_pool(const Field& field, const std::string& where, Node& node) const {
+  void parse_pool(const Field& field, const std::string& where, Node& node) {
     const Field attributes(field["attributes"]);
     field["tensors"].only({});
     PoolSpec spec;
@@ -224,7 +243,7 @@ class Parser {
     node.spec = std::move(spec);
   }
 
-  void parse_adaptive_pool(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_adaptive_pool(const Field& field, const std::string& /*where*/, Node& node) {
     const Field attributes(field["attributes"]);
     field["tensors"].only({});
     PoolSpec spec;
@@ -240,7 +259,7 @@ class Parser {
     node.spec = std::move(spec);
   }
 
-  void parse_function(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_function(const Field& field, const std::string& /*where*/, Node& node) {
     static const std::map<std::string, Function> kFunctions = {
         {"hardsigmoid", Function::hardsigmoid},
         {"hardswish", Function::hardswish},
@@ -251,23 +270,24 @@ class Parser {
     node.spec = FunctionSpec{.name = node.name, .function = kFunctions.at(node.op), .slopes = {}};
   }
 
-  void parse_prelu(const Field& field, const std::string& where, Node& node) const {
+  void parse_prelu(const Field& field, const std::string& where, Node& node) {
     field["attributes"].only({});
     field["tensors"].only({"weight"});
     const Tensor& slopes = tensor(field["tensors"]["weight"].string(), where);
     QPP_CHECK(slopes.shape.size() == 1 && slopes.shape[0] >= 1, ModelError, where,
               ": expected a weight of 1 dimension");
+    count_constants(slopes.elements(), 0, where);
     node.spec = FunctionSpec{
         .name = node.name, .function = Function::prelu, .slopes = floats(slopes, where)};
   }
 
-  void parse_concat(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_concat(const Field& field, const std::string& /*where*/, Node& node) {
     field["attributes"].only({});
     field["tensors"].only({});
     node.spec = ConcatSpec{};
   }
 
-  void parse_resize(const Field& field, const std::string& where, Node& node) const {
+  void parse_resize(const Field& field, const std::string& where, Node& node) {
     static const std::map<std::string, ResizeMode> kModes = {
         {"nearest", ResizeMode::nearest},
         {"nearest-exact", ResizeMode::nearest_exact},
@@ -305,13 +325,13 @@ class Parser {
     return scale;
   }
 
-  void parse_flatten(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_flatten(const Field& field, const std::string& /*where*/, Node& node) {
     field["attributes"].only({});
     field["tensors"].only({});
     node.spec = RearrangeSpec{.name = node.name, .view = {std::nullopt}, .order = {0}};
   }
 
-  void parse_rearrange(const Field& field, const std::string& where, Node& node) const {
+  void parse_rearrange(const Field& field, const std::string& where, Node& node) {
     constexpr std::size_t kMostDimensions = 6;
     const Field attributes(field["attributes"]);
     attributes.only({"view", "order"});
@@ -338,7 +358,7 @@ class Parser {
     node.spec = std::move(spec);
   }
 
-  void parse_slice(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_slice(const Field& field, const std::string& /*where*/, Node& node) {
     const Field attributes(field["attributes"]);
     attributes.only({"axis", "start", "stop", "step"});
     field["tensors"].only({});
@@ -352,7 +372,7 @@ class Parser {
     node.spec = std::move(spec);
   }
 
-  void parse_pad(const Field& field, const std::string& where, Node& node) const {
+  void parse_pad(const Field& field, const std::string& where, Node& node) {
     static const std::map<std::string, PadMode> kModes = {{"zeros", PadMode::zeros},
                                                           {"reflect", PadMode::reflect},
                                                           {"replicate", PadMode::replicate}};
@@ -370,7 +390,7 @@ class Parser {
     node.spec = PadSpec{.name = node.name, .mode = mode->second, .padding = as_padding(sides)};
   }
 
-  void parse_channel_function(const Field& field, const std::string& /*where*/, Node& node) const {
+  void parse_channel_function(const Field& field, const std::string& /*where*/, Node& node) {
     static const std::map<std::string, ChannelFunction> kFunctions = {
         {"softmax", ChannelFunction::softmax},
         {"log_softmax", ChannelFunction::log_softmax},
@@ -422,6 +442,33 @@ class Parser {
             .more_right = sides[3] - sides[1]};
   }
 
+  /// About what kernels read of a convolution's weights: filters and channels padded, in fp16.
+  [[nodiscard]] static std::int64_t packed_bytes(const Conv2dSpec& spec) {
+    constexpr std::int64_t kOfGroup = 1024;  // what there is besides
+    const std::int64_t taps = spec.kernel.height * spec.kernel.width;
+    if (DepthwiseConv2d::supports(spec)) return round_up<std::int64_t>(spec.filters, 16) * taps * 2;
+    const std::int64_t filters = round_up<std::int64_t>(spec.filters / spec.groups, 16);
+    const std::int64_t channels = round_up<std::int64_t>(spec.channels, 4);
+    return spec.groups * (filters * channels * taps * 2 + kOfGroup);
+  }
+
+  /// Before memory is taken for the constants of a node: what all nodes so far read must be in
+  /// proportion to what the file holds, however many of them share a tensor.
+  void count_constants(std::int64_t elements, std::int64_t packed, const std::string& where) {
+    constexpr std::int64_t kAnyElements = 1 << 23;
+    constexpr std::int64_t kAnyPacked = 1 << 26;
+    constants_ += elements;
+    packed_ += packed;
+    check_limit(limits_, &Limits::constant_bytes, constants_ * 4, where,
+                ": the bytes of constants");
+    check_limit(limits_, &Limits::sharing,
+                (constants_ - kAnyElements) / std::max<std::int64_t>(file_elements_, 1), where,
+                ": the constants read, as a multiple of those of the file,");
+    check_limit(limits_, &Limits::packing,
+                (packed_ - kAnyPacked) / std::max<std::int64_t>(file_bytes_, 1), where,
+                ": the packed constants, as a multiple of those of the file,");
+  }
+
   [[nodiscard]] const Tensor& tensor(const std::string& name, const std::string& where) const {
     const auto found = file_.tensors.find(name);
     QPP_CHECK(found != file_.tensors.end(), ModelError, where, ": the file has no tensor '", name,
@@ -461,18 +508,18 @@ class Parser {
         result.bounds.push_back({.alpha = 1 - density, .of_static = {}, .predictors = {}});
     }
     result.values = field["values"].strings();
-    std::set<std::string> unique;
     for (const std::string& value : result.values) {
       require_value(value, field["values"].where());
-      QPP_CHECK(unique.insert(value).second, ModelError, field["values"].where(), ": the value '",
-                value, "' stands twice");
+      const auto row = static_cast<int>(result.rows.size());
+      QPP_CHECK(result.rows.emplace(value, row).second, ModelError, field["values"].where(),
+                ": the value '", value, "' occurs twice");
     }
     for (const std::string& value : plan_int8(model).values) {
-      QPP_CHECK(unique.contains(value), ModelError, field["values"].where(), ": '", value,
+      QPP_CHECK(result.rows.contains(value), ModelError, field["values"].where(), ": '", value,
                 "', which is held in int8, is missing");
     }
+    check_coverage(field["predictors"], result.values);
     for (std::size_t set = 0; set < result.bounds.size(); ++set) parse_bounds(field, set, result);
-    check_coverage(result, field["predictors"].where());
     return result;
   }
 
@@ -507,10 +554,9 @@ class Parser {
     require_value(predictor.position, field.where());
     const std::vector<Field> alphas = field["alphas"].list(kFeatureQuantiles);
     std::transform(alphas.begin(), alphas.end(), predictor.alphas.begin(), parse_alpha);
-    const auto last = static_cast<std::int64_t>(quantization.values.size()) - 1;
     for (const Field& row : field["rows"].list()) {
       PredictQParams::Row target;
-      target.row = static_cast<int>(row.integer(0, last));
+      target.row = static_cast<int>(row_index(row, quantization.values.size()));
       const std::string& value = quantization.values[static_cast<std::size_t>(target.row)];
       QPP_CHECK(order_.at(value) >= order_.at(predictor.position), ModelError, row.where(),
                 ": the value '", value, "' comes before the position '", predictor.position,
@@ -566,29 +612,36 @@ class Parser {
     return densities;
   }
 
-  static void check_coverage(const Quantization& quantization, const std::string& where) {
-    std::vector<int> served(quantization.values.size(), 0);
-    for (const Predictor& predictor : quantization.bounds[0].predictors) {
-      for (const PredictQParams::Row& row : predictor.rows)
-        ++served[static_cast<std::size_t>(row.row)];
+  static void check_coverage(const Field& predictors, const std::vector<std::string>& values) {
+    std::vector<int> counts(values.size(), 0);
+    for (const Field& predictor : predictors.list()) {
+      for (const Field& row : predictor["rows"].list()) ++counts[row_index(row, values.size())];
     }
-    for (std::size_t i = 0; i < served.size(); ++i) {
-      QPP_CHECK(served[i] == 1, ModelError, where, ": expected one predictor for the value '",
-                quantization.values[i], "', got ", served[i]);
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      QPP_CHECK(counts[i] == 1, ModelError, predictors.where(),
+                ": expected one predictor for the value '", values[i], "', got ", counts[i]);
     }
+  }
+
+  static std::size_t row_index(const Field& row, std::size_t rows) {
+    return static_cast<std::size_t>(row.integer(0, static_cast<std::int64_t>(rows) - 1));
   }
 
   const ModelFile& file_;
   std::string source_;
   Limits limits_;
+  std::int64_t file_elements_ = 0;  // of all tensors
+  std::int64_t file_bytes_ = 0;
+  std::int64_t constants_ = 0;                // elements that the nodes so far read
+  std::int64_t packed_ = 0;                   // about the bytes that kernels make of them
   std::map<std::string, std::size_t> order_;  // values in the order of their definition
 };
 
 }  // namespace
 
 int Quantization::row(const std::string& value) const {
-  const auto found = std::find(values.begin(), values.end(), value);
-  return found == values.end() ? -1 : static_cast<int>(found - values.begin());
+  const auto found = rows.find(value);
+  return found == rows.end() ? -1 : found->second;
 }
 
 const Bounds* Quantization::find_bounds(std::optional<double> density) const {

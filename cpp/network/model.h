@@ -61,6 +61,7 @@ struct Bounds {
 
 struct Quantization {
   std::vector<std::string> values;  // one row of the QP table each
+  std::map<std::string, int> rows;  // by value
   std::string default_static;
   std::vector<double> densities;  // of dense + sparse execution that the file is calibrated for
   std::vector<Bounds> bounds;     // without density, then for each of them

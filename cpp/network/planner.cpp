@@ -2,7 +2,10 @@
 #include "network/planner.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "base/align.h"
@@ -38,6 +41,7 @@ MemoryPlan plan_in_order(const std::vector<Lifetime>& blocks, Order before) {
 
   std::vector<std::size_t> placed;  // by offset
   for (const std::size_t block : order) {
+    if (blocks[block].bytes == 0) continue;
     const std::size_t bytes = round_up(blocks[block].bytes, kAlignment);
     std::size_t offset = 0;
     for (const std::size_t other : placed) {
@@ -57,23 +61,121 @@ MemoryPlan plan_in_order(const std::vector<Lifetime>& blocks, Order before) {
   return plan;
 }
 
+/// Gaps between blocks, by offset and by size.
+class Gaps {
+ public:
+  /// Takes memory from the smallest gap that holds it, or else from the end.
+  std::size_t take(std::size_t bytes) {
+    const auto found = by_size_.lower_bound({bytes, 0});
+    if (found != by_size_.end()) {
+      const auto [size, offset] = *found;
+      remove(offset, size);
+      if (size > bytes) add(offset + bytes, size - bytes);
+      return offset;
+    }
+    // A gap at the end grows.
+    std::size_t offset = end_;
+    if (!by_offset_.empty()) {
+      const auto [last, size] = *by_offset_.rbegin();
+      if (last + size == end_) {
+        remove(last, size);
+        offset = last;
+      }
+    }
+    end_ = offset + bytes;
+    return offset;
+  }
+
+  void give_back(std::size_t offset, std::size_t bytes) {
+    const auto after = by_offset_.lower_bound(offset);
+    if (after != by_offset_.begin()) {
+      const auto [other, size] = *std::prev(after);
+      if (other + size == offset) {
+        remove(other, size);
+        offset = other;
+        bytes += size;
+      }
+    }
+    const auto next = by_offset_.find(offset + bytes);
+    if (next != by_offset_.end()) {
+      const std::size_t size = next->second;
+      remove(offset + bytes, size);
+      bytes += size;
+    }
+    add(offset, bytes);
+  }
+
+  [[nodiscard]] std::size_t end() const { return end_; }
+
+ private:
+  void add(std::size_t offset, std::size_t size) {
+    by_offset_.emplace(offset, size);
+    by_size_.emplace(size, offset);
+  }
+  void remove(std::size_t offset, std::size_t size) {
+    by_offset_.erase(offset);
+    by_size_.erase({size, offset});
+  }
+
+  std::map<std::size_t, std::size_t> by_offset_;
+  std::set<std::pair<std::size_t, std::size_t>> by_size_;  // and offset
+  std::size_t end_ = 0;
+};
+
+/// Takes and gives back memory in the order of the steps. Costs little for any number of blocks.
+MemoryPlan plan_in_time(const std::vector<Lifetime>& blocks) {
+  MemoryPlan plan;
+  plan.offsets.resize(blocks.size());
+  std::vector<std::size_t> by_first;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i].bytes > 0) by_first.push_back(i);
+  }
+  std::vector<std::size_t> by_last = by_first;
+  std::stable_sort(by_first.begin(), by_first.end(),
+                   [&](std::size_t a, std::size_t b) { return blocks[a].first < blocks[b].first; });
+  std::stable_sort(by_last.begin(), by_last.end(),
+                   [&](std::size_t a, std::size_t b) { return blocks[a].last < blocks[b].last; });
+  Gaps gaps;
+  auto ended = by_last.begin();
+  for (const std::size_t block : by_first) {
+    for (; blocks[*ended].last < blocks[block].first; ++ended)
+      gaps.give_back(plan.offsets[*ended], round_up(blocks[*ended].bytes, kAlignment));
+    plan.offsets[block] = gaps.take(round_up(blocks[block].bytes, kAlignment));
+  }
+  plan.bytes = gaps.end();
+  return plan;
+}
+
 }  // namespace
 
 std::size_t peak_bytes(const std::vector<Lifetime>& blocks) {
   int last = 0;
   for (const Lifetime& block : blocks) last = std::max(last, block.last);
-  std::vector<std::size_t> alive(static_cast<std::size_t>(last) + 1);
+  std::vector<std::size_t> begins(static_cast<std::size_t>(last) + 1);
+  std::vector<std::size_t> ends(begins.size());
   for (const Lifetime& block : blocks) {
-    for (int step = block.first; step <= block.last; ++step)
-      alive[static_cast<std::size_t>(step)] += block.bytes;
+    begins[static_cast<std::size_t>(block.first)] += block.bytes;
+    ends[static_cast<std::size_t>(block.last)] += block.bytes;
   }
-  return *std::max_element(alive.begin(), alive.end());
+  std::size_t alive = 0;
+  std::size_t peak = 0;
+  for (std::size_t step = 0; step < begins.size(); ++step) {
+    alive += begins[step];
+    peak = std::max(peak, alive);
+    alive -= ends[step];
+  }
+  return peak;
 }
 
 MemoryPlan plan_memory(const std::vector<Lifetime>& blocks) {
-  MemoryPlan best = plan_in_order(blocks, kOrders[0]);
-  for (std::size_t i = 1; i < std::size(kOrders); ++i) {
-    MemoryPlan plan = plan_in_order(blocks, kOrders[i]);
+  // Orders cost the square of the number of blocks, which no real network has many of.
+  constexpr std::size_t kMostBlocks = 4096;
+  MemoryPlan best = plan_in_time(blocks);
+  const auto count = static_cast<std::size_t>(std::count_if(
+      blocks.begin(), blocks.end(), [](const Lifetime& block) { return block.bytes > 0; }));
+  if (count > kMostBlocks) return best;
+  for (const Order order : kOrders) {
+    MemoryPlan plan = plan_in_order(blocks, order);
     if (plan.bytes < best.bytes) best = std::move(plan);
   }
   return best;

@@ -47,6 +47,10 @@ class Lowering {
       }
     }
     for (const std::string& output : model.outputs) ++uses_[output].fp16;
+    if (scheme_ == Scheme::qpp || scheme_ == Scheme::measure) {
+      for (const Predictor& predictor : bounds_->predictors)
+        predictors_.emplace(predictor.position, &predictor);
+    }
   }
 
   Program lower() {
@@ -83,11 +87,8 @@ class Lowering {
   }
 
   [[nodiscard]] const Predictor* predictor_at(const std::string& value) const {
-    if (scheme_ != Scheme::qpp && scheme_ != Scheme::measure) return nullptr;
-    const auto found =
-        std::find_if(bounds_->predictors.begin(), bounds_->predictors.end(),
-                     [&](const Predictor& predictor) { return predictor.position == value; });
-    return found == bounds_->predictors.end() ? nullptr : &*found;
+    const auto found = predictors_.find(value);
+    return found == predictors_.end() ? nullptr : found->second;
   }
 
   /// True when the bounds of the value come from the value itself.
@@ -340,6 +341,7 @@ class Lowering {
   const Bounds* bounds_;  // null where nothing but the values themselves tells any
   bool int8_;
   Int8Plan plan_;
+  std::map<std::string, const Predictor*> predictors_;  // by position
   std::map<std::string, Uses> uses_;
   std::set<std::string> needed_rows_;  // values whose rows int8 values are held with
   std::map<std::pair<std::string, DType>, int> buffers_;

@@ -24,6 +24,8 @@ MAXIMA = {
     "window": 2**20,
     "constant_bytes": 2**40,
     "computed_bytes": 2**40,
+    "sharing": 2**20,
+    "packing": 2**20,
     "packed_bytes": 2**40,
     "value_elements": 2**40,
 }
@@ -50,11 +52,16 @@ class Limits:
         outputs: Outputs of a network.
         rank: Dimensions of a constant.
         dimension: Size of one dimension, of whatever has dimensions.
-        window: Kernel size, stride, padding and dilation, in either direction.
+        window: Kernel size, stride, padding and dilation, in either direction; groups.
         constant_bytes: Bytes of all constants as float32, those that are computed at import among
             them; a constant counts once for every node that reads it.
         computed_bytes: Bytes of the constants that are computed at import, beyond four times the
             size of the file.
+        sharing: Elements of all constants of a model file, each counted for every node that reads
+            it, as a multiple of the elements that the file holds; eight million are allowed in any
+            case.
+        packing: Bytes of all constants of a session, as kernels read them, as a multiple of those
+            that the file holds; 64 MB are allowed in any case.
         packed_bytes: Bytes of all constants of a session, as kernels read them.
         value_elements: Elements of one value of a run.
 
@@ -63,7 +70,7 @@ class Limits:
 
     header_bytes: int = 2**26
     nesting: int = 64
-    json_values: int = 2**19
+    json_values: int = 2**18
     name_bytes: int = 4096
     nodes: int = 100_000
     inputs: int = 4096
@@ -73,6 +80,8 @@ class Limits:
     window: int = 2**16
     constant_bytes: int = 2**32
     computed_bytes: int = 2**25
+    sharing: int = 2
+    packing: int = 16
     packed_bytes: int = 2**33
     value_elements: int = 2**36
 
