@@ -27,12 +27,11 @@ AlignedVector<std::byte> allocate(std::size_t bytes) {
 
 }  // namespace
 
-void check_size(const std::string& value, const Shape& shape) {
-  constexpr double kMostElements = 0x1p36;
+void check_size(const std::string& value, const Shape& shape, std::int64_t most_elements) {
   const double elements = static_cast<double>(shape.batch) * static_cast<double>(shape.height) *
                           static_cast<double>(shape.width) * static_cast<double>(shape.channels);
-  QPP_CHECK(elements <= kMostElements, ShapeError, "value '", value, "': ", to_string(shape),
-            " is too large");
+  QPP_CHECK(elements <= static_cast<double>(most_elements), ShapeError, "value '", value,
+            "': ", to_string(shape), " is too large; the limit value_elements is ", most_elements);
 }
 
 Executor::Executor(Program program, int threads, const CoreSet& cores)
@@ -53,7 +52,7 @@ void Executor::infer_shapes(const std::vector<Shape>& inputs) {
   last_uses_.assign(program_.buffers.size(), 0);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const auto buffer = static_cast<std::size_t>(program_.inputs[i]);
-    check_size(program_.buffers[buffer].value, inputs[i]);
+    check_size(program_.buffers[buffer].value, inputs[i], program_.value_elements);
     shapes_[buffer] = inputs[i];
   }
   for (std::size_t s = 0; s < steps.size(); ++s) {
@@ -65,7 +64,7 @@ void Executor::infer_shapes(const std::vector<Shape>& inputs) {
     }
     const Shape output = step.op->prepare(input_shapes, pool_.threads());
     if (step.output >= 0) {
-      check_size(step.node, output);
+      check_size(step.node, output, program_.value_elements);
       shapes_[static_cast<std::size_t>(step.output)] = output;
       last_uses_[static_cast<std::size_t>(step.output)] = static_cast<int>(s);
     }
@@ -126,36 +125,47 @@ void Executor::bind_arguments() {
     args.scratch = arena_.data() + offsets_[shapes_.size() + s];
     args_.push_back(args);
   }
-  exporters_.clear();
-  for (const int output : program_.outputs) exporters_.push_back(find_exporter(output));
+  find_exporters();
 }
 
-int Executor::find_exporter(int output) const {
-  const std::vector<int>& outputs = program_.outputs;
-  if (std::count(outputs.begin(), outputs.end(), output) > 1) return -1;
-  int exporter = -1;
+void Executor::find_exporters() {
+  std::vector<int> readers(program_.buffers.size(), 0);  // steps, and outputs
+  std::vector<int> writers(program_.buffers.size(), -1);
   for (std::size_t s = 0; s < program_.steps.size(); ++s) {
     const Step& step = program_.steps[s];
-    if (std::count(step.inputs.begin(), step.inputs.end(), output) > 0) return -1;
-    if (step.output == output && step.op->exports()) exporter = static_cast<int>(s);
+    for (const int buffer : step.inputs) ++readers[static_cast<std::size_t>(buffer)];
+    if (step.output >= 0 && step.op->exports())
+      writers[static_cast<std::size_t>(step.output)] = static_cast<int>(s);
   }
-  return exporter;
+  for (const int output : program_.outputs) ++readers[static_cast<std::size_t>(output)];
+  exporters_.clear();
+  for (const int output : program_.outputs) {
+    const auto buffer = static_cast<std::size_t>(output);
+    exporters_.push_back(readers[buffer] == 1 ? writers[buffer] : -1);
+  }
 }
 
 int Executor::find_replaced(int index) const {
   const Step& step = program_.steps[static_cast<std::size_t>(index)];
   const auto output = static_cast<std::size_t>(step.output);
-  const auto fits = [&](int buffer) {
+  const auto in_place = [&](int buffer) {
     for (std::size_t i = 0; i < step.inputs.size(); ++i) {
       if (step.inputs[i] == buffer && !step.op->runs_in_place(i)) return false;
     }
-    const auto input = static_cast<std::size_t>(buffer);
-    return last_uses_[input] == index && shapes_[input] == shapes_[output] &&
-           program_.buffers[input].dtype == program_.buffers[output].dtype &&
-           buffer_bytes(buffer) == buffer_bytes(step.output);  // outliers included
+    return true;
   };
-  const auto found = std::find_if(step.inputs.begin(), step.inputs.end(), fits);
-  return found == step.inputs.end() ? -1 : *found;
+  for (std::size_t i = 0; i < step.inputs.size(); ++i) {
+    const int buffer = step.inputs[i];
+    const auto input = static_cast<std::size_t>(buffer);
+    if (step.op->runs_in_place(i) && last_uses_[input] == index &&
+        shapes_[input] == shapes_[output] &&
+        program_.buffers[input].dtype == program_.buffers[output].dtype &&
+        buffer_bytes(buffer) == buffer_bytes(step.output) &&  // outliers included
+        in_place(buffer)) {
+      return buffer;
+    }
+  }
+  return -1;
 }
 
 std::size_t Executor::buffer_bytes(int buffer) const {

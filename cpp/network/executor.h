@@ -39,7 +39,7 @@ struct StepOutput {
 using ObserveStep = std::function<void(const StepOutput&)>;
 
 /// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
-void check_size(const std::string& value, const Shape& shape);
+void check_size(const std::string& value, const Shape& shape, std::int64_t most_elements);
 
 /// Runs a program on one sample at a time, over one planned arena. Everything is laid out in
 /// prepare(); run() does not allocate.
@@ -74,8 +74,8 @@ class Executor {
   /// Fills the operations' arguments, which point into the arena and do not change from run to run.
   void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
-  /// The step that can write an output to its caller at once, since nothing else reads it, or -1.
-  [[nodiscard]] int find_exporter(int output) const;
+  /// Finds the step that can write an output to its caller at once, since nothing else reads it.
+  void find_exporters();
   void count_cut_outliers(std::size_t step, QpTable& table) const;
   [[nodiscard]] StepOutput output_of(std::int64_t sample, std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
@@ -88,7 +88,7 @@ class Executor {
   std::vector<Shape> shapes_;    // per buffer
   std::vector<int> last_uses_;   // per buffer: the last step that reads it, or writes it unread
   std::vector<RunArgs> args_;    // per step, ready to run
-  std::vector<int> exporters_;   // per output, as find_exporter() says
+  std::vector<int> exporters_;   // per output: the step that can write it to its caller, or -1
   std::vector<TensorView> step_inputs_;
   std::vector<std::size_t> offsets_;  // per buffer, then of the scratch of every step
   std::size_t peak_bytes_ = 0;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network/json_reader.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <set>
 #include <utility>
 #include <vector>

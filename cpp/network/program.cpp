@@ -54,6 +54,7 @@ class Lowering {
   }
 
   Program lower() {
+    program_.value_elements = model_.limits.value_elements;
     for (const Model::Input& input : model_.inputs) {
       const int buffer = buffer_of(input.name, DType::f16);
       program_.inputs.push_back(buffer);
@@ -110,6 +111,9 @@ class Lowering {
   }
 
   void add(const std::string& node, std::unique_ptr<Op> op, std::vector<int> inputs, int output) {
+    packed_bytes_ += op->weight_bytes();
+    check_limit(model_.limits, &Limits::packed_bytes, packed_bytes_, "model '", model_.name,
+                "': the bytes of packed constants");
     program_.steps.push_back({node, std::move(op), std::move(inputs), output});
   }
 
@@ -345,6 +349,7 @@ class Lowering {
   std::map<std::string, Uses> uses_;
   std::set<std::string> needed_rows_;  // values whose rows int8 values are held with
   std::map<std::pair<std::string, DType>, int> buffers_;
+  std::size_t packed_bytes_ = 0;
   Program program_;
 };
 

@@ -67,6 +67,7 @@ struct Program {
   std::vector<Step> steps;
   std::vector<int> inputs;   // fp16 buffers, in the order of the model's inputs
   std::vector<int> outputs;  // fp16 buffers
+  std::int64_t value_elements = Limits().value_elements;  // that a value may have
 };
 
 /// Decides for every value whether it exists as fp16, int8 or both, who writes its row, and which

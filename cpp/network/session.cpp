@@ -89,6 +89,7 @@ std::int64_t count_of(const Shape& shape) { return shape.pixels() * shape.channe
 Session::Session(const Model& model, const SessionOptions& options)
     : inputs_(model.inputs),
       outputs_(model.outputs),
+      value_elements_(model.limits.value_elements),
       scheme_(parse_scheme(options.scheme)),
       dense_sparse_(options.density.has_value()),
       executor_(make_executor(model, options)),
@@ -112,7 +113,7 @@ void Session::lay_out() {
   const std::int64_t batch = shapes_[0].batch;
   for (std::size_t i = 0; i < shapes_.size(); ++i) {
     check_shape(inputs_[i], shapes_[i]);
-    check_size(inputs_[i].name, shapes_[i]);
+    check_size(inputs_[i].name, shapes_[i], value_elements_);
     QPP_CHECK(shapes_[i].batch == batch, ShapeError, "expected inputs of one batch size, got ",
               batch, " of '", inputs_[0].name, "' and ", shapes_[i].batch, " of '", inputs_[i].name,
               "'");
@@ -121,7 +122,8 @@ void Session::lay_out() {
   }
   executor_.prepare(sample_shapes_);
   batch_ = batch;
-  for (std::size_t i = 0; i < outputs_.size(); ++i) check_size(outputs_[i], output_shape(i));
+  for (std::size_t i = 0; i < outputs_.size(); ++i)
+    check_size(outputs_[i], output_shape(i), value_elements_);
   try {
     bounds_.values.reserve(static_cast<std::size_t>(batch) * table_.qparams.size());
     features_.values.reserve(static_cast<std::size_t>(batch) * table_.features.size());

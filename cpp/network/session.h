@@ -105,6 +105,7 @@ class Session {
   // Of the model only names stay: its float weights are packed by now.
   std::vector<Model::Input> inputs_;
   std::vector<std::string> outputs_;
+  std::int64_t value_elements_;  // that a value may have
   std::vector<std::string> quantized_values_;
   Scheme scheme_;
   bool dense_sparse_;
