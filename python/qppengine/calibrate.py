@@ -7,6 +7,7 @@ Memory does not grow with the samples, only with a few numbers of each, so any i
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import threading
 import uuid
@@ -22,7 +23,7 @@ import numpy as np
 from qppengine.errors import CalibrationError, Error, FileError, ShapeError
 from qppengine.graph import Value
 from qppengine.passes import optimize
-from qppengine.paths import to_path
+from qppengine.paths import to_path, write_file
 from qppengine.serialize import serialize_for_measurement
 from qppengine.session import Session
 
@@ -121,12 +122,9 @@ class Calibration:
             "densities": self.plan.densities,
             "sparse_bounds": np.reshape(self.sparse_bounds, (-1, *self.bounds.shape)),
         }
-        target = to_path(path)
-        try:
-            with target.open("wb") as file:
-                np.savez(file, **fields)
-        except OSError as error:
-            raise FileError(f"cannot write {str(target)!r}: {error.strerror}") from error
+        data = io.BytesIO()
+        np.savez(data, **fields)
+        write_file(path, data.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:

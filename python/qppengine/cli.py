@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import math
 import platform
@@ -22,6 +23,7 @@ from qppengine.errors import Error, FileError, ModelError, UnsupportedError
 from qppengine.exporters import to_dot, to_onnx
 from qppengine.importers import from_onnx, from_torch
 from qppengine.passes import keep_fp16
+from qppengine.paths import write_file
 from qppengine.serialize import load_graph, save
 from qppengine.session import (
     SCHEMES,
@@ -284,14 +286,12 @@ def run(
     session = Session(model, scheme, **options)
     outputs = _outputs(session, [_load_array(path) for path in inputs])
     if output is not None:
-        try:
-            with output.open("wb") as file:
-                if len(outputs) == 1:
-                    np.save(file, next(iter(outputs.values())))
-                else:
-                    np.savez(file, allow_pickle=False, **outputs)
-        except OSError as error:
-            raise FileError(f"cannot write {str(output)!r}: {error.strerror}") from error
+        file = io.BytesIO()
+        if len(outputs) == 1:
+            np.save(file, next(iter(outputs.values())))
+        else:
+            np.savez(file, allow_pickle=False, **outputs)
+        write_file(output, file.getvalue())
     _print(
         {
             "scheme": scheme,
@@ -337,9 +337,9 @@ def inspect(
     """
     graph = _load_graph(model)
     if dot is not None:
-        _write(dot, to_dot(graph).encode())
+        write_file(dot, to_dot(graph).encode())
     if onnx is not None:
-        _write(onnx, to_onnx(model, options["static_bounds"]).SerializeToString())
+        write_file(onnx, to_onnx(model, options["static_bounds"]).SerializeToString())
     report = _describe(graph)
     if model.suffix not in _IMPORTERS:
         scheme = scheme if scheme in _schemes(model) else "fp16"
@@ -466,7 +466,7 @@ def bench(
         if profile:
             report["steps"] = _tell_steps(steps.rows)
         if trace is not None:
-            _write(trace, json.dumps(steps.trace()).encode())
+            write_file(trace, json.dumps(steps.trace()).encode())
     _print(report, as_json)
 
 
@@ -496,13 +496,6 @@ def demo(output: Path, upscale: int, as_json: bool) -> None:
 
 def _load_graph(path: Path) -> Graph:
     return _IMPORTERS.get(path.suffix, load_graph)(path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
 def _schemes(model: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ PSNR is reported were used neither for training nor for calibration.
 
 from __future__ import annotations
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from qppengine import metrics, photos, reference
 from qppengine.calibrate import calibrate
 from qppengine.errors import Error
 from qppengine.importers import from_torch
+from qppengine.paths import write_file
 from qppengine.serialize import save
 from qppengine.session import Session
 
@@ -216,7 +218,9 @@ def draw(
             axis.imshow(crop, cmap="gray", vmin=0, vmax=pair.high.max(), interpolation="nearest")
             axis.set_title(title, fontsize=10)
             axis.set_axis_off()
-    figure.savefig(path, dpi=80)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=80)
+    write_file(path, data.getvalue())
 
 
 def _crop(image: Array, scale: int, side: int = 56) -> Array:

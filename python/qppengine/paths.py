@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths of files, checked where users give them."""
+"""Paths that callers give, and writing files at them: the one way in which the package does."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
+import stat
+import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qppengine.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def to_path(path: Any) -> Path:
@@ -18,3 +26,79 @@ def to_path(path: Any) -> Path:
     if not Path(text).name or "\0" in text:
         raise FileError(f"expected the path of a file, got {text!r}")
     return Path(text)
+
+
+def write_file(path: Any, data: bytes, check: Callable[[Path], object] | None = None) -> None:
+    """Writes a file, which appears complete or not at all.
+
+    A file of this name is replaced and its permissions are kept; of a symbolic link, the file that
+    it names. `check` is called with the path of what was written before that takes its place, and
+    refuses it by an exception. What an interrupted call left is removed.
+
+    Raises `FileError` where the path cannot be written, or is something else than a file, such as
+    a device or a folder.
+    """
+    given = to_path(path)
+    try:
+        target = Path(os.path.realpath(given))
+        mode = _mode_of_file(target)
+        _remove_abandoned(target)
+        with _temporary_file(target) as (file, temporary):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            if mode is not None:
+                os.fchmod(file, mode)
+            os.fsync(file)
+            if check is not None:
+                check(temporary)
+            temporary.replace(target)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"cannot write {str(given)!r}: {error.strerror}") from error
+
+
+def _mode_of_file(path: Path) -> int | None:
+    """The permissions of an existing file, None where there is none."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "Is a directory")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"cannot write {str(path)!r}: it exists and is not a regular file")
+    return stat.S_IMODE(mode)
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path) -> Iterator[tuple[int, Path]]:
+    """A new file, locked as long as it is written, which is gone at the end unless renamed.
+
+    It is in the folder of the target, for a rename is atomic only within a file system.
+    """
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes temporary files of this target that no process writes: their locks are free."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}")
+    for path in target.parent.glob(".*"):
+        if not pattern.fullmatch(path.name) or path.is_symlink():
+            continue
+        with contextlib.suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(file)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +17,6 @@ import numpy as np
 from qppengine.errors import (
     CalibrationError,
     Error,
-    FileError,
     ModelError,
     NonFiniteError,
     ShapeError,
@@ -28,11 +25,12 @@ from qppengine.errors import (
 from qppengine.graph import Graph, Node, Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
-from qppengine.paths import to_path
+from qppengine.paths import to_path, write_file
 from qppengine.predictor import fit
 from qppengine.session import SCHEMES, Session, read_model
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     import numpy.typing as npt
@@ -75,26 +73,13 @@ def save(
     `UnsupportedError` for weights beyond fp16, `FileError` where the path cannot be written,
     `ModelError` when what was written is not what the engine reads or predicts.
     """
-    target = to_path(path)
+    path = to_path(path)
     contents = _contents(graph, calibration, headroom)
     data = contents.to_bytes()
     _verify(data, optimize(graph), ("fp16",) if calibration is None else SCHEMES)
     if calibration is not None:
         _verify_predictions(data, optimize(graph), calibration, contents.predictors)
-    # In the target's own folder, for a rename is atomic only within a file system.
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            _verify_tensors(temporary, contents.tensors)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from error
+    write_file(path, data, lambda written: _verify_tensors(written, contents.tensors))
 
 
 def serialize(

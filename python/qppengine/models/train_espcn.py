@@ -18,6 +18,7 @@ import torch
 
 from qppengine import photos
 from qppengine.models.espcn import ESPCN
+from qppengine.paths import write_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def export(model: ESPCN, path: Path) -> None:
     program.example_inputs = None  # would be pickled into the archive
     data = io.BytesIO()
     torch.export.save(program, data)
-    path.write_bytes(data.getvalue())
+    write_file(path, data.getvalue())
 
 
 def psnr(image: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
