@@ -231,7 +231,7 @@ def calibrate_(
     graph = keep_fp16(_load_graph(model), **fp16)
     calibration = calibrate(
         graph,
-        _images(samples),
+        _batches(samples),
         alpha,
         densities=densities,
         positions=positions[0] if positions in (("first",), ("auto",)) else positions,
@@ -306,6 +306,7 @@ def run(
                 for name, y in outputs.items()
             ],
             "clamped_predictions": session.stats()["clamps"],
+            "widened_bounds": session.stats()["widened_bounds"],
             "memory": dict(session.memory()),
         },
         as_json,
@@ -518,11 +519,9 @@ def _load_array(path: Path) -> Any:
         raise ModelError(f"{str(path)!r} is no .npy file: {error}") from error
 
 
-def _images(path: Path) -> Iterator[Array]:
-    """Every image of a .npy file or a folder of them, as a batch of one."""
-    for file in sorted(path.glob("*.npy")) if path.is_dir() else [path]:
-        batch = _load_array(file)
-        yield from (batch[i : i + 1] for i in range(len(batch)))
+def _batches(path: Path) -> Iterator[Array]:
+    """The batches of a .npy file or a folder of them."""
+    return map(_load_array, sorted(path.glob("*.npy")) if path.is_dir() else [path])
 
 
 def _outputs(session: Session, inputs: Sequence[Array]) -> dict[str, Array]:
