@@ -1,19 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/thread_pool.h"
 
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 
 namespace qpp {
 
-ThreadPool::ThreadPool(int threads, const CoreSet& cores) : cores_(cores) {
-  QPP_CHECK(threads >= 1 && threads <= 256, Error, "threads: expected 1 to 256, got ", threads);
-  for (int thread = 1; thread < threads; ++thread)
-    workers_.emplace_back([this, thread] { work(thread); });
+/// The threads of one process, the caller's not among them.
+class ThreadPool::Workers {
+ public:
+  Workers(int threads, const CoreSet& cores);
+  ~Workers() { stop(); }
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+
+  void run(std::int64_t count, const Task& task);
+
+ private:
+  void stop();
+  void work(int thread);
+  void run_part(int thread);
+
+  int threads_;
+  CoreSet cores_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable start_;
+  std::condition_variable done_;
+  const Task* task_ = nullptr;
+  std::int64_t count_ = 0;
+  std::uint64_t generation_ = 0;
+  int running_ = 0;
+  bool stopping_ = false;
+  std::exception_ptr failure_;
+};
+
+ThreadPool::Workers::Workers(int threads, const CoreSet& cores) : threads_(threads), cores_(cores) {
+  workers_.reserve(static_cast<std::size_t>(threads) - 1);
+  try {
+    for (int thread = 1; thread < threads; ++thread)
+      workers_.emplace_back([this, thread] { work(thread); });
+  } catch (const std::exception& error) {
+    const std::size_t started = workers_.size() + 1;  // the caller's is running
+    stop();
+    throw Error(concat("threads: expected ", threads, ", the system started ", started, " (",
+                       error.what(), "); ask for fewer or raise the limits of this process"));
+  }
 }
 
-ThreadPool::~ThreadPool() {
+void ThreadPool::Workers::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -22,11 +63,7 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::parallel_for(std::int64_t count, Task task) {
-  if (workers_.empty()) {
-    if (count > 0) task(0, count, 0);
-    return;
-  }
+void ThreadPool::Workers::run(std::int64_t count, const Task& task) {
   {
     const std::lock_guard lock(mutex_);
     task_ = &task;
@@ -42,7 +79,7 @@ void ThreadPool::parallel_for(std::int64_t count, Task task) {
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
-void ThreadPool::work(int thread) {
+void ThreadPool::Workers::work(int thread) {
   const CoreGuard guard(cores_);
   std::uint64_t seen = 0;
   std::unique_lock lock(mutex_);
@@ -57,15 +94,30 @@ void ThreadPool::work(int thread) {
   }
 }
 
-void ThreadPool::run_part(int thread) {
-  const std::int64_t begin = count_ * thread / this->threads();
-  const std::int64_t end = count_ * (thread + 1) / this->threads();
+void ThreadPool::Workers::run_part(int thread) {
+  const std::int64_t begin = count_ * thread / threads_;
+  const std::int64_t end = count_ * (thread + 1) / threads_;
   if (begin == end) return;
   try {
     (*task_)(begin, end, thread);
   } catch (...) {
     const std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::current_exception();
+  }
+}
+
+ThreadPool::ThreadPool(int threads, const CoreSet& cores) : threads_(threads), cores_(cores) {
+  QPP_CHECK(threads >= 1 && threads <= 256, Error, "threads: expected 1 to 256, got ", threads);
+  if (threads > 1) workers_.get(threads_, cores_);
+}
+
+ThreadPool::~ThreadPool() = default;
+
+void ThreadPool::parallel_for(std::int64_t count, Task task) {
+  if (threads_ > 1) {
+    workers_.get(threads_, cores_).run(count, task);
+  } else if (count > 0) {
+    task(0, count, 0);
   }
 }
 

@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <exception>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 #include "base/cores.h"
+#include "base/per_process.h"
 
 namespace qpp {
 
-/// Runs one range at a time on a fixed set of threads, the caller's among them.
+/// Runs one range at a time on a fixed set of threads, the caller's among them. A forked child
+/// starts threads of its own at first use.
 class ThreadPool {
  public:
   /// A reference to a callable `task(begin, end, thread)` that outlives the call; `thread` is 0 ..
@@ -36,34 +33,26 @@ class ThreadPool {
   };
 
   /// Its own threads stay on `cores`, if any are given; the caller is kept there by a CoreGuard.
+  /// Throws Error if the system does not start as many.
   explicit ThreadPool(int threads, const CoreSet& cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   [[nodiscard]] const CoreSet& cores() const { return cores_; }
-  [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  [[nodiscard]] int threads() const { return threads_; }
 
   /// Splits [0, count) into one contiguous part per thread and waits for all of them. The split
   /// depends on `count` and threads() only. The first exception of a part is rethrown. Not
-  /// reentrant.
+  /// reentrant, and not to be called from two threads at once.
   void parallel_for(std::int64_t count, Task task);
 
  private:
-  void work(int thread);
-  void run_part(int thread);
+  class Workers;
 
+  int threads_;
   CoreSet cores_;
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable start_;
-  std::condition_variable done_;
-  const Task* task_ = nullptr;
-  std::int64_t count_ = 0;
-  std::uint64_t generation_ = 0;
-  int running_ = 0;
-  bool stopping_ = false;
-  std::exception_ptr failure_;
+  PerProcess<Workers> workers_;
 };
 
 }  // namespace qpp

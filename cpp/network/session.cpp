@@ -139,7 +139,7 @@ Shape Session::output_shape(std::size_t index) const {
 }
 
 std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   check_input_count(shapes.size());
   shapes_ = shapes;
   lay_out();
@@ -150,7 +150,7 @@ std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
 
 void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
                   std::vector<StepTime>* times, const ObserveStep& observe) {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   check_input_count(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     shapes_[i] = inputs[i].shape;
@@ -203,7 +203,7 @@ std::vector<std::pair<std::string, std::int64_t>> Session::by_value(
 }
 
 SessionStats Session::stats() const {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   SessionStats stats;
   stats.runs = runs_;
   stats.samples = samples_;
@@ -217,17 +217,17 @@ SessionStats Session::stats() const {
 }
 
 PerSample<Range> Session::bounds() const {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   return bounds_;
 }
 
 PerSample<float> Session::features() const {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   return features_;
 }
 
 std::vector<StepInfo> Session::explain() const {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   std::vector<StepInfo> steps = executor_.explain();
   for (StepInfo& step : steps) {  // of one sample, or zeros before anything is prepared
     step.shape.batch *= batch_;
@@ -238,7 +238,7 @@ std::vector<StepInfo> Session::explain() const {
 }
 
 SessionMemory Session::memory() const {
-  const std::lock_guard lock(mutex_);
+  const CallLock::Guard lock = lock_.acquire();
   return {.weights = executor_.weight_bytes(),
           .arena = executor_.arena_bytes(),
           .peak = executor_.peak_bytes()};

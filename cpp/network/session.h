@@ -2,12 +2,12 @@
 #pragma once
 
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/call_lock.h"
 #include "network/executor.h"
 #include "network/model.h"
 
@@ -122,7 +122,7 @@ class Session {
   std::vector<float*> sample_targets_;
   PerSample<Range> bounds_;
   PerSample<float> features_;
-  mutable std::mutex mutex_;
+  mutable CallLock lock_;
 };
 
 }  // namespace qpp

@@ -21,6 +21,8 @@ namespace qpp::test {
 
 /// Calls of operator new so far (allocations.cpp).
 std::int64_t allocations();
+/// Makes the allocation of this thread that follows `index` others throw; -1: none.
+void fail_allocation(std::int64_t index);
 
 /// A temporary folder of small text files, such as sysfs has.
 class Folder {

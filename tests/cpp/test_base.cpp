@@ -3,9 +3,12 @@
 
 #include <atomic>
 #include <cmath>
+#include <new>
 #include <stdexcept>
+#include <thread>
 
 #include "base/battery.h"
+#include "base/call_lock.h"
 #include "base/check.h"
 #include "base/cores.h"
 #include "base/half.h"
@@ -134,6 +137,47 @@ TEST_CASE("the thread pool hands on an exception and stays usable") {
   std::atomic<std::int64_t> sum{0};
   pool.parallel_for(9, [&](std::int64_t begin, std::int64_t end, int) { sum += end - begin; });
   CHECK(sum == 9);
+}
+
+TEST_CASE("threads that cannot be started are reported, and those that were are joined") {
+  for (const int threads : {-1, 0, 257, 1000000000}) {
+    CHECK_THROWS_WITH_AS(ThreadPool{threads}, doctest::Contains("expected 1 to 256"), Error);
+  }
+  // Each thread takes one allocation at least, so that one of them fails for every index.
+  bool done = false;
+  int partly = 0;
+  for (std::int64_t index = 0; !done; ++index) {
+    try {
+      test::fail_allocation(index);
+      const ThreadPool pool(4);
+      done = true;
+    } catch (const Error& error) {
+      ++partly;
+      CHECK(std::string(error.what()).starts_with("threads: expected 4, the system started "));
+    } catch (const std::bad_alloc&) {
+    }
+    test::fail_allocation(-1);
+  }
+  CHECK(partly >= 3);
+}
+
+TEST_CASE("a call lock refuses a second call of its thread, and waits with interruptions") {
+  CallLock lock;
+  std::atomic<bool> held = false;
+  std::atomic<bool> release = false;
+  std::thread other([&] {
+    const CallLock::Guard guard = lock.acquire();
+    CHECK_THROWS_WITH_AS(static_cast<void>(lock.acquire()),
+                         doctest::Contains("from within another call"), Error);
+    held = true;
+    while (!release) std::this_thread::yield();
+  });
+  while (!held) std::this_thread::yield();
+  const auto interrupt = [] { throw std::runtime_error("interrupted"); };
+  CHECK_THROWS_WITH(static_cast<void>(lock.acquire(interrupt)), "interrupted");
+  release = true;
+  other.join();
+  const CallLock::Guard guard = lock.acquire(interrupt);  // free: no need to ask
 }
 
 TEST_CASE("qparams cover their bounds and give zero an exact level") {
