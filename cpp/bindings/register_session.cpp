@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 
+#include "bindings/gil.h"
 #include "bindings/register.h"
 #include "network/session.h"
 
@@ -45,7 +46,7 @@ std::vector<Sizes> prepare(Session& session, const std::vector<Sizes>& shapes) {
   std::vector<Shape> converted;
   for (const auto& [batch, channels, height, width] : shapes)
     converted.push_back({.batch = batch, .height = height, .width = width, .channels = channels});
-  const py::gil_scoped_release release;
+  const ReleasedGil released;
   std::vector<Sizes> outputs;
   for (const Shape& shape : session.prepare(converted))
     outputs.push_back({shape.batch, shape.channels, shape.height, shape.width});
@@ -59,14 +60,16 @@ std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arr
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
   std::vector<FloatArray> outputs;
   {
-    const py::gil_scoped_release release;
-    session.run(inputs, [&](std::size_t index, const Shape& shape) -> float* {
+    InterruptibleRun interruptible;
+    const auto place = [&](std::size_t index, const Shape& shape) -> float* {
       if (!wanted.contains(session.outputs()[index])) return nullptr;
-      const py::gil_scoped_acquire acquire;
-      return outputs
-          .emplace_back(std::vector{shape.batch, shape.channels, shape.height, shape.width})
-          .mutable_data();
-    });
+      return interruptible.gil().hold([&] {
+        return outputs
+            .emplace_back(std::vector{shape.batch, shape.channels, shape.height, shape.width})
+            .mutable_data();
+      });
+    };
+    session.run(inputs, place, {.check_interrupt = interruptible.check_interrupt()});
   }
   return outputs;
 }
@@ -154,10 +157,11 @@ py::list observe(Session& session, const std::vector<FloatArray>& arrays) {
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
   std::map<std::size_t, ObservedStep> steps;
   {
-    const py::gil_scoped_release release;
+    InterruptibleRun interruptible;
     session.run(
-        inputs, [](std::size_t, const Shape&) -> float* { return nullptr; }, /*times=*/nullptr,
-        [&steps](const StepOutput& output) { append(output, steps[output.step]); });
+        inputs, [](std::size_t, const Shape&) -> float* { return nullptr; },
+        {.observe = [&steps](const StepOutput& output) { append(output, steps[output.step]); },
+         .check_interrupt = interruptible.check_interrupt()});
   }
   py::list result;
   for (const auto& [index, step] : steps) result.append(to_dict(step));
@@ -171,15 +175,16 @@ void run_into(Session& session, const std::vector<FloatArray>& arrays,
   std::map<std::string, std::pair<float*, Shape>> targets;
   for (auto& [name, array] : outputs)
     targets[name] = {array.mutable_data(), shape_of(array, "output", name)};
-  const py::gil_scoped_release release;
-  session.run(inputs, [&](std::size_t index, const Shape& shape) -> float* {
+  const auto place = [&](std::size_t index, const Shape& shape) -> float* {
     const std::string& name = session.outputs()[index];
     const auto target = targets.find(name);
     if (target == targets.end()) return nullptr;
     QPP_CHECK(target->second.second == shape, ShapeError, "out: expected shape ", to_string(shape),
               " for output '", name, "', got ", to_string(target->second.second));
     return target->second.first;
-  });
+  };
+  InterruptibleRun interruptible;
+  session.run(inputs, place, {.check_interrupt = interruptible.check_interrupt()});
 }
 
 /// Nanoseconds of the steady clock, [runs, samples, steps, 2]: begin and end of every step. Outputs
@@ -190,9 +195,13 @@ py::array_t<std::int64_t> profile(Session& session, const std::vector<FloatArray
   const auto nowhere = [](std::size_t, const Shape&) -> float* { return nullptr; };
   std::vector<std::vector<StepTime>> times(runs);
   {
-    const py::gil_scoped_release release;
-    session.run(inputs, nowhere);  // to warm up
-    for (auto& run_times : times) session.run(inputs, nowhere, &run_times);
+    InterruptibleRun interruptible;
+    RunHooks hooks{.check_interrupt = interruptible.check_interrupt()};
+    session.run(inputs, nowhere, hooks);  // to warm up
+    for (auto& run_times : times) {
+      hooks.times = &run_times;
+      session.run(inputs, nowhere, hooks);
+    }
   }
   const auto samples = static_cast<std::size_t>(inputs[0].shape.batch);
   const std::size_t steps = times.empty() ? 0 : times[0].size() / samples;
@@ -230,7 +239,7 @@ py::dict to_dict(const StepInfo& info) {
 /// Calls without the GIL, for everything that takes the session's lock.
 template <typename Call>
 auto without_gil(const Call& call) {
-  const py::gil_scoped_release release;
+  const ReleasedGil released;
   return call();
 }
 
@@ -258,7 +267,7 @@ void register_session(py::module_& module) {
                                           .algorithm = std::move(algorithm),
                                           .skip = std::move(skip),
                                           .density = density};
-             const py::gil_scoped_release release;
+             const ReleasedGil released;
              return std::make_unique<Session>(model, options);
            }),
            py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,

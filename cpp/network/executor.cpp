@@ -193,8 +193,7 @@ const Shape& Executor::output_shape(std::size_t index) const {
 }
 
 void Executor::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-                   QpTable& table, bool check_finite, StepTime* times, const ObserveStep& observe,
-                   std::int64_t sample) {
+                   QpTable& table, bool check_finite, const RunHooks& hooks, std::int64_t sample) {
   const CoreGuard guard(pool_.cores());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool finite = import_nchw(inputs[i], view(program_.inputs[i]), pool_);
@@ -205,18 +204,23 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (exporters_[i] < 0) continue;
-    args_[static_cast<std::size_t>(exporters_[i])].exported = observe ? nullptr : outputs[i];
+    args_[static_cast<std::size_t>(exporters_[i])].exported = hooks.observe ? nullptr : outputs[i];
   }
   RunState state = table.state(pool_);
+  StepTime* const times =
+      hooks.times == nullptr
+          ? nullptr
+          : hooks.times->data() + static_cast<std::size_t>(sample) * args_.size();
   for (std::size_t s = 0; s < args_.size(); ++s) {
     if (times != nullptr) times[s].begin = now();
     program_.steps[s].op->run(args_[s], state);
     if (times != nullptr) times[s].end = now();
     count_cut_outliers(s, table);
-    if (observe && program_.steps[s].output >= 0) observe(output_of(sample, s, table));
+    if (hooks.observe && program_.steps[s].output >= 0) hooks.observe(output_of(sample, s, table));
+    if (hooks.check_interrupt) hooks.check_interrupt();
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const bool exported = exporters_[i] >= 0 && !observe;
+    const bool exported = exporters_[i] >= 0 && !hooks.observe;
     if (outputs[i] != nullptr && !exported)
       export_nchw(view(program_.outputs[i]), outputs[i], pool_);
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/align.h"
+#include "base/call_lock.h"
 #include "network/program.h"
 #include "network/qp_table.h"
 
@@ -38,6 +39,13 @@ struct StepOutput {
 };
 using ObserveStep = std::function<void(const StepOutput&)>;
 
+/// What the caller of a run takes part in.
+struct RunHooks {
+  std::vector<StepTime>* times = nullptr;  // gets one entry per step of every sample
+  ObserveStep observe = {};                // sees what every step writes
+  CheckInterrupt check_interrupt = {};     // is called between steps
+};
+
 /// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
 void check_size(const std::string& value, const Shape& shape, std::int64_t most_elements);
 
@@ -53,13 +61,11 @@ class Executor {
   void prepare(const std::vector<Shape>& inputs);
   [[nodiscard]] const Shape& output_shape(std::size_t index) const;
 
-  /// Float CHW in and out, one pointer per input and output. `check_finite` makes NonFiniteError
-  /// of an input that is not. A null output is not written. `times`, unless null, gets one entry
-  /// per step. `observe`, unless empty, sees what every step writes, as of the sample number
-  /// `sample`.
+  /// Float CHW in and out, one pointer per input and output, of the sample number `sample`.
+  /// `check_finite` makes NonFiniteError of an input that is not. A null output is not written. The
+  /// times of the sample are written to their place in `hooks.times`, which must have room.
   void run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-           QpTable& table, bool check_finite, StepTime* times, const ObserveStep& observe,
-           std::int64_t sample);
+           QpTable& table, bool check_finite, const RunHooks& hooks, std::int64_t sample);
 
   [[nodiscard]] std::size_t step_count() const { return program_.steps.size(); }
   [[nodiscard]] std::vector<StepInfo> explain() const;

@@ -110,6 +110,18 @@ void Session::check_input_count(std::size_t count) const {
 }
 
 void Session::lay_out() {
+  if (shapes_ == laid_out_) return;
+  QPP_CHECK(!laying_out_, Error,
+            "the session was laying out memory in another thread when the process was forked; open "
+            "a new session in the child");
+  struct Flag {
+    explicit Flag(std::atomic<bool>& flag) : flag_(flag) { flag_ = true; }
+    ~Flag() { flag_ = false; }
+    Flag(const Flag&) = delete;
+    Flag& operator=(const Flag&) = delete;
+    std::atomic<bool>& flag_;
+  } const laying_out(laying_out_);
+  laid_out_.clear();  // stays empty if anything below throws
   const std::int64_t batch = shapes_[0].batch;
   for (std::size_t i = 0; i < shapes_.size(); ++i) {
     check_shape(inputs_[i], shapes_[i]);
@@ -130,6 +142,7 @@ void Session::lay_out() {
   } catch (const std::bad_alloc&) {
     throw Error(concat("the bounds of a batch of ", batch, " do not fit into memory"));
   }
+  laid_out_ = shapes_;
 }
 
 Shape Session::output_shape(std::size_t index) const {
@@ -149,8 +162,8 @@ std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
 }
 
 void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
-                  std::vector<StepTime>* times, const ObserveStep& observe) {
-  const CallLock::Guard lock = lock_.acquire();
+                  const RunHooks& hooks) {
+  const CallLock::Guard lock = lock_.acquire(hooks.check_interrupt);
   check_input_count(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     shapes_[i] = inputs[i].shape;
@@ -158,16 +171,14 @@ void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
   }
   lay_out();
   for (std::size_t i = 0; i < targets_.size(); ++i) targets_[i] = place(i, output_shape(i));
-  const std::size_t steps = executor_.step_count();
-  if (times != nullptr) times->resize(static_cast<std::size_t>(batch_) * steps);
+  if (hooks.times != nullptr)
+    hooks.times->resize(static_cast<std::size_t>(batch_) * executor_.step_count());
   bounds_.samples = features_.samples = 0;
   bounds_.values.clear();
   features_.values.clear();
   for (std::int64_t sample = 0; sample < batch_; ++sample) {
-    StepTime* sample_times =
-        times == nullptr ? nullptr : times->data() + static_cast<std::size_t>(sample) * steps;
     try {
-      run_sample(sample, sample_times, observe);
+      run_sample(sample, hooks);
     } catch (const NonFiniteError& error) {
       if (batch_ == 1) throw;
       throw NonFiniteError(concat("sample ", sample, ": ", error.what()));
@@ -176,7 +187,7 @@ void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
   ++runs_;
 }
 
-void Session::run_sample(std::int64_t sample, StepTime* times, const ObserveStep& observe) {
+void Session::run_sample(std::int64_t sample, const RunHooks& hooks) {
   for (std::size_t i = 0; i < sources_.size(); ++i)
     sample_sources_[i] = sources_[i] + sample * count_of(sample_shapes_[i]);
   for (std::size_t i = 0; i < targets_.size(); ++i) {
@@ -185,7 +196,7 @@ void Session::run_sample(std::int64_t sample, StepTime* times, const ObserveStep
         target == nullptr ? nullptr : target + sample * count_of(executor_.output_shape(i));
   }
   executor_.run(sample_sources_, sample_targets_, table_,
-                /*check_finite=*/scheme_ != Scheme::fp16, times, observe, sample);
+                /*check_finite=*/scheme_ != Scheme::fp16, hooks, sample);
   for (const QParams& row : table_.qparams) bounds_.values.push_back({.lo = row.lo, .hi = row.hi});
   features_.values.insert(features_.values.end(), table_.features.begin(), table_.features.end());
   ++bounds_.samples;

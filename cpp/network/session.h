@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <optional>
 #include <string>
@@ -71,12 +72,12 @@ class Session {
   /// otherwise; returns those of the outputs. Throws ShapeError.
   std::vector<Shape> prepare(const std::vector<Shape>& shapes);
 
-  /// Allocates only when the input shapes differ from the run before. `times` gets one entry per
-  /// step of every sample, sample by sample in the order of explain(); `observe` sees what every
-  /// step writes. Throws ShapeError, and NonFiniteError with the number of the sample in its batch;
-  /// the outputs of the samples before it are written by then.
-  void run(const std::vector<Input>& inputs, const PlaceOutput& place,
-           std::vector<StepTime>* times = nullptr, const ObserveStep& observe = {});
+  /// Allocates only when the input shapes differ from the run before. `hooks.times` is sample by
+  /// sample in the order of explain(); `hooks.check_interrupt` is also called while another
+  /// thread's call is waited for. What a hook throws ends the run; the session stays usable. Throws
+  /// ShapeError, and NonFiniteError with the number of the sample in its batch; the outputs of the
+  /// samples before it are written by then.
+  void run(const std::vector<Input>& inputs, const PlaceOutput& place, const RunHooks& hooks = {});
 
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }
@@ -98,7 +99,7 @@ class Session {
   void lay_out();
   [[nodiscard]] Shape output_shape(std::size_t index) const;
   /// Runs one sample of the batch, from sources_ to targets_.
-  void run_sample(std::int64_t sample, StepTime* times, const ObserveStep& observe);
+  void run_sample(std::int64_t sample, const RunHooks& hooks);
   [[nodiscard]] std::vector<std::pair<std::string, std::int64_t>> by_value(
       const std::vector<std::int64_t>& counts) const;
 
@@ -115,6 +116,7 @@ class Session {
   std::int64_t samples_ = 0;
   std::int64_t batch_ = 0;
   std::vector<Shape> shapes_;          // of the inputs
+  std::vector<Shape> laid_out_;        // shapes_ that all is ready for; empty: none
   std::vector<Shape> sample_shapes_;   // the same of one sample
   std::vector<const float*> sources_;  // of the batch; below of one sample
   std::vector<float*> targets_;
@@ -122,6 +124,7 @@ class Session {
   std::vector<float*> sample_targets_;
   PerSample<Range> bounds_;
   PerSample<float> features_;
+  std::atomic<bool> laying_out_ = false;  // a fork may find it set
   mutable CallLock lock_;
 };
 

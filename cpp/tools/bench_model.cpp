@@ -108,7 +108,8 @@ void bench_model(const Options& options, ordered_json& report) {
   const bool profiles = options.has("--profile") || options.has("--trace");
   std::vector<std::vector<StepTime>> runs;
   measure(
-      options, [&] { session.run(inputs, place, profiles ? &runs.emplace_back() : nullptr); },
+      options,
+      [&] { session.run(inputs, place, {.times = profiles ? &runs.emplace_back() : nullptr}); },
       report);
   const SessionMemory memory = session.memory();
   report["weight_bytes"] = memory.weights;

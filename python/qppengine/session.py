@@ -90,7 +90,7 @@ class Session:
             paper does. None is "fp16" in scheme "dynamic", where that costs less, and "int8" in the
             others. With a density sums read fp16 in any case.
         activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
-        threads: Threads one `run` works with, the caller's among them.
+        threads: Threads one `run` works with, the caller's among them: 1 to 256.
         cores: "all" leaves them to the system; "big" keeps them on the cores of the highest
             capacity, of which there must be as many as threads.
         static_bounds: Bounds of scheme "static": "mean" of the calibration set, or its "range".
@@ -104,10 +104,13 @@ class Session:
     memory does not grow with the batch.
 
     A session may be used from several threads: an internal lock serializes their calls. For
-    parallel work open one session per thread; `run` releases the GIL.
+    parallel work open one session per thread; `run` releases the GIL. A forked child may use the
+    sessions of its parent; it starts threads of its own. Signals are handled between the steps of a
+    run, so that Ctrl-C ends it within the time of one step; the session stays usable.
 
     Raises `ModelError` for a damaged file or one beyond `limits`, `FileError` for one that cannot
-    be read, `UnsupportedError` for options this engine or this file does not offer.
+    be read, `UnsupportedError` for options this engine or this file does not offer, `Error` for a
+    number of threads that the system does not start.
     """
 
     def __init__(

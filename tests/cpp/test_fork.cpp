@@ -59,7 +59,7 @@ std::vector<float> run(Session& session, const std::vector<float>& image, const 
     result.resize(static_cast<std::size_t>(output.pixels() * output.channels));
     return result.data();
   };
-  session.run({{.data = image.data(), .shape = shape}}, place, nullptr, observe);
+  session.run({{.data = image.data(), .shape = shape}}, place, {.observe = observe});
   return result;
 }
 

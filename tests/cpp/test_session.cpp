@@ -91,10 +91,9 @@ TEST_CASE("a run that is observed returns what others do") {
   const auto expected = run(session, data, kShape);
   std::vector<float> result(expected.size());
   int steps = 0;
-  session.run(
-      {{.data = data.data(), .shape = kShape}},
-      [&](std::size_t, const Shape&) { return result.data(); }, nullptr,
-      [&](const StepOutput&) { ++steps; });
+  session.run({{.data = data.data(), .shape = kShape}},
+              [&](std::size_t, const Shape&) { return result.data(); },
+              {.observe = [&](const StepOutput&) { ++steps; }});
   CHECK(steps == 2 * 4);  // of two samples
   CHECK(result == expected);
 }
@@ -187,9 +186,8 @@ TEST_CASE("times are those of every step of every sample") {
   const Shape shape{3, 11, 13, 1};
   const auto data = image(shape);
   std::vector<StepTime> times;
-  session.run(
-      {{.data = data.data(), .shape = shape}},
-      [](std::size_t, const Shape&) -> float* { return nullptr; }, &times);
+  session.run({{.data = data.data(), .shape = shape}},
+              [](std::size_t, const Shape&) -> float* { return nullptr; }, {.times = &times});
   CHECK(times.size() == 3 * session.explain().size());
   for (std::size_t i = 0; i < times.size(); ++i) {
     CHECK(times[i].begin <= times[i].end);
