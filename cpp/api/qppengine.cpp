@@ -45,9 +45,23 @@ qpp_status guard(const Call& call) noexcept {
   }
 }
 
-template <typename Pointer>
-void expect(const Pointer* pointer, const char* name) {
-  QPP_CHECK(pointer != nullptr, qpp::Error, name, ": expected a pointer, got null");
+/// `name` may be several parts.
+template <typename Pointer, typename... Name>
+void expect(const Pointer* pointer, const Name&... name) {
+  QPP_CHECK(pointer != nullptr, qpp::Error, name..., ": expected a pointer, got null");
+}
+
+template <typename Handle>
+auto& session_of(Handle* session) {
+  expect(session, "session");
+  return session->session;
+}
+
+template <typename Element>
+const Element& at(const std::vector<Element>& elements, std::size_t index) {
+  QPP_CHECK(index < elements.size(), qpp::Error, "index: expected below ", elements.size(),
+            ", got ", index);
+  return elements[index];
 }
 
 qpp::SessionOptions to_options(const qpp_options* options) {
@@ -75,6 +89,16 @@ qpp_shape from_shape(const qpp::Shape& shape) {
   return {{shape.batch, shape.channels, shape.height, shape.width}};
 }
 
+/// Opens the model that `load` returns.
+template <typename Load>
+qpp_status open(const Load& load, const qpp_options* options, qpp_session** session) noexcept {
+  return guard([&] {
+    expect(session, "session");
+    *session = nullptr;
+    *session = new qpp_session{{load(), to_options(options)}};
+  });
+}
+
 }  // namespace
 
 const char* qpp_version(void) { return QPP_VERSION; }
@@ -82,62 +106,66 @@ const char* qpp_version(void) { return QPP_VERSION; }
 const char* qpp_error_message(void) { return error_message.c_str(); }
 
 qpp_status qpp_session_open(const char* path, const qpp_options* options, qpp_session** session) {
-  return guard([&] {
+  const auto load = [&] {
     expect(path, "path");
-    expect(session, "session");
-    *session = new qpp_session{{qpp::load_model(path), to_options(options)}};
-  });
+    return qpp::load_model(path);
+  };
+  return open(load, options, session);
 }
 
 qpp_status qpp_session_open_memory(const void* data, size_t size, const qpp_options* options,
                                    qpp_session** session) {
-  return guard([&] {
+  const auto load = [&] {
     expect(data, "data");
-    expect(session, "session");
-    const std::span bytes(static_cast<const std::byte*>(data), size);
-    *session = new qpp_session{{qpp::load_model(bytes, "model"), to_options(options)}};
-  });
+    return qpp::load_model(std::span(static_cast<const std::byte*>(data), size), "model");
+  };
+  return open(load, options, session);
 }
 
 // NOLINTNEXTLINE(misc-const-correctness): the signature is C's
 void qpp_session_close(qpp_session* session) { delete session; }
 
 size_t qpp_session_input_count(const qpp_session* session) {
-  return session->session.inputs().size();
+  std::size_t count = 0;
+  guard([&] { count = session_of(session).inputs().size(); });
+  return count;
 }
 
 size_t qpp_session_output_count(const qpp_session* session) {
-  return session->session.outputs().size();
+  std::size_t count = 0;
+  guard([&] { count = session_of(session).outputs().size(); });
+  return count;
 }
 
 const char* qpp_session_input_name(const qpp_session* session, size_t index) {
-  const auto& inputs = session->session.inputs();
-  return index < inputs.size() ? inputs[index].name.c_str() : nullptr;
+  const char* name = nullptr;
+  guard([&] { name = at(session_of(session).inputs(), index).name.c_str(); });
+  return name;
 }
 
 const char* qpp_session_output_name(const qpp_session* session, size_t index) {
-  const auto& outputs = session->session.outputs();
-  return index < outputs.size() ? outputs[index].c_str() : nullptr;
+  const char* name = nullptr;
+  guard([&] { name = at(session_of(session).outputs(), index).c_str(); });
+  return name;
 }
 
 qpp_status qpp_session_input_shape(const qpp_session* session, size_t index, qpp_shape* shape) {
   return guard([&] {
-    const auto& inputs = session->session.inputs();
+    const auto& input = at(session_of(session).inputs(), index);
     expect(shape, "shape");
-    QPP_CHECK(index < inputs.size(), qpp::Error, "index: expected below ", inputs.size(), ", got ",
-              index);
-    for (std::size_t i = 0; i < 4; ++i) shape->sizes[i] = inputs[index].shape[i].value_or(-1);
+    for (std::size_t i = 0; i < 4; ++i) shape->sizes[i] = input.shape[i].value_or(-1);
   });
 }
 
 qpp_status qpp_session_prepare(qpp_session* session, const qpp_shape* input_shapes,
                                qpp_shape* output_shapes) {
   return guard([&] {
+    qpp::Session& opened = session_of(session);
     expect(input_shapes, "input_shapes");
     std::vector<qpp::Shape> shapes;
-    for (std::size_t i = 0; i < session->session.inputs().size(); ++i)
+    for (std::size_t i = 0; i < opened.inputs().size(); ++i)
       shapes.push_back(to_shape(input_shapes[i]));
-    const std::vector<qpp::Shape> outputs = session->session.prepare(shapes);
+    const std::vector<qpp::Shape> outputs = opened.prepare(shapes);
     if (output_shapes == nullptr) return;
     for (std::size_t i = 0; i < outputs.size(); ++i) output_shapes[i] = from_shape(outputs[i]);
   });
@@ -146,15 +174,15 @@ qpp_status qpp_session_prepare(qpp_session* session, const qpp_shape* input_shap
 qpp_status qpp_session_run(qpp_session* session, const float* const* inputs,
                            const qpp_shape* input_shapes, float* const* outputs) {
   return guard([&] {
+    qpp::Session& opened = session_of(session);
     expect(inputs, "inputs");
     expect(input_shapes, "input_shapes");
     expect(outputs, "outputs");
     std::vector<qpp::Session::Input> sources;
-    for (std::size_t i = 0; i < session->session.inputs().size(); ++i) {
-      expect(inputs[i], "inputs");
+    for (std::size_t i = 0; i < opened.inputs().size(); ++i) {
+      expect(inputs[i], "inputs[", i, "]");
       sources.push_back({.data = inputs[i], .shape = to_shape(input_shapes[i])});
     }
-    session->session.run(sources,
-                         [&](std::size_t index, const qpp::Shape&) { return outputs[index]; });
+    opened.run(sources, [&](std::size_t index, const qpp::Shape&) { return outputs[index]; });
   });
 }

@@ -19,6 +19,11 @@ class ModelError : public Error {
  public:
   using Error::Error;
 };
+/// A model file that cannot be read at all.
+class FileError : public ModelError {
+ public:
+  using ModelError::ModelError;
+};
 class ShapeError : public Error {
  public:
   using Error::Error;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <string_view>
+
 #include "base/check.h"
 #include "bindings/register.h"
 
@@ -9,7 +11,11 @@ namespace {
 
 /// Raises the exception class of this name of qppengine.errors, where all of them live.
 void raise(const char* name, const Error& error) {
-  py::set_error(py::module_::import("qppengine.errors").attr(name), error.what());
+  // Names of files and nodes need not be UTF-8.
+  const std::string_view what = error.what();
+  const auto message = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(what.data(), static_cast<py::ssize_t>(what.size()), "backslashreplace"));
+  py::set_error(py::module_::import("qppengine.errors").attr(name), message);
 }
 
 }  // namespace
@@ -19,6 +25,8 @@ void register_errors(py::module_& /*module*/) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
+    } catch (const FileError& error) {
+      raise("FileError", error);
     } catch (const ModelError& error) {
       raise("ModelError", error);
     } catch (const ShapeError& error) {

@@ -42,6 +42,11 @@ std::map<std::string, std::pair<std::int64_t, std::int64_t>> limits() {
   return result;
 }
 
+/// In the encoding of file names.
+std::string path_from(const py::object& source) {
+  return py::module_::import("os").attr("fsencode")(source).cast<std::string>();
+}
+
 }  // namespace
 
 ModelFile model_file_from(const py::object& source, const LimitMap& limits) {
@@ -49,13 +54,13 @@ ModelFile model_file_from(const py::object& source, const LimitMap& limits) {
     const auto contents = source.cast<std::string_view>();
     return read_model_file(std::as_bytes(std::span(contents)), "model bytes", to_limits(limits));
   }
-  const auto path = source.cast<std::string>();
+  const std::string path = path_from(source);
   return read_model_file(read_file(path), path, to_limits(limits));
 }
 
 Model model_from(const py::object& source, const LimitMap& limits) {
   return parse_model(model_file_from(source, limits),
-                     py::isinstance<py::bytes>(source) ? "model bytes" : source.cast<std::string>(),
+                     py::isinstance<py::bytes>(source) ? "model bytes" : path_from(source),
                      to_limits(limits));
 }
 

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <vector>
 
@@ -137,14 +138,30 @@ Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::strin
 }
 
 AlignedVector<std::byte> read_file(const std::string& path) {
+  QPP_CHECK(path.find('\0') == std::string::npos, FileError,
+            "cannot read a file whose path holds a null character");
+  // What is not a regular file has no size, and opening a pipe waits for its other end.
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  QPP_CHECK(std::filesystem::exists(status), FileError, "cannot read '", path,
+            "': ", error.message());
+  QPP_CHECK(!std::filesystem::is_directory(status), FileError, "cannot read '", path,
+            "': ", std::make_error_code(std::errc::is_a_directory).message());
+  QPP_CHECK(std::filesystem::is_regular_file(status), FileError, "cannot read '", path,
+            "': expected a regular file, got a device, pipe or socket");
   std::ifstream file(path, std::ios::binary | std::ios::ate);
-  QPP_CHECK(file.is_open(), ModelError, path, ": cannot open: ", std::strerror(errno));
+  QPP_CHECK(file.is_open(), FileError, "cannot read '", path, "': ", std::strerror(errno));
   const std::streamoff size = file.tellg();
-  QPP_CHECK(size >= 0, ModelError, path, ": cannot read: not a regular file");
-  AlignedVector<std::byte> bytes(static_cast<std::size_t>(size));
+  AlignedVector<std::byte> bytes;
+  try {
+    bytes.resize(static_cast<std::size_t>(size));
+  } catch (const std::exception&) {
+    throw FileError(concat("cannot read '", path, "': no memory for its ", size, " bytes"));
+  }
   file.seekg(0);
   file.read(reinterpret_cast<char*>(bytes.data()), size);
-  QPP_CHECK(file.good() || size == 0, ModelError, path, ": cannot read: ", std::strerror(errno));
+  QPP_CHECK(file.good() || size == 0, FileError, "cannot read '", path,
+            "': ", std::strerror(errno));
   return bytes;
 }
 

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * qppengine for C. No function throws. Those that can fail return a status, and the message, which
- * names what was expected and what came, is had from qpp_error_message() until the same thread
- * calls again.
+ * qppengine for C. No function throws. Those that can fail return a status; the others return 0 or
+ * null when they fail. The message, which names what was expected and what was found, is returned
+ * by qpp_error_message() until another call of the same thread fails.
+ *
+ * A null pointer or an index out of range is an error, unless stated otherwise. Closing a session
+ * that another thread uses, or using one that is closed, is not detected. A forked child may use
+ * the sessions of its parent.
  *
  *   qpp_session* session = NULL;
  *   if (qpp_session_open("model.qpp", NULL, &session) != QPP_OK) puts(qpp_error_message());
@@ -57,11 +61,12 @@ typedef struct qpp_shape {
 /* "0.1.0", the version of the library. */
 QPP_API const char* qpp_version(void);
 
-/* What went wrong in the last call of this thread that did not return QPP_OK; never null. */
+/* What went wrong in the last call of this thread that failed; never null, "" if none did. Valid
+ * until the next call of this thread that fails. */
 QPP_API const char* qpp_error_message(void);
 
-/* Loads a .qpp file. `options` may be null. On success the session is the caller's, to be closed.
- */
+/* Loads a .qpp file, which must be a regular file. `options` may be null. On success the session is
+ * the caller's, to be closed; otherwise it is null. */
 QPP_API qpp_status qpp_session_open(const char* path, const qpp_options* options,
                                     qpp_session** session);
 
@@ -72,10 +77,11 @@ QPP_API qpp_status qpp_session_open_memory(const void* data, size_t size,
 /* Null is allowed. */
 QPP_API void qpp_session_close(qpp_session* session);
 
+/* 0 only for a null session. */
 QPP_API size_t qpp_session_input_count(const qpp_session* session);
 QPP_API size_t qpp_session_output_count(const qpp_session* session);
 
-/* Names live as long as the session; null for an index out of range. */
+/* Names live as long as the session; null for a null session or an index out of range. */
 QPP_API const char* qpp_session_input_name(const qpp_session* session, size_t index);
 QPP_API const char* qpp_session_output_name(const qpp_session* session, size_t index);
 
@@ -84,7 +90,8 @@ QPP_API qpp_status qpp_session_input_shape(const qpp_session* session, size_t in
                                            qpp_shape* shape);
 
 /* Lays out memory for these shapes of the inputs, one each and all of one batch size, so that runs
- * with them do not allocate, and returns the shapes of the outputs, one each. */
+ * with them do not allocate, and returns the shapes of the outputs, one each, unless
+ * `output_shapes` is null. */
 QPP_API qpp_status qpp_session_prepare(qpp_session* session, const qpp_shape* input_shapes,
                                        qpp_shape* output_shapes);
 

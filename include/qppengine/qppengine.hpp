@@ -30,8 +30,16 @@ class Error : public std::runtime_error {
 /// Batch, channels, height, width.
 using Shape = std::array<std::int64_t, 4>;
 
+/// Throws Error for a size below 0 and for more elements than memory can hold.
 inline std::size_t element_count(const Shape& shape) {
-  return static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
+  constexpr std::int64_t kLargest = std::int64_t{1} << 48;
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) {
+    if (size < 0 || size > kLargest || (size > 0 && count > kLargest / size))
+      throw Error(QPP_ERROR_SHAPE, "expected a shape of sizes from 0 that fits into memory");
+    count *= size;
+  }
+  return static_cast<std::size_t>(count);
 }
 
 /// A float array, NCHW.
@@ -55,6 +63,8 @@ inline std::string version() { return qpp_version(); }
 
 /// A model ready to run in one scheme. May be used from several threads: calls wait for each other.
 /// For parallel work open one session per thread.
+///
+/// A session that was moved from may be assigned to and destroyed; all else throws Error.
 class Session {
  public:
   /// Loads a .qpp file. Throws Error.
@@ -73,20 +83,20 @@ class Session {
 
   [[nodiscard]] std::vector<std::string> inputs() const {
     std::vector<std::string> names;
-    for (std::size_t i = 0; i < qpp_session_input_count(session_.get()); ++i)
-      names.emplace_back(qpp_session_input_name(session_.get(), i));
+    for (std::size_t i = 0; i < qpp_session_input_count(handle()); ++i)
+      names.emplace_back(qpp_session_input_name(handle(), i));
     return names;
   }
   [[nodiscard]] std::vector<std::string> outputs() const {
     std::vector<std::string> names;
-    for (std::size_t i = 0; i < qpp_session_output_count(session_.get()); ++i)
-      names.emplace_back(qpp_session_output_name(session_.get(), i));
+    for (std::size_t i = 0; i < qpp_session_output_count(handle()); ++i)
+      names.emplace_back(qpp_session_output_name(handle(), i));
     return names;
   }
-  /// What the model expects of an input; -1 is any size.
+  /// What the model expects of an input; -1 is any size. Throws Error for an index out of range.
   [[nodiscard]] Shape input_shape(std::size_t index) const {
     qpp_shape shape{};
-    check(qpp_session_input_shape(session_.get(), index, &shape));
+    check(qpp_session_input_shape(handle(), index, &shape));
     return to_shape(shape);
   }
 
@@ -94,10 +104,10 @@ class Session {
   /// do not allocate; returns the shapes of the outputs. Throws Error.
   std::vector<Shape> prepare(const std::vector<Shape>& inputs) {
     const std::vector<qpp_shape> given = from_shapes(inputs);
-    std::vector<qpp_shape> told(qpp_session_output_count(session_.get()));
-    check(qpp_session_prepare(session_.get(), given.data(), told.data()));
+    std::vector<qpp_shape> prepared(qpp_session_output_count(handle()));
+    check(qpp_session_prepare(handle(), given.data(), prepared.data()));
     std::vector<Shape> outputs;
-    for (const qpp_shape& shape : told) outputs.push_back(to_shape(shape));
+    for (const qpp_shape& shape : prepared) outputs.push_back(to_shape(shape));
     return outputs;
   }
 
@@ -117,12 +127,12 @@ class Session {
     for (const Shape& shape : prepare(shapes))
       outputs.push_back({shape, std::vector<float>(element_count(shape))});
     for (Tensor& output : outputs) targets.push_back(output.data.data());
-    check(qpp_session_run(session_.get(), sources.data(), from_shapes(shapes).data(),
-                          targets.data()));
+    check(qpp_session_run(handle(), sources.data(), from_shapes(shapes).data(), targets.data()));
     return outputs;
   }
 
   /// For what this class does not offer, such as runs without an allocation; stays owned by it.
+  /// Null if moved from.
   [[nodiscard]] qpp_session* get() const { return session_.get(); }
 
  private:
@@ -136,10 +146,16 @@ class Session {
   static Shape to_shape(const qpp_shape& shape) {
     return {shape.sizes[0], shape.sizes[1], shape.sizes[2], shape.sizes[3]};
   }
+  [[nodiscard]] qpp_session* handle() const {
+    if (!session_) throw Error(QPP_ERROR, "expected a session, got one that was moved from");
+    return session_.get();
+  }
   /// One shape for every input.
   [[nodiscard]] std::vector<qpp_shape> from_shapes(const std::vector<Shape>& shapes) const {
-    if (shapes.size() != qpp_session_input_count(session_.get()))
-      throw Error(QPP_ERROR_SHAPE, "expected one array for every input");
+    const std::size_t count = qpp_session_input_count(handle());
+    if (shapes.size() != count)
+      throw Error(QPP_ERROR_SHAPE, "expected " + std::to_string(count) + " inputs, got " +
+                                       std::to_string(shapes.size()));
     std::vector<qpp_shape> converted;
     for (const Shape& shape : shapes)
       converted.push_back({{shape[0], shape[1], shape[2], shape[3]}});

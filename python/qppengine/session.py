@@ -13,7 +13,7 @@ import numpy as np
 
 from qppengine import _core
 from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels
-from qppengine.errors import DTypeError, FileError, ShapeError, UnsupportedError
+from qppengine.errors import DTypeError, ShapeError, UnsupportedError
 from qppengine.graph import Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.paths import to_path
@@ -328,12 +328,7 @@ def read_model(
 def _source(model: Model) -> str | bytes:
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
-    path = to_path(model)
-    try:
-        with path.open("rb"):
-            return os.fspath(path)
-    except OSError as error:
-        raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    return os.fspath(to_path(model))
 
 
 def _as_shape(shape: Any) -> tuple[int, int, int, int]:

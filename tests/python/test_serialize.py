@@ -297,6 +297,21 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
                 open_file(tmp_path / "a.qpp")
 
 
+def test_what_is_not_a_regular_file_is_not_opened(graph: Graph, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opening one waits for its other end
+    for open_file in (load_graph, Session, read_model):
+        for path in (str(tmp_path / "pipe"), "/dev/zero", "/dev/null"):
+            with pytest.raises(FileError, match=f"{path}': expected a regular file"):
+                open_file(path)
+    name = os.fsdecode(b"\xff.qpp")  # not UTF-8
+    with pytest.raises(FileError, match=r"xff\.qpp"):
+        load_graph(tmp_path / name)
+    (tmp_path / "a.qpp").symlink_to(name)
+    save(tmp_path / "b.qpp", graph)
+    (tmp_path / "b.qpp").rename(tmp_path / name)
+    assert load_graph(tmp_path / name).name == load_graph(tmp_path / "a.qpp").name == "small"
+
+
 def test_truncated_files_are_refused(model: Path) -> None:
     data = model.read_bytes()
     for size in range(0, len(data), 101):
