@@ -4,6 +4,8 @@
 
 #include "qppengine/qppengine.h"
 
+#include <exception>
+
 #include "network/session.h"
 
 /// What is behind the handle.

@@ -2,6 +2,7 @@
 #include "base/thread_pool.h"
 
 #include <condition_variable>
+#include <cstddef>
 #include <exception>
 #include <mutex>
 #include <thread>

@@ -23,6 +23,9 @@ CoreSet choose_cores(const SessionOptions& options) {
   const int count = static_cast<int>(cores.count());
   QPP_CHECK(cores.none() || options.threads <= count, UnsupportedError, "threads: expected 1 to ",
             count, " on the big cores of this machine, got ", options.threads);
+  const CoreGuard guard(cores);  // a container may forbid it
+  QPP_CHECK(cores.none() || allowed_cores() == cores, UnsupportedError,
+            "cores: the system does not let this process choose its cores; use \"all\"");
   return cores;
 }
 

@@ -8,7 +8,7 @@
 
 #include <atomic>
 #include <csignal>
-#include <numeric>
+#include <exception>
 #include <thread>
 
 #include "base/call_lock.h"
