@@ -12,15 +12,17 @@ FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
 
 INSTALL := toolchains/install_packages.sh
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env)
+DEBIAN_ROOT := $(SUDO) $(BIN)/python toolchains/debian_root.py
 SOURCES := $(shell find cpp examples include tests -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.inc')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python fuzz core board bench lint \
-  format clean
+.PHONY: help demo test test-host test-asan test-tsan test-clang test-arm64 test-python test-bench test-versions \
+  test-compilers fuzz core board bench lint format clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=14
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' Makefile | expand --tabs=16
 
 demo: .venv/.demo core  ## Super-resolution in every scheme, with a table and a picture (2 minutes)
 	$(BIN)/qppengine demo --output build/demo
@@ -57,6 +59,19 @@ test-arm64: build/arm64/.stamp core  ## C++ tests and the Python device tests un
 test-python: .venv/.dev core  ## Python tests
 	$(BIN)/pytest
 
+# In bare roots of Debian 12 and 13: the blocks of the README, then the Python tests with the oldest
+# and the newest versions of packages. Debian 13 has the newest Python and GCC.
+test-versions: .venv/.created  ## Bare Debian 12 and 13: README, oldest and newest packages (not part of `make test`)
+	$(INSTALL) mmdebstrap
+	$(DEBIAN_ROOT) bookworm bash -ec 'python3 tests/docs/run_blocks.py; toolchains/test_versions.sh oldest'
+	$(DEBIAN_ROOT) trixie bash -ec 'python3 tests/docs/run_blocks.py; toolchains/test_versions.sh newest; \
+	  toolchains/build_with.sh g++-14'
+
+test-compilers: .venv/.created  ## C++ tests with GCC 12 to 14 and Clang 16 to 19 (not part of `make test`)
+	$(INSTALL) mmdebstrap
+	$(DEBIAN_ROOT) bookworm toolchains/build_with.sh g++-12 clang++-16
+	$(DEBIAN_ROOT) trixie toolchains/build_with.sh g++-13 g++-14 clang++-17 clang++-18 clang++-19
+
 fuzz: .venv/.dev core  ## Altered files for every importer and the loader (FUZZ_SECONDS=60 each)
 	for fuzzer in tests/fuzz/fuzz_*.py; do \
 	  $(BIN)/python $$fuzzer --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) || exit 1; \
@@ -67,9 +82,20 @@ board: .venv/.build  ## build/aarch64/qpp_bench, a static binary for any 64-bit 
 	$(BIN)/cmake --preset aarch64
 	$(BIN)/cmake --build --preset aarch64 --target qpp_bench
 
-bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme (ONCE=1: no times, do they run?)
-	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name \
-	  $(if $(ONCE),--benchmark-disable)
+bench: .venv/.dev core  ## Wall-clock times of networks and layers in every scheme
+	$(BIN)/pytest bench -p no:cacheprovider --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+test-bench: .venv/.dev core  ## Every benchmark with one round: do they run? (not part of `make test`)
+	$(BIN)/cmake --preset host
+	$(BIN)/cmake --build --preset host --target qpp_bench checkkernels
+	build/host/checkkernels --filter conv3x3s1 --seed 7
+	build/host/checkkernels --filter conv3x3s1 --bench --iters 1
+	QPP_FORCE_KERNEL=ref build/host/qpp_bench conv --dtype int8 --size 56x56x64 --filters 64 --iters 1
+	$(BIN)/pytest bench -p no:cacheprovider --benchmark-disable
+	$(BIN)/python bench/report.py build/host/qpp_bench bench/shapes/espcn_x3.txt -o build/costs.csv
+	$(BIN)/python bench/compare_onnxruntime.py --rounds 1 --iters 1
+	$(BIN)/python bench/accuracy/make_networks.py build/networks espcn_x3 --samples 8
+	$(BIN)/python bench/accuracy/trained_hrnet.py --steps 1 --batch 1
 
 lint: .venv/.dev build/arm64/.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check --quiet

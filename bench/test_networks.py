@@ -2,7 +2,7 @@
 """What schemes cost by wall clock: networks, and each of their int8 convolutions alone.
 
     make bench
-    make bench ONCE=1        # every bench once, without times: does it run?
+    make test-bench          # every bench once, without times: does it run?
     .venv/bin/pytest bench -k "resnet18 and 3x3" --benchmark-json=costs.json
 
 The schemes run the same model file on one thread, a group each per network and per convolution.

@@ -18,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROOTS = PROJECT / "build" / "roots"
@@ -27,23 +29,27 @@ PACKAGES = ("python3", "g++", "git", "make")
 PASSED_ON = ("CI", "CMAKE_BUILD_PARALLEL_LEVEL", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("suite")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def main(suite: str, command: tuple[str, ...]) -> None:
-    """Run COMMAND in the Debian release SUITE, such as bookworm or trixie."""
+def main(suite: str, *command: str) -> None:
+    """Runs `command` in the Debian release `suite`, such as bookworm, and exits with its status."""
     if os.geteuid() != 0:
-        raise click.ClickException("a root of Debian can only be made as root: use sudo")
+        sys.exit("a root of Debian can only be made by root: use sudo")
     if not shutil.which("mmdebstrap"):
-        raise click.ClickException("mmdebstrap is missing: apt-get install mmdebstrap")
+        sys.exit("mmdebstrap is missing: apt-get install mmdebstrap")
     if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-        raise click.ClickException("this machine allows no mounts (is it a restricted container?)")
+        sys.exit("this machine allows no mounts (is it a restricted container?)")
     archive = make_archive(suite)
     with tempfile.TemporaryDirectory(dir=ROOTS, prefix=f"{suite}-") as folder:
         root = Path(folder)
         subprocess.run(["tar", "-xf", archive, "-C", root], check=True)
         home = root / "root" / "qppengine"
-        subprocess.run(["git", "clone", "--quiet", PROJECT, home], check=True)
+        # With sudo, the project belongs to another user than root.
+        settings = root / "root" / ".gitconfig"
+        settings.write_text("[safe]\ndirectory = *\n[advice]\ndetachedHead = false\n")
+        subprocess.run(
+            ["git", "clone", "--quiet", PROJECT, home],
+            env=os.environ | {"GIT_CONFIG_GLOBAL": str(settings)},
+            check=True,
+        )
         shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
         (root / "etc" / "apt" / "apt.conf.d" / "90host").write_text(apt_configuration())
         environment = pip_environment() | {
@@ -73,7 +79,7 @@ def debian_mirror() -> str:
     sites = output([*command, "Label: Debian"]).split() or output(command).split()
     mirrors = [site for site in sites if site.rstrip("/").endswith("/debian")]
     if not mirrors:
-        raise click.ClickException("apt has no mirror of Debian here: set QPP_DEBIAN_MIRROR")
+        sys.exit("apt has no mirror of Debian here: set QPP_DEBIAN_MIRROR")
     return mirrors[0]
 
 
@@ -93,7 +99,7 @@ def pip_environment() -> dict[str, str]:
     return environment
 
 
-def run(root: Path, environment: dict[str, str], command: tuple[str, ...]) -> int:
+def run(root: Path, environment: dict[str, str], command: Sequence[str]) -> int:
     """Runs a command in the root, in a mount namespace of its own; returns its exit status."""
     cache = Path(output([sys.executable, "-m", "pip", "cache", "dir"]).strip())
     cache.mkdir(parents=True, exist_ok=True)
@@ -133,4 +139,6 @@ def output(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) < 3:
+        sys.exit(f"usage: {sys.argv[0]} SUITE COMMAND...")
+    main(*sys.argv[1:])

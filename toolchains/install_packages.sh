@@ -19,4 +19,8 @@ run=()
 run+=(env DEBIAN_FRONTEND=noninteractive apt-get)
 echo "Installing Debian packages: ${missing[*]}"
 install=("${run[@]}" install --quiet --quiet --yes --no-install-recommends "${missing[@]}")
-"${install[@]}" > /dev/null 2>&1 || { "${run[@]}" update --quiet --quiet && "${install[@]}"; }
+log=$(mktemp)
+trap 'rm "$log"' EXIT
+"${install[@]}" > "$log" 2>&1 ||
+  { "${run[@]}" update --quiet --quiet && "${install[@]}"; } > "$log" 2>&1 ||
+  { cat "$log"; exit 1; }
