@@ -98,7 +98,7 @@ QPP_API qpp_status qpp_session_prepare(qpp_session* session, const qpp_shape* in
 /* Runs on one float array and shape per input, and writes one float array per output, of the shape
  * that qpp_session_prepare() returns; an output whose pointer is null is not written. A batch runs
  * sample by sample, each as it would alone: of an error that names a sample, the outputs of those
- * before it are written. */
+ * before it are written. Outputs must not overlap inputs or each other. */
 QPP_API qpp_status qpp_session_run(qpp_session* session, const float* const* inputs,
                                    const qpp_shape* input_shapes, float* const* outputs);
 

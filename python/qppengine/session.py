@@ -177,7 +177,8 @@ class Session:
             outputs: Names of the outputs to give, by default all of them.
             out: Arrays to write the outputs to without a copy: one, a tuple of them in the order
                 of `outputs`, or a mapping of names to arrays. float32, C-contiguous, of the
-                output's shape; of NumPy or, again, by DLPack.
+                output's shape; of NumPy or, again, by DLPack. They must not overlap each other. An
+                input that overlaps them is copied first.
 
         Returns:
             The output, float32 ``[N, C, H, W]``, or a tuple when the network has several or
@@ -191,7 +192,10 @@ class Session:
         names = self._choose(outputs, out)
         if out is not None:
             targets = out.values() if isinstance(out, Mapping) else _sequence(out)
-            self._core.run_into(arrays, self._check_out(names, tuple(targets)))
+            into = self._check_out(names, tuple(targets))
+            # A sample's output would overwrite the inputs of those after it.
+            arrays = [x.copy() if _overlaps(x, into) else x for x in arrays]
+            self._core.run_into(arrays, into)
             return out
         given = [name for name in self._core.outputs if name in names]
         results = dict(zip(given, self._core.run(arrays, set(names)), strict=True))
@@ -314,6 +318,10 @@ class Session:
                 raise DTypeError(f"out: expected a float32 array for {name!r}, got {got}")
             if not (array.flags.c_contiguous and array.flags.writeable):
                 raise ShapeError(f"out: the array for {name!r} must be writeable and C-contiguous")
+            if _overlaps(array, arrays):
+                raise ShapeError(
+                    f"out: expected arrays that do not overlap, but that for {name!r} does"
+                )
             arrays[name] = array
         return arrays
 
@@ -358,6 +366,11 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _sequence(x: Any) -> Any:
     return x if isinstance(x, (tuple, list)) else (x,)
+
+
+def _overlaps(array: Array, others: Mapping[str, Array]) -> bool:
+    """Whether any of `others` has memory in common; exact for contiguous arrays."""
+    return any(np.may_share_memory(array, other) for other in others.values())
 
 
 def _from_dlpack(x: Any) -> Any:

@@ -234,6 +234,34 @@ def test_arrays_of_other_libraries_are_taken_by_dlpack(model: Path) -> None:
             session.run(foreign)
 
 
+@pytest.mark.parametrize("offset", [0, 1, 700, 2000])
+def test_outputs_may_take_the_memory_of_inputs(model: Path, offset: int) -> None:
+    session = Session(model, "qpp")
+    x = np.concatenate([image(seed) for seed in range(3)])
+    expected = session.run(x)
+    memory = np.empty(x.size + expected.size + 2000, np.float32)
+    source = memory[2000 : 2000 + x.size].reshape(x.shape)
+    source[:] = x
+    target = memory[offset : offset + expected.size].reshape(expected.shape)
+    np.testing.assert_array_equal(session.run(source, out=target), expected)
+
+
+def test_outputs_must_not_take_the_memory_of_each_other(branches: Session) -> None:
+    a, b = image()[:, :1], image()[:, 1:, :4, :5]
+    right, left = branches.run(a, b)
+    memory = np.empty(right.size + left.size, np.float32)
+    first = memory[: right.size].reshape(right.shape)
+    for begin, apart in ((right.size, True), (right.size - 1, False), (0, False)):
+        second = memory[begin : begin + left.size].reshape(left.shape)
+        if apart:
+            branches.run(a, b, out=(first, second))
+            np.testing.assert_array_equal(first, right)
+            np.testing.assert_array_equal(second, left)
+            continue
+        with pytest.raises(qe.ShapeError, match="out: expected arrays that do not overlap"):
+            branches.run(a, b, out=(first, second))
+
+
 def test_a_session_serves_several_threads(model: Path) -> None:
     session = Session(model, "qpp", threads=2)
     images = [image(seed, 12 + seed, 16) for seed in range(8)]
