@@ -293,7 +293,7 @@ class Parser {
         {"nearest-exact", ResizeMode::nearest_exact},
         {"bilinear", ResizeMode::bilinear}};
     const Field attributes(field["attributes"]);
-    attributes.only({"mode", "align_corners", "size", "scale"});
+    attributes.only({"mode", "align_corners", "size", "scale", "snap_scale"});
     field["tensors"].only({});
     const std::string name = attributes["mode"].string();
     const auto mode = kModes.find(name);
@@ -305,6 +305,8 @@ class Parser {
                     .size = {}};
     QPP_CHECK(attributes.has("size") != attributes.has("scale"), ModelError, where,
               ": expected either a size or a scale");
+    QPP_CHECK(!attributes.has("snap_scale") || attributes.has("scale"), ModelError, where,
+              ": snap_scale belongs to a scale");
     QPP_CHECK(!spec.align_corners || spec.mode == ResizeMode::bilinear, ModelError, where,
               ": align_corners belongs to the mode bilinear");
     if (attributes.has("size")) {
@@ -313,6 +315,7 @@ class Parser {
       const std::vector<Field> scales = attributes["scale"].list(2);
       spec.scale_height = parse_scale(scales[0]);
       spec.scale_width = parse_scale(scales[1]);
+      if (attributes.has("snap_scale")) spec.snap_scale = attributes["snap_scale"].boolean();
     }
     node.spec = std::move(spec);
   }

@@ -13,24 +13,32 @@ namespace {
 struct Axis {
   std::int64_t input;
   std::int64_t output;
-  double scale;  // 0: what the sizes make it
+  double scale;
 };
 
-/// Sources of every output row or column, by PyTorch's rules in its float arithmetic.
-std::vector<ResizeTap> make_taps(const Axis& axis, ResizeMode mode, bool align_corners) {
-  std::vector<ResizeTap> taps(static_cast<std::size_t>(axis.output));
+/// The distance of the sources of neighbouring pixels, by PyTorch's rules in its float arithmetic.
+float step_of(const Axis& axis, const ResizeSpec& spec) {
   const auto input = static_cast<float>(axis.input);
-  float step = axis.scale > 0 ? static_cast<float>(1.0 / axis.scale)
-                              : input / static_cast<float>(axis.output);
-  if (align_corners) {
-    step = axis.output > 1 ? (input - 1) / static_cast<float>(axis.output - 1) : 0;
-  }
+  if (spec.align_corners)
+    return axis.output > 1 ? (input - 1) / static_cast<float>(axis.output - 1) : 0;
+  const bool keeps = spec.mode != ResizeMode::nearest_exact && axis.output == axis.input;
+  const bool doubles = spec.mode == ResizeMode::nearest && axis.output == 2 * axis.input;
+  const bool snaps = spec.snap_scale && (keeps || doubles);
+  if (spec.size || snaps) return input / static_cast<float>(axis.output);
+  return static_cast<float>(1.0 / axis.scale);
+}
+
+/// Sources of every output row or column.
+std::vector<ResizeTap> make_taps(const Axis& axis, const ResizeSpec& spec) {
+  std::vector<ResizeTap> taps(static_cast<std::size_t>(axis.output));
+  const float step = step_of(axis, spec);
+  const ResizeMode mode = spec.mode;
   for (std::int64_t i = 0; i < axis.output; ++i) {
     ResizeTap& tap = taps[static_cast<std::size_t>(i)];
     const auto index = static_cast<float>(i);
     float place = step * index;
     if (mode == ResizeMode::nearest_exact) place = step * (index + 0.5F);
-    if (mode == ResizeMode::bilinear && !align_corners)
+    if (mode == ResizeMode::bilinear && !spec.align_corners)
       place = std::max(step * (index + 0.5F) - 0.5F, 0.0F);
     const std::int64_t first = std::min(static_cast<std::int64_t>(place), axis.input - 1);
     const std::int64_t second =
@@ -67,10 +75,8 @@ Shape Resize::prepare(std::span<const Shape> inputs, int /*threads*/) {
   output_.width = spec_.size ? spec_.size->width : scaled(input_.width, spec_.scale_width);
   QPP_CHECK(output_.height > 0 && output_.width > 0, ShapeError, "node '", spec_.name,
             "' (resize): nothing is left of the input ", to_string(input_));
-  rows_ = make_taps({input_.height, output_.height, spec_.size ? 0 : spec_.scale_height},
-                    spec_.mode, spec_.align_corners);
-  columns_ = make_taps({input_.width, output_.width, spec_.size ? 0 : spec_.scale_width},
-                       spec_.mode, spec_.align_corners);
+  rows_ = make_taps({input_.height, output_.height, spec_.scale_height}, spec_);
+  columns_ = make_taps({input_.width, output_.width, spec_.scale_width}, spec_);
   if (dtype_ == DType::qai8 && spec_.mode == ResizeMode::bilinear) weigh_corners();
   groups_.clear();
   for (std::size_t y = 0; y < rows_.size(); ++y) {

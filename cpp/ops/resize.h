@@ -20,6 +20,9 @@ struct ResizeSpec {
   std::optional<Size2d> size;
   double scale_height = 1;
   double scale_width = 1;
+  // As PyTorch does whatever the scale is: an axis whose size does not change is copied, and
+  // nearest repeats each pixel of an axis that becomes twice as long.
+  bool snap_scale = false;
 };
 
 /// Enlarges or reduces images as torch.nn.functional.interpolate. Keeps element type and row.

@@ -270,15 +270,22 @@ class GraphBuilder:
         scale: float | Sequence[float] | None = None,
         mode: str = "nearest",
         align_corners: bool = False,
+        snap_scale: bool = False,
         name: str | None = None,
     ) -> str:
-        """As `torch.nn.functional.interpolate` in one of `RESIZE_MODES`."""
+        """As `torch.nn.functional.interpolate` in one of `RESIZE_MODES`.
+
+        With a scale, PyTorch copies axes whose size does not change, and repeats each pixel of axes
+        that become twice as long in mode "nearest": ``snap_scale``. ONNX does not.
+        """
         attributes: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
         if size is not None:
             attributes["size"] = _as_pair(size)
         if scale is not None:
             pair = (scale, scale) if isinstance(scale, (int, float)) else scale
             attributes["scale"] = tuple(float(item) for item in pair)
+        if snap_scale:
+            attributes["snap_scale"] = True
         return self._add("resize", [x], name, attributes)
 
     def flatten(self, x: str, *, name: str | None = None) -> str:

@@ -29,7 +29,8 @@ argmax              none                                        none
 concat              none                                        none
 slice               axis, start, stop, step                     none
 pad                 padding, mode                               none
-resize              mode, align_corners, size or scale          none
+resize              mode, align_corners, size or scale,         none
+                    maybe snap_scale
 flatten             none                                        none
 rearrange           view, order                                 none
 pixel_shuffle       upscale_factor                              none
@@ -45,7 +46,9 @@ number of inputs. The others take one input.
 softmax, log_softmax and argmax go over the channels; the last makes ``[N, 1, H, W]`` of indices.
 slice takes a part of axis 1, 2 or 3 as Python's slices do; ``stop`` is ``None`` for the end. pad
 has a ``mode`` "zeros", "reflect" or "replicate"; with negative ``padding``, zeros crops. resize has
-a ``mode`` "nearest", "nearest-exact" or "bilinear". flatten makes ``[N, C * H * W, 1, 1]`` of a
+a ``mode`` "nearest", "nearest-exact" or "bilinear"; with ``snap_scale``, as PyTorch does whatever
+the scale is, an axis whose size does not change is copied, and "nearest" repeats each pixel of one
+that becomes twice as long. flatten makes ``[N, C * H * W, 1, 1]`` of a
 known size. rearrange sees each image of the batch with the dimensions ``view``, whose last two may
 be ``None`` for the height and width it has, puts them in the ``order`` given, and merges the first
 of more than three, or adds ones behind less.
@@ -224,9 +227,10 @@ OPERATIONS: Mapping[str, _Operation] = {
             "align_corners": _FLAG,
             "size": _pair(1),
             "scale": _Attribute("two numbers from 1/256 to 256", _are_scales),
+            "snap_scale": _FLAG,
         },
         {},
-        frozenset({"size", "scale"}),
+        frozenset({"size", "scale", "snap_scale"}),
     ),
     "flatten": _Operation({}, {}),
     "rearrange": _Operation(
@@ -290,6 +294,8 @@ def node_problems(node: Node) -> Iterator[str]:
     if node.op == "resize":
         if ("size" in node.attributes) == ("scale" in node.attributes):
             yield "expected either attribute 'size' or attribute 'scale'"
+        if "snap_scale" in node.attributes and "scale" not in node.attributes:
+            yield "attribute 'snap_scale' belongs to attribute 'scale'"
         if node.attributes.get("mode") != "bilinear" and node.attributes.get("align_corners"):
             yield "attribute 'align_corners' belongs to mode 'bilinear'"
     if node.op == "rearrange":

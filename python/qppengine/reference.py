@@ -310,11 +310,15 @@ def _resize(node: Node, x: Array) -> Array:
         scale = scales[axis - 2]
         target = sizes[axis - 2] if sizes else int(np.floor(size * scale))
         index = np.arange(target, dtype=np.float32)
-        step = np.float32(1 / scale) if scale else np.float32(size) / np.float32(target)
+        mode = node.attributes["mode"]
+        keeps = mode != "nearest-exact" and target == size
+        doubles = mode == "nearest" and target == 2 * size
+        snaps = node.attributes.get("snap_scale", False) and (keeps or doubles)
+        by_sizes = np.float32(size) / np.float32(target)
+        step = np.float32(1 / scale) if scale and not snaps else by_sizes
         if node.attributes["align_corners"]:
             step = np.float32(size - 1) / np.float32(max(target - 1, 1))
         half = np.float32(0.5)
-        mode = node.attributes["mode"]
         if mode == "nearest-exact":
             place = step * (index + half)
         elif mode == "bilinear" and not node.attributes["align_corners"]:

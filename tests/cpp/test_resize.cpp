@@ -94,6 +94,29 @@ TEST_CASE("int8 images of both modes and both alignments") {
   }
 }
 
+TEST_CASE("scales snap to 1, and nearest ones to 2, where sizes do") {
+  static constexpr Shape kShape{.batch = 1, .height = 1, .width = 7, .channels = 8};
+  const auto columns = [](ResizeMode mode, double scale, bool snap) {
+    Resize op({.name = "r", .mode = mode, .size = {}, .scale_width = scale, .snap_scale = snap},
+              DType::qai8, KernelSelection::from_environment());
+    std::vector<std::int8_t> data(static_cast<std::size_t>(kShape.elements()));
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::int8_t>(i / 8 * 10);
+    const std::vector<std::int8_t> all = run(op, data, kShape, 1);
+    std::vector<int> result;
+    for (std::size_t i = 0; i < all.size(); i += 8) result.push_back(all[i]);
+    return result;
+  };
+  const std::vector<int> same = {0, 10, 20, 30, 40, 50, 60};
+  CHECK(columns(ResizeMode::nearest, 1.1, true) == same);
+  CHECK(columns(ResizeMode::bilinear, 1.1, true) == same);
+  CHECK(columns(ResizeMode::nearest, 1.1, false) == std::vector<int>{0, 0, 10, 20, 30, 40, 50});
+  CHECK(columns(ResizeMode::nearest_exact, 1.1, true) ==
+        columns(ResizeMode::nearest_exact, 1.1, false));
+  CHECK(columns(ResizeMode::nearest, 2.1, true) == columns(ResizeMode::nearest, 2, false));
+  CHECK(columns(ResizeMode::nearest, 2.1, false) != columns(ResizeMode::nearest, 2, false));
+  CHECK(columns(ResizeMode::bilinear, 2.1, true) == columns(ResizeMode::bilinear, 2.1, false));
+}
+
 TEST_CASE("a scale that leaves nothing is refused by name") {
   const ResizeSpec spec{.name = "r", .size = {}, .scale_height = 0.1, .scale_width = 1};
   Resize op(spec, DType::f16, KernelSelection::from_environment());

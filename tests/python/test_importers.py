@@ -177,6 +177,53 @@ def test_several_inputs_and_outputs_keep_their_order() -> None:
     assert_same(module, graph, *inputs)
 
 
+SCALES = (0.5, 0.7, 0.99, 1.0, 1.01, 1.1, 1.3, 1.5, 1.7, 2.0, 2.05, 2.3, 2.5, 2.9, 3.2)
+
+
+class Resized(nn.Module):  # type: ignore[misc]
+    """An image at several scales."""
+
+    def __init__(self, scales: Any = SCALES, **options: Any) -> None:
+        super().__init__()
+        self.scales, self.options = scales, options
+
+    def forward(self, x: Any) -> Any:
+        return tuple(
+            F.interpolate(x, scale_factor=(scale, 2.1), **self.options) for scale in self.scales
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "nearest"},
+        {"mode": "nearest-exact"},
+        {"mode": "bilinear"},
+        {"mode": "bilinear", "align_corners": True},
+        {"mode": "nearest", "recompute_scale_factor": True},
+        {"mode": "bilinear", "recompute_scale_factor": True},
+    ],
+    ids=str,
+)
+def test_images_are_resized_as_in_torch(options: Any) -> None:
+    """Where a size stays, or doubles in mode nearest, PyTorch does not look at the scale."""
+    module = Resized(**options)
+    for size in (2, 3, 7):
+        x = torch.rand(1, 1, size, 8)
+        assert_same(module, from_torch(module, x, dynamic_shapes={}), x)
+    if "recompute_scale_factor" not in options:  # else sizes are expressions
+        graph = from_torch(module, torch.rand(1, 1, 8, 8))
+        assert graph.inputs[0].shape == (1, 1, None, None)
+        for size in (2, 3, 5, 7, 10, 33, 101):
+            assert_same(module, graph, torch.rand(1, 1, size, size))
+
+
+def test_antialias_is_refused_by_name() -> None:
+    module = Resized((0.5,), mode="bilinear", antialias=True)
+    with pytest.raises(UnsupportedModelError, match="interpolate without antialias"):
+        from_torch(module, torch.rand(1, 1, 8, 8))
+
+
 def test_live_module_keeps_its_training_mode() -> None:
     module = Net()
     module.layers[0].eval()

@@ -425,6 +425,11 @@ def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
         known = writer.integers("size", node.attributes["size"])
         target = ["", writer.add("Concat", unchanged, known, axis=0, key="sizes")]
     else:
+        if node.attributes.get("snap_scale"):
+            raise UnsupportedError(
+                f"{node.name}: ONNX resizes by scales without snap_scale; closest supported form: "
+                "a network of fixed sizes"
+            )
         scales = np.array([1, 1, *node.attributes["scale"]], np.float32)
         target = [writer.constant("scales", scales)]
     bilinear, exact = (node.attributes["mode"] == m for m in ("bilinear", "nearest-exact"))

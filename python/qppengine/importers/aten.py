@@ -589,14 +589,37 @@ def upsample(operation: Operation, graph: GraphBuilder) -> str:
         raise UnsupportedError("neither size nor scale_factor")
     bilinear = "bilinear" in operation.call.target
     nearest = "nearest-exact" if "exact" in operation.call.target else "nearest"
+    mode = "bilinear" if bilinear else nearest
+    align_corners = bilinear and operation.get("align_corners", False)
+    argument = "input" if "input" in operation.call.arguments else "self"
+    if size is None and not align_corners:
+        sizes = operation.shape(argument, graph)[2:]
+        scales = [_snapped(n, scale, mode) for n, scale in zip(sizes, scales, strict=True)]
+    snaps = size is None and not align_corners and None in operation.shape(argument, graph)[2:]
     return graph.resize(
-        operation.value("input" if "input" in operation.call.arguments else "self"),
+        operation.value(argument),
         size=size,
         scale=None if size is not None else scales,
-        mode="bilinear" if bilinear else nearest,
-        align_corners=bilinear and operation.get("align_corners", False),
+        mode=mode,
+        align_corners=align_corners,
+        snap_scale=snaps and any(_may_snap(scale, mode) for scale in scales),
         name=operation.name,
     )
+
+
+def _snapped(size: int | None, scale: float, mode: str) -> float:
+    """The scale that PyTorch uses for an axis in place of one that gives the same size."""
+    factor = 0 if size is None else math.floor(size * scale) / size
+    return factor if factor in _snap_scales(mode) else scale
+
+
+def _may_snap(scale: float, mode: str) -> bool:
+    """Whether another scale takes its place for some sizes. A single pixel is always repeated."""
+    return any(factor < scale < factor + 0.5 for factor in _snap_scales(mode))
+
+
+def _snap_scales(mode: str) -> tuple[float, ...]:
+    return {"nearest": (1.0, 2.0), "bilinear": (1.0,)}.get(mode, ())
 
 
 @importer(
