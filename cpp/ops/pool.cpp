@@ -18,10 +18,12 @@ struct Axis {
 
 std::vector<PoolSpan> slide(const Axis& axis, bool ceil_mode) {
   const std::int64_t reach = axis.dilation * (axis.kernel - 1) + 1;
-  const std::int64_t room = axis.size + axis.before + axis.after - reach;
+  // In ceil mode a window, even the only one, may reach beyond the padded image by less than a
+  // stride, but starts before the right padding.
+  const std::int64_t room =
+      axis.size + axis.before + axis.after - reach + (ceil_mode ? axis.stride - 1 : 0);
   if (room < 0) return {};
-  std::int64_t count = (room + (ceil_mode ? axis.stride - 1 : 0)) / axis.stride + 1;
-  // In ceil mode a window may reach beyond the padded image, but starts before its end.
+  std::int64_t count = room / axis.stride + 1;
   if ((count - 1) * axis.stride >= axis.size + axis.before) --count;
   std::vector<PoolSpan> spans;
   for (std::int64_t i = 0; i < count; ++i) {

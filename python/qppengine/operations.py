@@ -569,16 +569,17 @@ def _slide(node: Node, size: Sequence[int | None], spans: Sequence[int]) -> Iter
         if n is None:
             yield None
             continue
-        room = n + padding[axis] + padding[axis + 2] - span
+        # In ceil mode the last window, even the only one, may reach beyond the padded image by less
+        # than a stride, but has to begin before its right padding.
+        ceil_mode = node.attributes.get("ceil_mode", False)
+        more = stride - 1 if ceil_mode else 0
+        room = n + padding[axis] + padding[axis + 2] - span + more
         if room < 0:
             raise ShapeError(
                 f"{node.name}: {node.inputs[0]!r} of size {n}, padded by {padding[axis]} and "
                 f"{padding[axis + 2]}, is smaller than the window of {span}"
             )
-        ceil_mode = node.attributes.get("ceil_mode", False)
-        count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
-        # In ceil mode the last window may reach beyond the padded image, but has to begin before
-        # its right padding.
+        count = room // stride + 1
         yield count - 1 if ceil_mode and (count - 1) * stride >= n + padding[axis] else count
 
 

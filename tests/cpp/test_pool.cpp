@@ -30,6 +30,8 @@ const std::vector<Case> kCases = {
     {{3, 2, 2, 16}, {4, 4}, {1, 1}, {2, 2}, false, {3, 3}},
     {{1, 4, 4, 8}, {2, 2}, {3, 3}, {1, 1}, true, {2, 2}},
     {{2, 6, 7, 8}, {3, 3}, {2, 2}, {0, 1, 1, -1}, false, {3, 3}},
+    {{1, 2, 2, 8}, {3, 3}, {2, 2}, {0, 0}, true, {1, 1}},
+    {{1, 2, 5, 16}, {5, 3}, {4, 2}, {0, 0}, true, {1, 2}},
 };
 
 /// Visits the elements of a window inside of the image and returns its size inside of the padding.

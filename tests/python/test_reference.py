@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,3 +153,31 @@ def test_quantized_convolution_is_exact_on_integers() -> None:
     graph = net.build()
     quantized = reference.run_quantized(graph, {"x": (-128.0, 127.0)}, x)
     np.testing.assert_array_equal(quantized["y"], reference.run(graph, x)[0])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["max", "dilated", "average", "inside"])
+def test_pools_in_ceil_mode_are_those_of_torch(kind: str, stride: int) -> None:
+    """Images may be smaller than a window by less than a stride; what is smaller is refused."""
+    options: dict[str, Any] = {"stride": stride, "ceil_mode": True}
+    if kind in ("average", "inside"):
+        name = "avg_pool2d"
+        options["count_include_pad"] = kind == "average"
+    else:
+        name = "max_pool2d"
+        options["dilation"] = 2 if kind == "dilated" else 1
+    for size, kernel, padding in itertools.product(range(1, 7), (2, 3, 5), (0, 1)):
+        x = normal(1, 2, size, size)
+        net = GraphBuilder("g")
+        image = net.input("x", (1, 2, None, None))
+        net.output(getattr(net, name)(image, kernel, padding=padding, **options))
+        torch_pool = getattr(torch.nn.functional, name)
+        try:
+            expected = torch_pool(torch.from_numpy(x), kernel, padding=padding, **options)
+        except RuntimeError:
+            with pytest.raises(ShapeError, match="smaller than the window"):
+                reference.run(net.build(), x)
+            continue
+        if torch.isfinite(expected).all():  # else a window holds padding alone
+            (y,) = reference.run(net.build(), x)
+            assert_equal(y, expected)
