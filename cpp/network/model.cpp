@@ -535,8 +535,9 @@ class Parser {
       field["static"].only({"mean", "range"});
       for (const char* rule : {"mean", "range"}) {
         const std::vector<float> all = matrix(field["static"][rule], sets * rows, 2);
+        auto& of_rule = bounds.of_static[rule];  // empty where nothing is quantized
         for (std::size_t i = set * rows; i < (set + 1) * rows; ++i)
-          bounds.of_static[rule].push_back({.lo = all[2 * i], .hi = all[2 * i + 1]});
+          of_rule.push_back({.lo = all[2 * i], .hi = all[2 * i + 1]});
       }
       result.default_static = field["default_static"].string();
       QPP_CHECK(bounds.of_static.contains(result.default_static), ModelError,

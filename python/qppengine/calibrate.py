@@ -120,7 +120,9 @@ class Calibration:
             "bounds": self.bounds,
             "features": self.features,
             "densities": self.plan.densities,
-            "sparse_bounds": np.reshape(self.sparse_bounds, (-1, *self.bounds.shape)),
+            "sparse_bounds": np.reshape(
+                self.sparse_bounds, (len(self.sparse_bounds), *self.bounds.shape)
+            ),
         }
         data = io.BytesIO()
         np.savez(data, **fields)

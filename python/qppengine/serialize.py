@@ -77,7 +77,7 @@ def save(
     contents = _contents(graph, calibration, headroom)
     data = contents.to_bytes()
     _verify(data, optimize(graph), ("fp16",) if calibration is None else SCHEMES)
-    if calibration is not None:
+    if calibration is not None and contents.predictors:  # none where nothing is quantized
         _verify_predictions(data, optimize(graph), calibration, contents.predictors)
     write_file(path, data, lambda written: _verify_tensors(written, contents.tensors))
 

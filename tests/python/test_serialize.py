@@ -507,3 +507,26 @@ def test_a_model_is_read_from_any_bytes(graph: Graph) -> None:
     data = serialize(graph)
     for model in (bytearray(data), memoryview(data)):
         assert load_graph(model).outputs == graph.outputs
+
+
+@pytest.mark.parametrize("convolutions", [0, 2])
+def test_a_network_without_quantized_values_runs_alike_in_every_scheme(
+    convolutions: int, tmp_path: Path
+) -> None:
+    net = GraphBuilder("n")
+    y = net.input("x", (1, 3, 8, 8))
+    for _ in range(convolutions):
+        y = net.conv2d(y, np.full((3, 3, 3, 3), 1 / 27), padding=1, activation="relu")
+    net.output(net.max_pool2d(y, 2))
+    graph = qe.keep_fp16(net.build(), skip_first=True, skip_last=True)
+    rng = np.random.default_rng(0)
+    samples = [rng.random((1, 3, 8, 8), np.float32) for _ in range(8)]
+    for densities in ((), (0.01,)):
+        calibration = qe.calibrate(graph, samples, densities=densities, progress=False)
+        calibration.save(tmp_path / "n.npz")
+        save(tmp_path / "n.qpp", graph, qe.Calibration.load(tmp_path / "n.npz"))
+        expected = Session(tmp_path / "n.qpp", scheme="fp16").run(samples[0])
+        for scheme in ("static", "dynamic", "qpp"):
+            for density in (None, *densities):
+                session = Session(tmp_path / "n.qpp", scheme=scheme, density=density)
+                np.testing.assert_array_equal(session.run(samples[0]), expected)
