@@ -17,7 +17,7 @@ struct Limits {
   std::int64_t nesting = 64;                // of lists and objects in that text
   std::int64_t json_values = 1 << 18;       // of one node, or of all that are no nodes
   std::int64_t name_bytes = 4096;           // of a node, value or tensor
-  std::int64_t nodes = 100'000;             // of a network
+  std::int64_t nodes = 20'000;              // of a network
   std::int64_t inputs = 4096;               // of a network
   std::int64_t outputs = 4096;              // of a network
   std::int64_t rank = 8;                    // dimensions of a constant

@@ -10,6 +10,7 @@ import numpy as np
 
 from qppengine.errors import ModelError, ShapeError, listing
 from qppengine.graph import Graph, Node, Value
+from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.operations import channels_of, infer_shape, node_problems
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ class GraphBuilder:
     (1, 1, None, None)
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limits: Limits = DEFAULT_LIMITS) -> None:
         self._name = name
+        self._limits = limits
+        self._reserved = 0  # elements
         self._inputs: list[Value] = []
         self._outputs: list[str] = []
         self._nodes: list[Node] = []
@@ -149,6 +152,7 @@ class GraphBuilder:
     ) -> str:
         """``x * gain + shift``, each ``[C]`` or one number: a batch normalization in disguise."""
         channels = channels_of(self.shape(x))
+        self.reserve(6 * channels)  # until they are folded, too
         zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
         gain, shift = np.asarray(gain) * ones, np.asarray(shift) * ones
         return self.batch_norm(x, gain, shift, zeros, ones, eps=0, name=name)
@@ -324,6 +328,15 @@ class GraphBuilder:
     def build(self) -> Graph:
         """The graph. Raises `ModelError` listing everything that is wrong with it."""
         return Graph(self._name, tuple(self._inputs), tuple(self._outputs), tuple(self._nodes))
+
+    def reserve(self, elements: int) -> None:
+        """Counts a tensor of so many elements, of which a number in a file is to be made.
+
+        Raises `ModelError` if all of them exceed the limit ``computed_bytes``.
+        """
+        self._reserved += elements
+        where = f"graph {self._name!r}: vectors made of single numbers"
+        self._limits.check("computed_bytes", 4 * self._reserved, where)
 
     def unique(self, name: str) -> str:
         """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""

@@ -96,10 +96,11 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[str, tuple[Node, ...]]:
         """The nodes that read each value."""
-        return {
-            value: tuple(node for node in self.nodes if value in node.inputs)
-            for value in self.shapes
-        }
+        readers: dict[str, list[Node]] = {value: [] for value in self.shapes}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                readers[value].append(node)
+        return {value: tuple(nodes) for value, nodes in readers.items()}
 
     @cached_property
     def int8_nodes(self) -> frozenset[str]:

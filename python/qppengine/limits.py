@@ -72,7 +72,7 @@ class Limits:
     nesting: int = 64
     json_values: int = 2**18
     name_bytes: int = 4096
-    nodes: int = 100_000
+    nodes: int = 20_000
     inputs: int = 4096
     outputs: int = 4096
     rank: int = 8

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -224,6 +225,9 @@ def fuse_activations(graph: Graph) -> Graph:
     return _merge(graph, ("conv2d", "conv_transpose2d", "add", "sub", "mul"), fuse)
 
 
+_MAX_TERMS = 64  # of a sum that convolutions take
+
+
 def fuse_residuals(graph: Graph) -> Graph:
     """Lets convolutions add what their only reader adds to their output: skip connections.
 
@@ -232,6 +236,8 @@ def fuse_residuals(graph: Graph) -> Graph:
     convolution that made this term takes the sum's other one, if it can.
     """
     nodes: dict[str, Node] = {}  # by output
+    places: dict[str, int] = {}  # which of `nodes` was put there later
+    clock = itertools.count()
     renamed: dict[str, str] = {}
     readers = Counter(value for node in graph.nodes for value in node.inputs)
     kept = set(graph.outputs)
@@ -254,6 +260,8 @@ def fuse_residuals(graph: Graph) -> Graph:
             found.append(node)
             if len(node.inputs) == 1:
                 return found
+            if len(found) == _MAX_TERMS:
+                return []
             value = node.inputs[1]
 
     for original in graph.nodes:
@@ -261,15 +269,15 @@ def fuse_residuals(graph: Graph) -> Graph:
         found: list[Node] = []
         other = ""
         if node.op == "add" and len({graph.shapes[value] for value in original.inputs}) == 1:
-            order = list(nodes)
             for value, second in (node.inputs, node.inputs[::-1]):
                 other_found = find_chain(value, node.fp16)
                 if other_found and (
-                    not found or order.index(other_found[-1].output) > order.index(found[-1].output)
+                    not found or places[other_found[-1].output] > places[found[-1].output]
                 ):
                     found, other = other_found, second
         if not found:
             nodes[node.output] = node
+            places[node.output] = next(clock)
             continue
         # All move to the place of the sum, where the other term is known.
         *above, last = found
@@ -278,6 +286,7 @@ def fuse_residuals(graph: Graph) -> Graph:
         for merged in reversed(above):
             del nodes[merged.output]
             nodes[merged.output] = merged
+            places[merged.output] = next(clock)
         value = above[0].output
         renamed[node.output] = value
         readers[value] = readers[original.output]

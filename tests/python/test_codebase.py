@@ -173,7 +173,12 @@ CORE_USERS = {"session.py"}  # the only ones to import the extension
 DATA_MODEL = {
     "operations.py": {"qppengine.errors"},
     "graph.py": {"qppengine.errors", "qppengine.operations"},
-    "builder.py": {"qppengine.errors", "qppengine.operations", "qppengine.graph"},
+    "builder.py": {
+        "qppengine.limits",
+        "qppengine.errors",
+        "qppengine.operations",
+        "qppengine.graph",
+    },
 }
 
 

@@ -185,7 +185,7 @@ def test_functions_that_call_each_other_are_bounded() -> None:
         ]
         functions.append(function(f"F{level}", *calls))
     top = node("F11", ["x"], ["y"], domain="local")
-    with pytest.raises(ModelError, match="exceeds the limit nodes = 100000"):
+    with pytest.raises(ModelError, match="exceeds the limit nodes = 20000"):
         from_onnx(model([top], functions=functions))
     endless = function("F", node("F", ["a"], ["b"], domain="local"))
     with pytest.raises(ModelError, match="exceeds the limit nesting = 64"):

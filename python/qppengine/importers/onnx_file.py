@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class OnnxNode:
         """How errors name it."""
         return self.name or f"the node of {next(filter(None, self.outputs), '')!r}"
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         """The names of all its inputs."""
         groups = ([name] if isinstance(name, str) else name for name in self.inputs.values())

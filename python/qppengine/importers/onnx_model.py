@@ -207,7 +207,7 @@ class _Trials:
         self._budget = Budget(limits.computed_bytes + 4 * graph.size, "computed_bytes")
         # Until then each constant is kept; those that an image needs, for ever.
         self._readers = Counter(
-            name for node in nodes for name in node.reads if not _is_computed(node, images)
+            name for node in nodes if not _is_computed(node, images) for name in node.reads
         )
         for node in nodes:
             if _is_computed(node, images):

@@ -304,6 +304,7 @@ def reduce_mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
     axes, value = _axes(operation, "data"), operation.value("data")
     sizes = dict(zip(operation.axes("data"), operation.tensor_shape("data"), strict=True))
     if sorted(axes) == [1] and (channels := sizes[1]) is not None:
+        graph.reserve(channels)
         weight = np.full((1, channels, 1, 1), 1 / channels, np.float32)
         return _reduced(operation, graph.conv2d(value, weight, name=operation.name), axes)
     # Axes that carry no dimension have size 1.
@@ -360,6 +361,9 @@ def resize(operation: Operation, graph: GraphBuilder) -> str:
     )
 
 
+_MAX_RESIZED = 2**20  # pixels of one axis, each of which is compared
+
+
 class _ResizedAxis(NamedTuple):
     """Height or width before and after, where they are known, and the factor, if that is given."""
 
@@ -372,6 +376,10 @@ class _ResizedAxis(NamedTuple):
         size = self.size or 16  # any size shows the pattern
         scale = self.factor or (self.target or size) / size
         target = self.target or math.floor(size * scale)
+        if max(size, target) > _MAX_RESIZED:
+            raise UnsupportedError(
+                f"{max(size, target)} rows or columns; nearest is {_MAX_RESIZED}"
+            )
         index = np.arange(target)
         length = size * scale  # as ONNX has it: no whole number
         places = {

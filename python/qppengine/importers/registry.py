@@ -62,6 +62,9 @@ _NEAREST = {
 }
 
 
+_MIN_SHARED = 2**23  # elements of constants that several nodes may read in any case
+
+
 class UpstreamError(UnsupportedError):
     """What an operation reads could not be imported, which is told already."""
 
@@ -198,6 +201,8 @@ class Constants:
         self._float32: dict[str, Array] = {}
         self._lost: set[str] = set()  # results of calls that could not be folded
         self._bytes = 0
+        self._read = 0  # elements, counted for every node that reads them
+        self._held = sum(array.size for array in program.tensors.values())
 
     def holds(self, name: str) -> bool:
         """Whether a tensor is a constant."""
@@ -214,6 +219,12 @@ class Constants:
         if array is None or not np.issubdtype(array.dtype, np.floating):
             return None
         self._count(4 * array.size)
+        self._read += array.size
+        self._program.limits.check(
+            "sharing",
+            -(-(self._read - _MIN_SHARED) // max(self._held, 1)),
+            "elements of the constants of all nodes, as a multiple of those that the file holds",
+        )
         if name not in self._float32:
             with np.errstate(over="ignore"):  # becomes infinity, which is refused by Graph
                 self._float32[name] = np.ascontiguousarray(array, np.float32)
@@ -274,7 +285,7 @@ def importer(*targets: str) -> Callable[[Importer], Importer]:
 
 def to_graph(program: Program, name: str | None = None) -> Graph:
     """The program as a graph. Raises `UnsupportedModelError` listing all it cannot express."""
-    builder = GraphBuilder(name or program.name)
+    builder = GraphBuilder(name or program.name, program.limits)
     values: dict[str, Placed] = {}
     for value in program.inputs:
         axes = AXES.get(len(program.shapes.get(value.name, value.shape)), AXES[4])
