@@ -152,7 +152,7 @@ class GraphBuilder:
     ) -> str:
         """``x * gain + shift``, each ``[C]`` or one number: a batch normalization in disguise."""
         channels = channels_of(self.shape(x))
-        self.reserve(6 * channels)  # until they are folded, too
+        self.reserve(8 * channels)  # until they are folded, too
         zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
         gain, shift = np.asarray(gain) * ones, np.asarray(shift) * ones
         return self.batch_norm(x, gain, shift, zeros, ones, eps=0, name=name)
