@@ -120,8 +120,8 @@ class Calibration:
             "bounds": self.bounds,
             "features": self.features,
             "densities": self.plan.densities,
-            "sparse_bounds": np.reshape(
-                self.sparse_bounds, (len(self.sparse_bounds), *self.bounds.shape)
+            "sparse_bounds": np.asarray(self.sparse_bounds, np.float32).reshape(
+                len(self.sparse_bounds), *self.bounds.shape
             ),
         }
         data = io.BytesIO()
