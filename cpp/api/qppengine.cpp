@@ -93,7 +93,7 @@ qpp_shape from_shape(const qpp::Shape& shape) {
 
 /// Opens the model that `load` returns.
 template <typename Load>
-qpp_status open(const Load& load, const qpp_options* options, qpp_session** session) noexcept {
+qpp_status open(const Load& load, const qpp_options* options, qpp_session** session) {
   return guard([&] {
     expect(session, "session");
     *session = nullptr;

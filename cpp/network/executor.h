@@ -42,8 +42,10 @@ using ObserveStep = std::function<void(const StepOutput&)>;
 /// What the caller of a run takes part in.
 struct RunHooks {
   std::vector<StepTime>* times = nullptr;  // gets one entry per step of every sample
-  ObserveStep observe = {};                // sees what every step writes
-  CheckInterrupt check_interrupt = {};     // is called between steps
+  // NOLINTBEGIN(readability-redundant-member-init): else GCC warns where a caller sets only some
+  ObserveStep observe = {};             // sees what every step writes
+  CheckInterrupt check_interrupt = {};  // is called between steps
+  // NOLINTEND(readability-redundant-member-init)
 };
 
 /// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
