@@ -16,8 +16,8 @@
 #include "network/session.h"
 #include "support.h"
 
-#if !defined( \
-    __SANITIZE_THREAD__)  // which cannot start threads in the child of a process with threads
+// ThreadSanitizer ends children that start threads.
+#if !defined(__SANITIZE_THREAD__)
 
 namespace qpp {
 namespace {
