@@ -70,6 +70,7 @@ class Executor {
            QpTable& table, bool check_finite, const RunHooks& hooks, std::int64_t sample);
 
   [[nodiscard]] std::size_t step_count() const { return program_.steps.size(); }
+  [[nodiscard]] const std::vector<int>& copied_rows() const { return program_.copied_rows; }
   [[nodiscard]] std::vector<StepInfo> explain() const;
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] std::size_t arena_bytes() const { return arena_.size(); }

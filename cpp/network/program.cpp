@@ -84,7 +84,20 @@ class Lowering {
   }
 
   [[nodiscard]] int row_of(const std::string& value) const {
+    const auto copy = copied_rows_.find(value);
+    return copy == copied_rows_.end() ? owner_row(value) : copy->second;
+  }
+
+  [[nodiscard]] int owner_row(const std::string& value) const {
     return model_.quantization ? model_.quantization->row(row_owner(value)) : -1;
+  }
+
+  /// Makes a row of its own for a dense + sparse value that shares another's.
+  void copy_row(const std::string& value) {
+    const auto rows = model_.quantization->values.size() + program_.copied_rows.size();
+    copied_rows_[value] = static_cast<int>(rows);
+    program_.copied_rows.push_back(owner_row(value));
+    add(value, std::make_unique<CopyQParams>(owner_row(value), static_cast<int>(rows)), {}, -1);
   }
 
   [[nodiscard]] const Predictor* predictor_at(const std::string& value) const {
@@ -296,6 +309,7 @@ class Lowering {
     if (uses_[value].int8 > 0) {
       std::unique_ptr<Op> quantize;
       if (density_) {
+        if (row_owner(value) != value) copy_row(value);
         quantize = std::make_unique<Sparsify>(row_of(value), selection_);
       } else {
         quantize = std::make_unique<Quantize>(row_of(value), selection_);
@@ -349,6 +363,7 @@ class Lowering {
   std::map<std::string, Uses> uses_;
   std::set<std::string> needed_rows_;  // values whose rows int8 values are held with
   std::map<std::pair<std::string, DType>, int> buffers_;
+  std::map<std::string, int> copied_rows_;  // of values that share the row of another
   std::size_t packed_bytes_ = 0;
   Program program_;
 };

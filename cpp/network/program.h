@@ -67,6 +67,9 @@ struct Program {
   std::vector<Step> steps;
   std::vector<int> inputs;   // fp16 buffers, in the order of the model's inputs
   std::vector<int> outputs;  // fp16 buffers
+  /// Dense + sparse values that share the row of another value begin with a copy of it. These rows
+  /// follow those of the quantized values in the QP table; of each, the row it is copied from.
+  std::vector<int> copied_rows;
   std::int64_t value_elements = Limits().value_elements;  // that a value may have
 };
 

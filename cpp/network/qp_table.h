@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "ops/op.h"
@@ -8,22 +9,38 @@
 
 namespace qpp {
 
-/// One row per quantized value, and what is measured on the way to its writer. Kernels only read
+/// One row per quantized value, after these the rows that are copies of others
+/// (Program::copied_rows), and what is measured on the way to its writer. Kernels only read
 /// rows; the schemes differ only in who writes them, and when: the loader (static), predict_qparams
 /// (qpp) or choose_qparams (dynamic).
 struct QpTable {
-  QpTable(std::size_t rows, std::size_t positions)
-      : qparams(rows),
-        ranges(rows),
+  QpTable(std::size_t value_count, std::size_t positions, std::vector<int> copies = {})
+      : values(value_count),
+        copied_rows(std::move(copies)),
+        qparams(values + copied_rows.size()),
+        ranges(qparams.size()),
         features(positions * kFeatures),
-        clamps(rows),
-        widened_bounds(rows),
-        cut_outliers(rows) {}
+        clamps(qparams.size()),
+        widened_bounds(qparams.size()),
+        cut_outliers(qparams.size()) {}
 
   [[nodiscard]] RunState state(ThreadPool& pool) {
     return {pool, qparams, ranges, features, clamps, widened_bounds};
   }
 
+  /// Counts by value: those of a copied row are counted for the value that it is copied from.
+  [[nodiscard]] std::vector<std::int64_t> by_value(const std::vector<std::int64_t>& counts) const {
+    std::vector<std::int64_t> sums(values);
+    for (std::size_t row = 0; row < counts.size(); ++row) {
+      const std::size_t value =
+          row < values ? row : static_cast<std::size_t>(copied_rows[row - values]);
+      sums[value] += counts[row];
+    }
+    return sums;
+  }
+
+  std::size_t values;  // rows that are not copies
+  std::vector<int> copied_rows;
   std::vector<QParams> qparams;
   std::vector<Range> ranges;
   std::vector<float> features;

@@ -44,11 +44,12 @@ Executor make_executor(const Model& model, const SessionOptions& options) {
           options.threads, choose_cores(options)};
 }
 
-QpTable make_table(const Model& model, Scheme scheme) {
+QpTable make_table(const Model& model, Scheme scheme, const std::vector<int>& copied_rows) {
   if (!model.quantization) return {0, 0};
   const Quantization& quantization = *model.quantization;
   const std::size_t tables = scheme == Scheme::measure ? quantization.bounds.size() : 1;
-  return {tables * quantization.values.size(), quantization.bounds[0].predictors.size()};
+  return {tables * quantization.values.size(), quantization.bounds[0].predictors.size(),
+          copied_rows};
 }
 
 /// Static quantization: the loader writes the rows, once.
@@ -59,7 +60,7 @@ void write_static_rows(const Quantization& quantization, const SessionOptions& o
   const auto bounds = of_static.find(rule);
   QPP_CHECK(bounds != of_static.end(), UnsupportedError,
             "static_bounds: expected \"mean\" or \"range\", got \"", rule, "\"");
-  for (std::size_t row = 0; row < table.qparams.size(); ++row) {
+  for (std::size_t row = 0; row < table.values; ++row) {
     const Range& range = bounds->second[row];
     table.qparams[row] = choose_qparams(range.lo, range.hi, options.activation_bits);
   }
@@ -96,7 +97,7 @@ Session::Session(const Model& model, const SessionOptions& options)
       scheme_(parse_scheme(options.scheme)),
       dense_sparse_(options.density.has_value()),
       executor_(make_executor(model, options)),
-      table_(make_table(model, scheme_)),
+      table_(make_table(model, scheme_, executor_.copied_rows())),
       shapes_(inputs_.size()),
       sample_shapes_(inputs_.size()),
       sources_(inputs_.size()),
@@ -140,7 +141,7 @@ void Session::lay_out() {
   for (std::size_t i = 0; i < outputs_.size(); ++i)
     check_size(outputs_[i], output_shape(i), value_elements_);
   try {
-    bounds_.values.reserve(static_cast<std::size_t>(batch) * table_.qparams.size());
+    bounds_.values.reserve(static_cast<std::size_t>(batch) * table_.values);
     features_.values.reserve(static_cast<std::size_t>(batch) * table_.features.size());
   } catch (const std::bad_alloc&) {
     throw Error(concat("the bounds of a batch of ", batch, " do not fit into memory"));
@@ -200,7 +201,8 @@ void Session::run_sample(std::int64_t sample, const RunHooks& hooks) {
   }
   executor_.run(sample_sources_, sample_targets_, table_,
                 /*check_finite=*/scheme_ != Scheme::fp16, hooks, sample);
-  for (const QParams& row : table_.qparams) bounds_.values.push_back({.lo = row.lo, .hi = row.hi});
+  for (std::size_t row = 0; row < table_.values; ++row)
+    bounds_.values.push_back({.lo = table_.qparams[row].lo, .hi = table_.qparams[row].hi});
   features_.values.insert(features_.values.end(), table_.features.begin(), table_.features.end());
   ++bounds_.samples;
   ++features_.samples;
@@ -210,9 +212,8 @@ void Session::run_sample(std::int64_t sample, const RunHooks& hooks) {
 std::vector<std::pair<std::string, std::int64_t>> Session::by_value(
     const std::vector<std::int64_t>& counts) const {
   std::vector<std::pair<std::string, std::int64_t>> named;
-  for (std::size_t row = 0; row < counts.size(); ++row) {
-    named.emplace_back(quantized_values_[row], counts[row]);
-  }
+  const std::vector<std::int64_t> sums = table_.by_value(counts);
+  for (std::size_t i = 0; i < sums.size(); ++i) named.emplace_back(quantized_values_[i], sums[i]);
   return named;
 }
 
@@ -225,7 +226,7 @@ SessionStats Session::stats() const {
   if (scheme_ == Scheme::dynamic || scheme_ == Scheme::qpp)
     stats.widened_bounds = by_value(table_.widened_bounds);
   if (scheme_ != Scheme::qpp) return stats;
-  stats.predictions = samples_ * static_cast<std::int64_t>(table_.qparams.size());
+  stats.predictions = samples_ * static_cast<std::int64_t>(table_.values);
   stats.clamps = by_value(table_.clamps);
   return stats;
 }

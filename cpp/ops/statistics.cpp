@@ -125,6 +125,12 @@ std::string ChooseQParams::kernel() const {
   return spec_.range_measured ? "" : minmax_->info.name;
 }
 
+Shape CopyQParams::prepare(std::span<const Shape> /*inputs*/, int /*threads*/) { return {}; }
+
+void CopyQParams::run(const RunArgs& /*args*/, RunState& state) const {
+  state.qparams[static_cast<std::size_t>(to_)] = state.qparams[static_cast<std::size_t>(from_)];
+}
+
 MeasureFeatures::MeasureFeatures(Spec spec, const KernelSelection& selection)
     : spec_(std::move(spec)),
       minmax_(&selection.minmax()),

@@ -66,6 +66,20 @@ class ChooseQParams final : public Op {
   Shape shape_;
 };
 
+/// Gives a value a row of its own, which begins as that of another value: dense + sparse values may
+/// change theirs when they are stored, which is not to change what was stored before.
+class CopyQParams final : public Op {
+ public:
+  CopyQParams(int from, int to) : from_(from), to_(to) {}
+  Shape prepare(std::span<const Shape> inputs, int threads) override;
+  void run(const RunArgs& args, RunState& state) const override;
+  [[nodiscard]] std::string kind() const override { return "copy_qparams"; }
+
+ private:
+  int from_;
+  int to_;
+};
+
 /// The features of a QPP position.
 class MeasureFeatures final : public Op {
  public:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import qppengine as qe
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.serialize import load_graph, serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -152,3 +152,17 @@ def test_convolutions_of_one_group_stay_in_int8(model: bytes, samples: list[Arra
     kernels = {step["node"]: step["kernel"] for step in session.explain() if step["kernel"]}
     for name in ("one", "two", "strided", "last"):
         assert "_qai8_qsi8cx_" in kernels[name], kernels
+
+
+def test_values_that_share_a_row_are_stored_with_a_copy_of_it(
+    model: bytes, samples: list[Array]
+) -> None:
+    """So that each may be stored with other parameters while the other one is still read."""
+    session = Session(model, "dynamic", density=0.03)
+    stored = {one.value for one in session.observe(samples[5]) if one.stored.dtype == np.int8}
+    copies = {step["node"] for step in session.explain() if step["op"] == "copy_qparams"}
+    values = list(load_graph(model).quantized_values)
+    assert copies
+    assert copies == stored - set(values)
+    assert session.qparams().shape == (1, len(values), 2)
+    assert list(session.stats()["cut_outliers"]) == values
