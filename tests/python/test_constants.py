@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qppengine import UnsupportedError, UnsupportedModelError, from_torch, reference
+from qppengine import (
+    Limits,
+    ModelError,
+    UnsupportedError,
+    UnsupportedModelError,
+    from_torch,
+    reference,
+)
 from qppengine.importers import constants
 from qppengine.importers.program import Call
 from qppengine.importers.pt2 import read_pt2
@@ -143,7 +150,6 @@ def test_constants_that_nobody_reads_cost_nothing() -> None:
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
-        (lambda m, x: m.conv(x) * torch.ones(2**15, 2**15).mean(), "constant of 1073741824"),
         (lambda m, x: m.conv(x) * torch.erfinv(m.conv.bias)[:, None, None], "erfinv"),
         (lambda m, x: m.conv(x) + torch.rand(4, 6, 6) * m.conv.bias[:, None, None], "rand"),
         (lambda m, x: m.conv(x) + torch.arange(36.0).view(6, 6), "other numbers for other pixels"),
@@ -153,6 +159,28 @@ def test_constants_that_nobody_reads_cost_nothing() -> None:
 def test_constants_that_cannot_be_computed_are_refused(function: Any, problem: str) -> None:
     with pytest.raises(UnsupportedModelError, match=problem):
         from_torch(Net(function), torch.rand(1, 3, 8, 8))
+
+
+def test_constants_of_an_enormous_size_are_refused() -> None:
+    module = Net(lambda m, x: m.conv(x) * torch.ones(2**15, 2**15).mean()).eval()
+    with pytest.raises(ModelError, match=r"limit computed_bytes .* limits=Limits\(computed_bytes"):
+        from_torch(module, torch.rand(1, 3, 8, 8))
+
+
+def test_a_stored_tensor_of_stride_0_is_no_larger_than_others_may_be() -> None:
+    class Wide(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.ones(1, 1, 1, 1).expand(2**12, 2**12, 1, 1))
+
+        def forward(self, x: Any) -> Any:
+            return F.conv2d(x, self.weight)
+
+    program = torch.export.export(Wide(), (torch.rand(1, 2**12, 1, 1),))
+    with pytest.raises(ModelError, match="limit computed_bytes"):
+        from_torch(program)
+    graph = from_torch(program, limits=Limits(computed_bytes=2**27))
+    assert graph.nodes[0].tensors["weight"].shape == (2**12, 2**12, 1, 1)
 
 
 def test_a_result_is_of_the_size_that_the_program_states() -> None:

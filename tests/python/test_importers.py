@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -572,6 +573,26 @@ def test_other_archives_are_refused() -> None:
     for data in (b"", b"PK\5\6", b"not a zip" * 100):
         with pytest.raises(ModelError, match=r"not a readable \.pt2 archive"):
             read_pt2(data)
+
+
+def test_members_that_are_listed_many_times_are_refused() -> None:
+    data = ESPCN.read_bytes()
+    end = data.rindex(b"PK\5\6")
+    count, size, begin = struct.unpack_from("<HII", data, end + 10)
+    directory = data[begin : begin + size]
+    first = directory[: 46 + sum(struct.unpack_from("<HHH", directory, 28))]
+    for again in (first, first.replace(b".json", b".jsoN").replace(b"weight_0", b"weight_9")):
+        extended = directory + 40 * again
+        tail = struct.pack(
+            "<4sHHHHIIH", b"PK\5\6", 0, 0, count + 40, count + 40, len(extended), begin, 0
+        )
+        with pytest.raises(ModelError, match=r"listed twice|overlap"):
+            read_pt2(data[:begin] + extended + tail)
+
+
+def test_the_text_of_an_archive_has_a_limit() -> None:
+    with pytest.raises(ModelError, match=r"exceeds the limit header_bytes = 100"):
+        from_torch(ESPCN, limits=qppengine.Limits(header_bytes=100))
 
 
 def test_truncated_archives_are_refused() -> None:

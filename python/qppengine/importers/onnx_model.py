@@ -18,7 +18,8 @@ import numpy as np
 
 from qppengine.errors import Error, ModelError, UnsupportedModelError
 from qppengine.graph import Array, Value
-from qppengine.importers.onnx_constants import Budget, fold, is_foldable
+from qppengine.importers.budget import Budget
+from qppengine.importers.onnx_constants import fold, is_foldable
 from qppengine.importers.onnx_file import OnnxGraph, OnnxNode, Unread, read_file
 from qppengine.importers.onnx_shapes import Reads, Sizes, UnknownError, infer_shapes, resize_scales
 from qppengine.importers.program import AXES, Call, Other, Program, Ref

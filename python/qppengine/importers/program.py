@@ -99,4 +99,5 @@ class Program:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     limits: Limits = DEFAULT_LIMITS
+    file_bytes: int = 0
     names_outputs: bool = False  # whether the names of outputs are the user's, and to be kept

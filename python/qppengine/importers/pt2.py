@@ -52,7 +52,7 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
     Raises `ModelError` for a malformed file or one beyond `limits`, `UnsupportedModelError` for one
     that takes or returns something else than float32 tensors.
     """
-    members = _read_members(data)
+    members = _read_members(data, limits)
     if "data.pkl" in members:
         raise ModelError(
             "expected a .pt2 file of torch.export.save, got one of torch.save, which holds pickles"
@@ -98,6 +98,7 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
         {name: layout.sizes for name, layout in layouts.items()},
         {name: _DTYPES[item.dtype] for name, item in layouts.items() if item.dtype in _DTYPES},
         limits,
+        len(data),
     )
 
 
@@ -161,17 +162,16 @@ def _read_signature(
     return _Signature(tuple(inputs), tuple(outputs), tensors, states, tuple(problems))
 
 
-def _read_members(data: bytes) -> dict[str, bytes]:
+def _read_members(data: bytes, limits: Limits) -> dict[str, bytes]:
     """The files of the archive by their path below its root folder, sample inputs left out."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # torch writes members uncompressed; insisting on it keeps sizes honest.
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ModelError("not a .pt2 file of torch.export.save: its members are compressed")
+            listed = archive.infolist()
+            _check_members(listed, len(data), limits)
             members = {
-                name.partition("/")[2]: archive.read(name)
-                for name in archive.namelist()
-                if "/sample_inputs/" not in name  # a pickle
+                info.filename.partition("/")[2]: archive.read(info)
+                for info in listed
+                if "/sample_inputs/" not in info.filename  # a pickle
             }
     except ModelError:
         raise
@@ -190,6 +190,20 @@ def _read_members(data: bytes) -> dict[str, bytes]:
     if members.get("byteorder", b"little") != b"little":
         raise ModelError("the .pt2 archive was written on a big-endian machine")
     return members
+
+
+def _check_members(listed: list[zipfile.ZipInfo], size: int, limits: Limits) -> None:
+    """Sizes of members, before anything of them is read."""
+    # torch writes members uncompressed; insisting on it keeps sizes honest.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in listed):
+        raise ModelError("not a .pt2 file of torch.export.save: its members are compressed")
+    if len({info.filename for info in listed}) < len(listed):
+        raise ModelError("a member of the .pt2 archive is listed twice")
+    if sum(info.file_size for info in listed) > size:
+        raise ModelError("the members of the .pt2 archive overlap")
+    for info in listed:
+        if info.filename.endswith(".json"):
+            limits.check("header_bytes", info.file_size, info.filename)
 
 
 def _parse(members: Mapping[str, bytes], path: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ these axes, and the other axes have size 1: a matrix is ``[N, C, 1, 1]``, a sequ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ import numpy as np
 from qppengine.builder import GraphBuilder
 from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.graph import unique_name
+from qppengine.importers.budget import Budget
 from qppengine.importers.constants import can_fold, fold, reads_shapes_only
 from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
 from qppengine.passes import name_outputs
@@ -200,7 +202,9 @@ class Constants:
         self._arrays = dict(program.tensors)
         self._float32: dict[str, Array] = {}
         self._lost: set[str] = set()  # results of calls that could not be folded
-        self._bytes = 0
+        self._bytes = 0  # of what nodes read
+        allowed = program.limits.computed_bytes + 4 * program.file_bytes
+        self._budget = Budget(allowed, "computed_bytes")
         self._read = 0  # elements, counted for every node that reads them
         self._held = sum(array.size for array in program.tensors.values())
 
@@ -218,7 +222,8 @@ class Constants:
         array = self._arrays.get(name)
         if array is None or not np.issubdtype(array.dtype, np.floating):
             return None
-        self._count(4 * array.size)
+        self._bytes += 4 * array.size
+        self._program.limits.check("constant_bytes", self._bytes, "the constants of all nodes")
         self._read += array.size
         self._program.limits.check(
             "sharing",
@@ -227,8 +232,9 @@ class Constants:
         )
         if name not in self._float32:
             with np.errstate(over="ignore"):  # becomes infinity, which is refused by Graph
-                self._float32[name] = np.ascontiguousarray(array, np.float32)
-            self._float32[name] = self._float32[name].reshape(array.shape)
+                if array.dtype != np.float32 or not array.flags.c_contiguous:
+                    self._budget.reserve(array.size, 4)
+                self._float32[name] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
         return self._float32[name]
 
     def compute(self, call: Call) -> None:
@@ -245,14 +251,11 @@ class Constants:
             for name, argument in call.arguments.items()
             if not (isinstance(argument, Ref) and reads_shapes_only(call))
         }
+        for shape, dtype in zip(shapes, known, strict=True):
+            self._budget.reserve(math.prod(size or 1 for size in shape), dtype.itemsize)
         results = fold(call, arguments, shapes, known)
-        self._count(sum(result.nbytes for result in results))
         self._arrays.update(zip(call.outputs, results, strict=True))
         self._lost.difference_update(call.outputs)
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        self._program.limits.check("constant_bytes", self._bytes, "the constants of all nodes")
 
     def _resolved(self, argument: Any) -> Any:
         if isinstance(argument, list):
