@@ -43,12 +43,14 @@ Shape Concat::prepare(std::span<const Shape> inputs, int threads) {
   }
   const std::int64_t pixel_bytes = widest * static_cast<std::int64_t>(size_of(types_.dst));
   block_ = std::max<std::int64_t>(kBlockBytes / pixel_bytes, 1);
-  block_bytes_ = round_up(static_cast<std::size_t>(block_ * pixel_bytes), kAlignment);
+  block_bytes_ = types_.src == DType::f16
+                     ? 0
+                     : round_up(static_cast<std::size_t>(block_ * pixel_bytes), kAlignment);
   return output_;
 }
 
 std::size_t Concat::scratch_bytes() const {
-  return types_.src == DType::f16 ? 0 : static_cast<std::size_t>(threads_) * block_bytes_;
+  return static_cast<std::size_t>(threads_) * block_bytes_;
 }
 
 const std::byte* Concat::convert(const RunArgs& args, const RunState& state, std::size_t input,

@@ -7,6 +7,7 @@
 
 #include "ops/conv2d_tiles.h"
 #include "ops/conv_output.h"
+#include "ops/scratch.h"
 
 namespace qpp {
 
@@ -134,26 +135,22 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
 
 Conv2d::Scratch Conv2d::lay_out(std::byte* base) const {
   Scratch scratch{};
-  std::size_t offset = 0;
-  const auto take = [&](auto*& pointer, std::size_t bytes) {
-    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
-    offset += round_up(bytes, kAlignment);
-  };
-  const std::size_t filters = weights_.scales.size();
-  const auto threads = static_cast<std::size_t>(threads_);
-  take(scratch.correction, filters * sizeof(std::int32_t));
-  take(scratch.multiplier, filters * sizeof(float));
-  take(scratch.bias, filters * sizeof(float));
-  take(scratch.residual_factor, types_.residual ? filters * sizeof(std::int16_t) : 0);
-  take(scratch.border, static_cast<std::size_t>(border_pixels() * source_bytes(input_.stride())));
-  take(scratch.ranges, threads * sizeof(Range));
-  take(scratch.pixels,
-       threads * static_cast<std::size_t>(weights_.taps * kernel_->mr) * sizeof(void*));
-  take(scratch.rows, threads * static_cast<std::size_t>(kernel_size_.height) * sizeof(void*));
-  take(scratch.copies, threads * static_cast<std::size_t>(copy_bytes()));
-  take(scratch.sparse, sparse_part_ == nullptr ? 0 : threads * sparse_part_->scratch_bytes());
-  take(scratch.levels, threads * static_cast<std::size_t>(levels_bytes()));
-  scratch.bytes = offset;
+  ScratchLayout layout(base);
+  const auto filters = static_cast<std::int64_t>(weights_.scales.size());
+  const auto sparse_bytes =
+      static_cast<std::int64_t>(sparse_part_ == nullptr ? 0 : sparse_part_->scratch_bytes());
+  layout.add(scratch.correction, filters);
+  layout.add(scratch.multiplier, filters);
+  layout.add(scratch.bias, filters);
+  layout.add(scratch.residual_factor, types_.residual ? filters : 0);
+  layout.add(scratch.border, border_pixels() * source_bytes(input_.stride()));
+  layout.add(scratch.ranges, threads_);
+  layout.add(scratch.pixels, threads_ * weights_.taps * kernel_->mr);
+  layout.add(scratch.rows, threads_ * kernel_size_.height);
+  layout.add(scratch.copies, threads_ * copy_bytes());
+  layout.add(scratch.sparse, threads_ * sparse_bytes);
+  layout.add(scratch.levels, threads_ * levels_bytes());
+  scratch.bytes = layout.bytes();
   return scratch;
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ops/copy_pixels.h"
+#include "ops/scratch.h"
 
 namespace qpp {
 
@@ -52,20 +53,16 @@ Shape DepthwiseConv2d::prepare(std::span<const Shape> inputs, int threads) {
 
 DepthwiseConv2d::Scratch DepthwiseConv2d::lay_out(std::byte* base) const {
   Scratch scratch{};
-  std::size_t offset = 0;
-  const auto take = [&](auto*& pointer, std::size_t bytes) {
-    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
-    offset += round_up(bytes, kAlignment);
-  };
-  const std::size_t channels = weights_.scales.size();
-  take(scratch.correction, channels * sizeof(std::int32_t));
-  take(scratch.multiplier, channels * sizeof(float));
-  take(scratch.bias, channels * sizeof(float));
-  take(scratch.rows, static_cast<std::size_t>(threads_ * geometry_.kernel.height) * sizeof(void*));
+  ScratchLayout layout(base);
+  const auto channels = static_cast<std::int64_t>(weights_.scales.size());
+  layout.add(scratch.correction, channels);
+  layout.add(scratch.multiplier, channels);
+  layout.add(scratch.bias, channels);
+  layout.add(scratch.rows, threads_ * geometry_.kernel.height);
   scratch.row_bytes =
       static_cast<std::size_t>(input_.width * input_.stride()) * size_of(types_.src);
-  take(scratch.padding, scratch.row_bytes);
-  scratch.bytes = offset;
+  layout.add(scratch.padding, static_cast<std::int64_t>(scratch.row_bytes));
+  scratch.bytes = layout.bytes();
   return scratch;
 }
 

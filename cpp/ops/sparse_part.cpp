@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/scratch.h"
+
 namespace qpp {
 /// The working memory of one thread.
 struct SparsePart::Scratch {
@@ -44,14 +46,10 @@ void SparsePart::prepare(const Shape& input, const Shape& output, std::int64_t t
 
 SparsePart::Scratch SparsePart::lay_out(std::byte* base) const {
   Scratch scratch{};
-  std::size_t offset = 0;
-  const auto take = [&](auto*& pointer, std::int64_t count) {
-    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
-    offset += round_up(static_cast<std::size_t>(count) * sizeof(*pointer), kAlignment);
-  };
-  take(scratch.rows, kernel_size_.height);
-  take(scratch.sums, tile_ * filters_);
-  scratch.bytes = offset;
+  ScratchLayout layout(base);
+  layout.add(scratch.rows, kernel_size_.height);
+  layout.add(scratch.sums, tile_ * filters_);
+  scratch.bytes = layout.bytes();
   return scratch;
 }
 

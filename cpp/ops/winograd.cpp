@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "ops/conv_output.h"
+#include "ops/scratch.h"
 #include "ops/sparsify.h"
 
 namespace qpp {
@@ -299,25 +300,20 @@ std::int64_t WinogradConv2d::sums_elements() const {
 
 WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
   Scratch scratch{};
-  std::size_t offset = 0;
-  const auto take = [&](auto*& pointer, std::size_t bytes) {
-    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
-    offset += round_up(bytes, kAlignment);
-  };
-  const auto threads = static_cast<std::size_t>(threads_);
-  const std::size_t element_bytes = size_of(kernels_.multiply->src);
-  take(scratch.multiplier, weights_.scales.size() * sizeof(float));
-  take(scratch.bias, weights_.scales.size() * sizeof(float));
-  take(scratch.constants,
-       static_cast<std::size_t>(winograd_constant_index(output_.stride(), 0)) * element_bytes);
-  take(scratch.border_row,
-       static_cast<std::size_t>(input_.width * input_.stride()) * size_of(types_.src));
-  take(scratch.ranges, threads * sizeof(Range));
-  take(scratch.v, threads * static_cast<std::size_t>(v_elements()) * element_bytes);
-  take(scratch.m, threads * kMElements * element_bytes);
-  take(scratch.patch, threads * static_cast<std::size_t>(patch_elements()) * sizeof(half));
-  take(scratch.sums, threads * static_cast<std::size_t>(sums_elements()) * sizeof(half));
-  scratch.bytes = offset;
+  ScratchLayout layout(base);
+  const auto filters = static_cast<std::int64_t>(weights_.scales.size());
+  const auto element_bytes = static_cast<std::int64_t>(size_of(kernels_.multiply->src));
+  const auto source_bytes = static_cast<std::int64_t>(size_of(types_.src));
+  layout.add(scratch.multiplier, filters);
+  layout.add(scratch.bias, filters);
+  layout.add(scratch.constants, winograd_constant_index(output_.stride(), 0) * element_bytes);
+  layout.add(scratch.border_row, input_.width * input_.stride() * source_bytes);
+  layout.add(scratch.ranges, threads_);
+  layout.add(scratch.v, threads_ * v_elements() * element_bytes);
+  layout.add(scratch.m, threads_ * kMElements * element_bytes);
+  layout.add(scratch.patch, threads_ * patch_elements());
+  layout.add(scratch.sums, threads_ * sums_elements());
+  scratch.bytes = layout.bytes();
   return scratch;
 }
 
