@@ -32,7 +32,8 @@ test: test-host test-asan test-arm64 test-python fuzz  ## All tests, on this mac
 test-host: .venv/.dev  ## C++ tests
 	$(BIN)/cmake --workflow --preset host
 
-test-asan: .venv/.dev  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+test-asan: .venv/.dev  ## C++ tests under Clang's AddressSanitizer and UndefinedBehaviorSanitizer
+	$(INSTALL) clang-19 libclang-rt-19-dev
 	$(BIN)/cmake --workflow --preset asan
 
 test-tsan: .venv/.dev  ## C++ tests under ThreadSanitizer (not part of `make test`)
