@@ -93,11 +93,9 @@ class ConvCase {
     if (output_.range != nullptr) compare_range(range);
   }
 
-  /// Runs the kernel; the root of its mean square error over that of its results.
-  double relative_rms_error() {
+  /// Runs, and adds up the squares of the errors and of the exact levels.
+  void add_squares(double& error, double& power) {
     run();
-    double error = 0;
-    double power = 0;
     for (std::int64_t p = 0; p < shape_.pixel_count; ++p) {
       for (std::int64_t f = 0; f < shape_.filters; ++f) {
         const double level = output_level(output_, static_cast<float>(sum(p, f).value), f);
@@ -105,7 +103,6 @@ class ConvCase {
         power += std::pow(level, 2);
       }
     }
-    return std::sqrt(error / power);
   }
 
  private:
@@ -496,6 +493,27 @@ constexpr std::int64_t kChannels[] = {1, 3, 4, 8, 12, 20, 64};
 constexpr std::int64_t kFilters[] = {8, 40, 16, 24};
 constexpr std::int64_t kTaps[] = {1, 9, 25};
 
+/// The error of what a network computes is below 1e-3 of the level, as root mean square.
+///
+/// A rounding to fp16 errs by 2.07e-4 of the partial sum, as root mean square (mantissas being
+/// spread evenly in the logarithm), and a partial sum of n of N products has n/N of the variance of
+/// all. So chains of 32 products, of which the half is zero, add 8.5 times the square of that,
+/// groups of 9 chains 4.9 times, the sum of two groups and the result once each: 8.1e-4 in all. One
+/// case of 8 x 16 outputs, which share sources and weights, scatters around that by 11 %; kCases
+/// together by 4 %.
+void check_rms_error(const ConvKernel& kernel, std::int64_t channels, Trial& trial) {
+  constexpr int kCases = 8;
+  double error = 0;
+  double power = 0;
+  for (int i = 0; i < kCases; ++i) {
+    const Shape shape{.channels = channels, .filters = 16, .taps = 9, .pixel_count = kernel.mr};
+    ConvCase<half, half>(kernel, shape, Data::activations, Stage::full, trial)
+        .add_squares(error, power);
+  }
+  const double relative = std::sqrt(error / power);
+  if (!(relative < 1e-3)) trial.fail("relative rms error " + std::to_string(relative));
+}
+
 template <typename Dst, typename Src>
 void check_conv(const ConvKernel& kernel, Trial& trial) {
   std::vector<Data> kinds = {Data::random, Data::extreme, Data::alternating};
@@ -535,12 +553,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
     trial.fail("the shorter way was never taken with a residual");
   }
   if constexpr (std::is_same_v<Dst, half> && std::is_same_v<Src, half>) {
-    for (const std::int64_t channels : {64, 512}) {
-      const Shape shape{.channels = channels, .filters = 16, .taps = 9, .pixel_count = kernel.mr};
-      ConvCase<Dst, Src> realistic(kernel, shape, Data::activations, Stage::full, trial);
-      const double error = realistic.relative_rms_error();
-      if (!(error < 1e-3)) trial.fail("relative rms error " + std::to_string(error));
-    }
+    for (const std::int64_t channels : {64, 512}) check_rms_error(kernel, channels, trial);
   }
 }
 
