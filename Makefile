@@ -73,7 +73,15 @@ test-compilers: .venv/.created  ## C++ tests with GCC 12 to 14 and Clang 16 to 1
 	$(DEBIAN_ROOT) bookworm toolchains/build_with.sh g++-12 clang++-16
 	$(DEBIAN_ROOT) trixie toolchains/build_with.sh g++-13 g++-14 clang++-17 clang++-18 clang++-19
 
-fuzz: .venv/.dev core  ## Altered files for every importer and the loader (FUZZ_SECONDS=60 each)
+fuzz: .venv/.dev core  ## Altered files for the loader and every importer (FUZZ_SECONDS=60 each)
+	$(INSTALL) clang-19 libclang-rt-19-dev
+	$(BIN)/cmake --preset fuzz
+	$(BIN)/cmake --build --preset fuzz --target fuzz_model
+	$(BIN)/python tests/fuzz/fuzz_qpp.py --write-seeds build/fuzz/seeds
+	mkdir -p build/fuzz/corpus build/findings
+	build/fuzz/fuzz_model -max_total_time=$(FUZZ_SECONDS) -seed=$(FUZZ_SEED) -max_len=65536 -timeout=20 \
+	  -rss_limit_mb=2048 -dict=tests/fuzz/model.dict -artifact_prefix=build/findings/ -verbosity=0 \
+	  -print_final_stats=1 build/fuzz/corpus build/fuzz/seeds
 	for fuzzer in tests/fuzz/fuzz_*.py; do \
 	  $(BIN)/python $$fuzzer --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) || exit 1; \
 	done

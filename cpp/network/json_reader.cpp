@@ -136,12 +136,14 @@ json parse_json(std::string_view text, const std::string& where, const Limits& l
   return builder.take();
 }
 
-std::string describe(const json& value) {
+std::string quote(std::string_view text) {
   constexpr std::size_t kMostBytes = 64;
+  return concat("'", text.substr(0, kMostBytes), text.size() > kMostBytes ? "...'" : "'");
+}
+
+std::string describe(const json& value) {
   if (value.is_structured()) return value.type_name();
-  if (!value.is_string()) return value.dump();
-  const auto& text = value.get_ref<const std::string&>();
-  return concat('"', text.substr(0, kMostBytes), text.size() > kMostBytes ? "...\"" : "\"");
+  return value.is_string() ? quote(value.get_ref<const std::string&>()) : value.dump();
 }
 
 }  // namespace qpp

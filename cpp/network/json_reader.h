@@ -27,7 +27,8 @@ struct JsonItems {
 nlohmann::json parse_json(std::string_view text, const std::string& where, const Limits& limits,
                           const JsonItems& items);
 
-/// A JSON value as messages show it: never more than a few words.
+/// A text, and a JSON value, as messages show them: never more than a few words.
+std::string quote(std::string_view text);
 std::string describe(const nlohmann::json& value);
 
 }  // namespace qpp

@@ -8,6 +8,7 @@
 
 #include "network/int8_plan.h"
 #include "network/json_field.h"
+#include "network/json_reader.h"
 #include "network/safetensors.h"
 #include "ops/depthwise.h"
 #include "tensor/outliers.h"
@@ -663,8 +664,8 @@ ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& s
             ": expected a model written by qppengine.save, got ",
             "a safetensors file of another kind");
   QPP_CHECK(container.metadata["format_version"] == kFormatVersion, UnsupportedError, source,
-            ": expected format version ", kFormatVersion, ", got '",
-            container.metadata["format_version"], "'; export the model again");
+            ": expected format version ", kFormatVersion, ", got ",
+            quote(container.metadata["format_version"]), "; export the model again");
   return {.graph_json = std::move(container.metadata["graph"]),
           .tensors = std::move(container.tensors)};
 }

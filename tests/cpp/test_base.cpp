@@ -250,25 +250,33 @@ TEST_CASE("blocks that live together never overlap, and a chain needs only its l
   CHECK(plan_memory(chain).bytes == 4096 + 2048);
   CHECK(peak_bytes(chain) == 4096 + 2048);
 
-  test::Random random(3);
-  std::vector<Lifetime> blocks;
-  for (int i = 0; i < 200; ++i) {
-    const int first = static_cast<int>((random.next() + 1) * 50);
-    const int last = first + static_cast<int>((random.next() + 1) * 10);
-    blocks.push_back({static_cast<std::size_t>((random.next() + 1) * 5000), first, last});
-  }
-  const MemoryPlan plan = plan_memory(blocks);
-  CHECK(plan.bytes >= peak_bytes(blocks));
-  CHECK(static_cast<double>(plan.bytes) < 1.15 * static_cast<double>(peak_bytes(blocks)));
-  for (std::size_t a = 0; a < blocks.size(); ++a) {
-    CHECK(plan.offsets[a] % kAlignment == 0);
-    CHECK(plan.offsets[a] + blocks[a].bytes <= plan.bytes);
-    for (std::size_t b = 0; b < a; ++b) {
-      const bool together = blocks[a].first <= blocks[b].last && blocks[b].first <= blocks[a].last;
-      const bool apart = plan.offsets[a] + blocks[a].bytes <= plan.offsets[b] ||
-                         plan.offsets[b] + blocks[b].bytes <= plan.offsets[a];
-      REQUIRE((apart || !together));
+  for (const int count : {200, 6000}) {  // many are planned in another way
+    CAPTURE(count);
+    test::Random random(3);
+    std::vector<Lifetime> blocks(17, {.bytes = 0, .first = 0, .last = 100});
+    for (int i = 0; i < count; ++i) {
+      const int first = static_cast<int>((random.next() + 1) * static_cast<float>(count) / 4);
+      const int last = first + static_cast<int>((random.next() + 1) * 10);
+      blocks.push_back({static_cast<std::size_t>((random.next() + 1) * 5000), first, last});
     }
+    const MemoryPlan plan = plan_memory(blocks);
+    CHECK(plan.bytes >= peak_bytes(blocks));
+    const double share = count < 1000 ? 1.15 : 1.5;
+    CHECK(static_cast<double>(plan.bytes) < share * static_cast<double>(peak_bytes(blocks)));
+    int overlaps = 0;
+    for (std::size_t a = 0; a < blocks.size(); ++a) {
+      CHECK(plan.offsets[a] % kAlignment == 0);
+      CHECK(plan.offsets[a] + blocks[a].bytes <= plan.bytes);
+      for (std::size_t b = 0; b < a; ++b) {
+        const bool together =
+            blocks[a].first <= blocks[b].last && blocks[b].first <= blocks[a].last;
+        const bool apart = blocks[a].bytes == 0 || blocks[b].bytes == 0 ||
+                           plan.offsets[a] + blocks[a].bytes <= plan.offsets[b] ||
+                           plan.offsets[b] + blocks[b].bytes <= plan.offsets[a];
+        if (together && !apart) ++overlaps;
+      }
+    }
+    CHECK(overlaps == 0);
   }
 }
 

@@ -3,12 +3,12 @@
 
 A file must be accepted or refused with one of the package's errors; refusing it must cost no more
 than 64 MB and 8 bytes for every byte of it, and 2 seconds and linear time. A file that breaks this
-is written to ``build/fuzz`` together with the command that repeats it.
+is written to ``build/findings`` together with the command that repeats it.
 
 Each ``fuzz_*.py`` of this folder describes a `Target` and hands it to `main`:
 
     python tests/fuzz/fuzz_qpp.py --seconds 60 [--seed 1]
-    python tests/fuzz/fuzz_qpp.py --reproduce build/fuzz/qpp-1-42.qpp
+    python tests/fuzz/fuzz_qpp.py --reproduce build/findings/qpp-1-42.qpp
 """
 
 from __future__ import annotations
@@ -95,10 +95,16 @@ def main(target: Target) -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long, 60 by default")
     parser.add_argument("--seed", type=int, default=1, help="equal seeds try equal files")
     parser.add_argument("--reproduce", type=Path, metavar="FILE", help="try this file only")
+    parser.add_argument("--write-seeds", type=Path, metavar="FOLDER", help="write them, and end")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         serve(target)
+        return
+    if options.write_seeds is not None:
+        options.write_seeds.mkdir(parents=True, exist_ok=True)
+        for index, data in enumerate(target.seeds()):
+            (options.write_seeds / f"{index}.{target.name}").write_bytes(data)
         return
     with Worker([sys.executable, sys.argv[0], "--worker"]) as worker:
         if options.reproduce is not None:
@@ -124,7 +130,7 @@ def fuzz(target: Target, worker: Worker, seconds: float, seed: int) -> int:
             data = target.mutate(data, rng)
         outcome = worker.attempt(data)
         if problem := outcome.problem(len(data)):
-            path = Path("build/fuzz") / f"{target.name}-{seed}-{tried}.{target.name}"
+            path = Path("build/findings") / f"{target.name}-{seed}-{tried}.{target.name}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             print(f"{target.name}: a file of {len(data)} bytes {problem}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,8 @@ def mutate(data: bytes, rng: Random) -> bytes:
             content = json.dumps(document).encode()
         members[index] = (name, content)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that occur twice
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()

@@ -90,7 +90,7 @@ def test_a_finding_is_kept_and_repeats(script: Path) -> None:
     status, text = run(script, "--seconds", "30")
     assert status == 1
     assert "raised" in text
-    (found,) = (script.parent / "build" / "fuzz").iterdir()
+    (found,) = (script.parent / "build" / "findings").iterdir()
     assert found.read_bytes() == b"raise"
     assert run(script, "--reproduce", str(found))[0] == 1
     # Equal seeds find equal files.
