@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <exception>
+#include <new>
 #include <string_view>
 
 #include "base/check.h"
@@ -38,6 +39,8 @@ void register_errors(py::module_& /*module*/) {
       raise("NonFiniteError", error);
     } catch (const Error& error) {
       raise("Error", error);
+    } catch (const std::bad_alloc&) {
+      raise("Error", Error("there is not enough memory for this model"));
     }
   });
 }
