@@ -95,6 +95,12 @@ BLOCKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "mul": lambda a, b: a * b,
     "gate": lambda a, b: F.adaptive_avg_pool2d(a, 1) * b,
     "add_channels": lambda a, b: b + F.adaptive_avg_pool2d(a, 1),
+    "gate_minus": lambda a, b: F.adaptive_avg_pool2d(a, 1) - b,
+    "spatial_gate": lambda a, b: a * torch.sigmoid(b.mean(1, keepdim=True)),
+    "first_channel": lambda a, b: a[:, :1] - b,
+    "column_and_row_gates": lambda a, b: (
+        b * torch.sigmoid(F.max_pool2d(a, (1, WIDTH))) + F.max_pool2d(b, (HEIGHT, 1))
+    ),
     "swish": lambda a, b: b * torch.sigmoid(b),
     "squeeze_excite": lambda a, b: b * torch.sigmoid(F.adaptive_avg_pool2d(a, 1)),
     "max_pool_3x3s2": lambda a, b: F.max_pool2d(b, 3, 2, 1),

@@ -12,6 +12,7 @@ import numpy as np
 from qppengine.errors import UnsupportedError
 from qppengine.importers.dimensions import (
     clamped,
+    combined,
     concatenated,
     rearranged,
     softmax_over,
@@ -199,7 +200,7 @@ def add(operation: Operation, graph: GraphBuilder) -> str:
     for value, constant in (("A", "B"), ("B", "A")):
         if (shift := _constant(operation, constant, value)) is not None:
             return graph.affine(operation.value(value), 1, shift, name=operation.name)
-    return graph.add(*_two_tensors(operation, commutes=True), name=operation.name)
+    return combined(operation, graph, "add", "A", "B")
 
 
 @importer("onnx.Sub")
@@ -209,7 +210,7 @@ def sub(operation: Operation, graph: GraphBuilder) -> str:
         return graph.affine(operation.value("A"), 1, -shift, name=operation.name)
     if (shift := _constant(operation, "A", "B")) is not None:
         return graph.affine(operation.value("B"), -1, shift, name=operation.name)
-    return graph.sub(*_two_tensors(operation, commutes=False), name=operation.name)
+    return combined(operation, graph, "sub", "A", "B")
 
 
 @importer("onnx.Mul")
@@ -218,7 +219,7 @@ def mul(operation: Operation, graph: GraphBuilder) -> str:
     for value, constant in (("A", "B"), ("B", "A")):
         if (gain := _constant(operation, constant, value)) is not None:
             return graph.affine(operation.value(value), gain, 0, name=operation.name)
-    return graph.mul(*_two_tensors(operation, commutes=True), name=operation.name)
+    return combined(operation, graph, "mul", "A", "B")
 
 
 @importer("onnx.Div")
@@ -671,20 +672,6 @@ def _constant(operation: Operation, argument: str, image: str) -> Array | None:
     if not isinstance(ref, Ref):
         raise UnsupportedError(f"{argument} must be computed from an input, or a constant")
     return None if operation.is_computed(ref) else _by_channel(operation, argument, image)
-
-
-def _two_tensors(operation: Operation, *, commutes: bool) -> tuple[str, str]:
-    """Both operands; one per channel comes second."""
-    axes = [operation.axes(argument) for argument in ("A", "B")]
-    rank = min(map(len, axes))
-    if axes[0][len(axes[0]) - rank :] != axes[1][len(axes[1]) - rank :]:
-        raise UnsupportedError("operands that do not lie alike; nearest is two of one shape")
-    sizes = [
-        math.prod(n or 0 for axis, n in zip(places, shape, strict=True) if axis in (2, 3))
-        for places, shape in zip(axes, map(operation.tensor_shape, ("A", "B")), strict=True)
-    ]
-    x, y = operation.value("A"), operation.value("B")
-    return (y, x) if commutes and sizes[0] == 1 != sizes[1] else (x, y)
 
 
 def _axes(operation: Operation, argument: str) -> list[int]:
