@@ -252,6 +252,10 @@ def concat(operation: Operation, graph: GraphBuilder) -> str:
 def max_pool(operation: Operation, graph: GraphBuilder) -> str:
     """Maxima of windows."""
     window = _Window.of(operation, "X", operation.get("kernel_shape"))
+    if window.dilation != (1, 1) and operation.get("auto_pad").startswith("SAME"):
+        raise UnsupportedError(
+            "auto_pad of dilated windows, where runtimes differ; nearest is pads"
+        )
     return graph.max_pool2d(
         operation.image("X", graph),
         window.kernel,
@@ -383,6 +387,11 @@ class _ResizedAxis(NamedTuple):
             )
         index = np.arange(target)
         length = size * scale  # as ONNX has it: no whole number
+        if coordinates == "align_corners" and not math.isclose(length, target, rel_tol=1e-6):
+            # ONNX's text and ONNX Runtime differ in where the last pixel is.
+            raise UnsupportedError(
+                f"align_corners with the scale {scale:g} of {size} pixels; nearest is sizes"
+            )
         places = {
             "half_pixel": (index + 0.5) / scale - 0.5,
             "pytorch_half_pixel": (index + 0.5) / scale - 0.5 if target > 1 else 0 * index,
@@ -638,7 +647,12 @@ def _same(size: int | None, span: int, stride: int) -> int:
         return span - 1
     if size is None:
         raise UnsupportedError("auto_pad of any size; nearest is pads")
-    return max((math.ceil(size / stride) - 1) * stride + span - size, 0)
+    total = (-(-size // stride) - 1) * stride + span - size
+    if total < 0:  # runtimes differ in whether they skip pixels at the beginning
+        raise UnsupportedError(
+            f"auto_pad of a window of {span} with stride {stride}; nearest is pads"
+        )
+    return total
 
 
 def _rows(operation: Operation, argument: str) -> str:
