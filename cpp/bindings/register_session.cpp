@@ -81,19 +81,19 @@ struct ObservedStep {
   DType dtype = DType::f16;
   Shape shape;
   std::vector<std::byte> bytes;
-  std::vector<half> residuals;  // of all elements, of a dense + sparse value; else empty
+  std::vector<float> residuals;  // of all elements, in steps, of a dense + sparse value; else empty
   std::vector<float> scales;    // of every sample
   std::vector<std::int32_t> zero_points;
 };
 
 /// Appends a number for every element, in the order of the elements without padding: zero for all
 /// but the outliers.
-void append_residuals(const TensorView& view, std::vector<half>& all) {
+void append_residuals(const TensorView& view, std::vector<float>& all) {
   if (!view.outliers.present()) return;
   const Shape& shape = view.shape;
   const std::size_t first = all.size();
   all.resize(first + static_cast<std::size_t>(shape.pixels() * shape.channels));
-  half* residuals = all.data() + first;
+  float* residuals = all.data() + first;
   for (std::int64_t y = 0; y < shape.batch * shape.height; ++y) {
     const OutlierRow row = view.outliers.row(y);
     for (std::uint32_t i = row.begins[0]; i < row.begins[shape.width]; ++i) {
@@ -101,7 +101,7 @@ void append_residuals(const TensorView& view, std::vector<half>& all) {
       const std::int64_t channel = row.positions[i] % shape.stride();
       if (channel >= shape.channels) continue;
       const std::int64_t element = (y * shape.width + x) * shape.channels + channel;
-      residuals[element] = row.residuals[i];
+      residuals[element] = static_cast<float>(steps_of_residual(row.residuals[i]));
     }
   }
 }
@@ -138,9 +138,9 @@ py::dict to_dict(const ObservedStep& observed) {
   std::memcpy(stored.mutable_data(), observed.bytes.data(), observed.bytes.size());
   py::object residuals = py::none();
   if (!observed.residuals.empty()) {
-    py::array array(py::dtype("float16"), sizes);
+    py::array array(py::dtype("float32"), sizes);
     std::memcpy(array.mutable_data(), observed.residuals.data(),
-                observed.residuals.size() * sizeof(half));
+                observed.residuals.size() * sizeof(float));
     residuals = std::move(array);
   }
   py::dict result;

@@ -45,10 +45,10 @@ struct ConvArgs {
   const void* residual = nullptr;
 };
 
-/// The unit of the sums of the sparse part, in accumulators' units: what the largest half stands
-/// for stays far from where accumulators and floats end.
+/// The unit of the sums of the sparse part, in accumulators' units: the largest half is far from
+/// where accumulators and floats end.
 inline constexpr float kSparseUnit = 16;
-inline constexpr std::int32_t kLargestSparseSum = 1 << 20;
+inline constexpr std::int32_t kMaxSparseSum = 1 << 20;
 
 /// Where an accumulator of int8 products starts.
 inline std::int32_t initial_sum(const OutputStage& output, std::int64_t filter, float sparse) {

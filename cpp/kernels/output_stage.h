@@ -37,7 +37,7 @@ namespace qpp {
 /// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
 /// accumulator to real numbers; for int8 and int16 output, `multiplier` and `bias` also hold
 /// 1/output scale, and lo, hi are the activation's bounds in output steps, cut to [qmin -
-/// zero_point, qmax - zero_point], int16 kLargestResidual further. Behind a tanh the 1/output scale
+/// zero_point, qmax - zero_point], of int16 to +-kMaxInt16Level. After a tanh the 1/output scale
 /// is `post_scale`. Nothing here is baked into packed weights: all scales are known only at run
 /// time.
 enum class Nonlinearity : std::uint8_t { clamp, tanh };
@@ -47,6 +47,9 @@ struct Range {
   float lo = INFINITY;
   float hi = -INFINITY;
 };
+
+/// Bounds of int16 levels, zero points not included.
+inline constexpr float kMaxInt16Level = 30000;
 
 /// How elements of another tensor are added to levels: a skip connection. r is an fp16 element or,
 /// of int8, an element less its zero point.

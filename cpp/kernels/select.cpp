@@ -227,6 +227,11 @@ const Kernel& last_match(const std::vector<Kernel>& kernels, const KernelSelecti
   return *match;
 }
 
+/// Whether two convolutions of the same sources read the same packed weights.
+bool share_weights(const ConvKernel& a, const ConvKernel& b) {
+  return a.src == b.src && a.weights == b.weights && a.mr == b.mr && a.nr == b.nr && a.kr == b.kr;
+}
+
 }  // namespace
 
 KernelSelection KernelSelection::from_environment() {
@@ -260,11 +265,20 @@ const ConvKernel& KernelSelection::conv(DType dst, DType src) const {
   return *match;
 }
 
+const ConvKernel& KernelSelection::conv_to(DType dst, const ConvKernel& general) const {
+  const ConvKernel* match =
+      last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
+        return kernel.family == ConvFamily::conv && kernel.dst == dst &&
+               share_weights(kernel, general);
+      });
+  QPP_ASSUME(match != nullptr);
+  return *match;
+}
+
 const ConvKernel* KernelSelection::conv3x3s1(const ConvKernel& general) const {
   return last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
     return kernel.family == ConvFamily::conv3x3s1 && kernel.dst == general.dst &&
-           kernel.src == general.src && kernel.weights == general.weights &&
-           kernel.mr == general.mr && kernel.nr == general.nr && kernel.kr == general.kr;
+           share_weights(kernel, general);
   });
 }
 

@@ -38,6 +38,9 @@ class KernelSelection {
 
   /// The general convolution for these types; it always exists.
   [[nodiscard]] const ConvKernel& conv(DType dst, DType src) const;
+  /// The general convolution to another type that shares the packed weights of `general`, which
+  /// reads int8; it always exists.
+  [[nodiscard]] const ConvKernel& conv_to(DType dst, const ConvKernel& general) const;
   /// The 3x3 stride 1 interior kernel that shares the packed weights of `general`, or null.
   [[nodiscard]] const ConvKernel* conv3x3s1(const ConvKernel& general) const;
   /// The 3x3 stride 1 convolution by Winograd's algorithm for these types; it always exists.

@@ -17,15 +17,21 @@ namespace qpp {
 ///   x = min(max(level, lo), hi)
 ///   dst = min(max(x, qmin), qmax)
 ///
-/// and appends x - dst, where it is not zero, to the row; the entry behind them may be written,
-/// too. Calls for a row go from left to right: the one for pixel 0 begins the list.
+/// and appends x - dst, where it is not zero, to the row; the entry after the last may be written,
+/// too. Calls for a row go from left to right: the one for pixel 0 begins the list. A call for
+/// pixels that have entries already replaces these, and all that follow.
+///
+/// Returns how many elements have a level at or beyond `reach_lo` or `reach_hi`, where whoever
+/// computed the source, or x, may have cut it.
 struct SparsifyArgs {
   const void* src = nullptr;   // [pixels][channels], int16 or half
   std::int8_t* dst = nullptr;  // the same
   std::int64_t pixels = 0;
   std::int64_t channels = 0;  // padded, a multiple of 8
   std::int32_t lo = 0;        // bounds of the levels, zero point included; no further from qmin and
-  std::int32_t hi = 0;        // qmax than kLargestResidual
+  std::int32_t hi = 0;        // qmax than kMaxResidual
+  std::int32_t reach_lo = INT32_MIN;  // below qmin
+  std::int32_t reach_hi = INT32_MAX;  // above qmax
   std::int32_t qmin = -128;
   std::int32_t qmax = 127;
   float inverse_scale = 1;  // of f16
@@ -33,7 +39,7 @@ struct SparsifyArgs {
   OutlierRow row;
   std::int64_t x = 0;  // place of the first pixel in the row
 };
-using SparsifyFunction = void (*)(const SparsifyArgs& args);
+using SparsifyFunction = std::uint32_t (*)(const SparsifyArgs& args);
 
 struct SparsifyKernel {
   KernelInfo info;
@@ -42,10 +48,14 @@ struct SparsifyKernel {
   SparsifyFunction function;
 };
 
-/// Joins both parts of successive pixels of a row, in fp16 and sixteenths of a step, as Winograd's
-/// transform reads int8 sources:
+/// Joins both parts of successive pixels of a row, in fp16:
 ///
-///   dst = half((src - zero_point + residual) / 16)
+///   dst = half((src - zero_point + residual * kStepsPerResidual) / steps_per_unit)
+///
+/// which fits a half. By default the unit is the one in which Winograd's transform reads int8
+/// sources.
+inline constexpr float kDensifyStepsPerUnit = 16;
+
 struct DensifyArgs {
   const std::int8_t* src = nullptr;  // [pixels][channels]
   half* dst = nullptr;               // the same
@@ -53,7 +63,8 @@ struct DensifyArgs {
   std::int64_t channels = 0;  // padded, a multiple of 8
   std::int32_t zero_point = 0;
   OutlierRow row;
-  std::int64_t x = 0;  // place of the first pixel in the row
+  std::int64_t x = 0;                           // place of the first pixel in the row
+  float steps_per_unit = kDensifyStepsPerUnit;  // a power of two; others may take longer
 };
 using DensifyFunction = void (*)(const DensifyArgs& args);
 
@@ -61,8 +72,6 @@ struct DensifyKernel {
   KernelInfo info;
   DensifyFunction function;
 };
-
-inline constexpr float kDensifyStepsPerUnit = 16;
 
 // The helpers are inlined by force, since files for several instruction sets share them.
 
@@ -73,6 +82,7 @@ class OutlierAppender {
     if (x == 0) row.begins[0] = *row.cut = 0;
     count_ = row.begins[x];
   }
+  /// `residual` is in steps.
   [[gnu::always_inline]] void append(std::int64_t position, std::int32_t residual) {
     append_if(true, position, residual);
   }
@@ -85,7 +95,7 @@ class OutlierAppender {
       return;
     }
     row_.positions[count_] = static_cast<std::uint32_t>(position);
-    row_.residuals[count_] = to_half(static_cast<float>(residual));
+    row_.residuals[count_] = residual_of_steps(residual);
     count_ += added;
   }
   [[gnu::always_inline]] void end_pixel(std::int64_t x) const { row_.begins[x + 1] = count_; }
@@ -94,6 +104,13 @@ class OutlierAppender {
   OutlierRow row_;
   std::uint32_t count_ = 0;
 };
+
+/// Whether the level x counts as one that may have been cut.
+[[gnu::always_inline]] inline std::uint32_t is_out_of_reach(const SparsifyArgs& args,
+                                                            std::int32_t level) {
+  return static_cast<std::uint32_t>(level <= args.reach_lo) |
+         static_cast<std::uint32_t>(level >= args.reach_hi);
+}
 
 /// The level x of a source.
 [[gnu::always_inline]] inline std::int32_t sparsify_level(const SparsifyArgs& args, half src) {

@@ -13,12 +13,12 @@ struct SpmmRow {
 };
 
 /// A sparse matrix times a dense one: the sums of the outliers under a convolution's kernel for
-/// successive pixels of a row of outputs.
+/// successive pixels of a row of outputs. Residuals are in units of kStepsPerResidual.
 ///
 ///   sums[p][f] = sum over rows, taps t and outliers i of column first + p * step + t * tap_step,
-///                as far as there is such a column, of residuals[i] * weights[t][channel(i)][f],
+///                as far as there is such a column, of residuals[i] * weights[t][channel(i)][f]
 ///
-/// cut to what a half can hold.
+/// False: some sum, or a part of it, is more than a half holds; `sums` are not to be used then.
 struct SpmmArgs {
   const SpmmRow* rows = nullptr;
   std::int64_t row_count = 0;
@@ -32,7 +32,7 @@ struct SpmmArgs {
   std::int64_t pixels = 0;
   half* sums = nullptr;  // [pixels][filters]
 };
-using SpmmFunction = void (*)(const SpmmArgs& args);
+using SpmmFunction = bool (*)(const SpmmArgs& args);
 
 struct SpmmKernel {
   KernelInfo info;
@@ -42,9 +42,11 @@ struct SpmmKernel {
   SpmmFunction function;
 };
 
-/// No weight is larger, so that no product overflows, and no sum of values up to
-/// kLargestHalf / kLargestSpmmWeight.
-inline constexpr float kLargestSpmmWeight = 8;
+/// No weight is larger, so that no sum of values up to kLargestHalf / kMaxSpmmWeight overflows.
+inline constexpr float kMaxSpmmWeight = 127.0F * 256;
 inline constexpr float kLargestHalf = 65504;
+
+/// The same sums in float, for whatever residuals; args.sums is not used.
+void sum_outliers(const SpmmArgs& args, float* sums);
 
 }  // namespace qpp

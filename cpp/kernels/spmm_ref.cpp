@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
+#include <cmath>
 
 #include "kernels/variants.h"
 
@@ -25,13 +25,21 @@ float sum(const SpmmArgs& args, std::int64_t p, std::int64_t f) {
 
 }  // namespace
 
-void spmm_f16_f16_f16_ref(const SpmmArgs& args) {
+void sum_outliers(const SpmmArgs& args, float* sums) {
+  for (std::int64_t p = 0; p < args.pixels; ++p) {
+    for (std::int64_t f = 0; f < args.filters; ++f) sums[p * args.filters + f] = sum(args, p, f);
+  }
+}
+
+bool spmm_f16_f16_f16_ref(const SpmmArgs& args) {
   for (std::int64_t p = 0; p < args.pixels; ++p) {
     for (std::int64_t f = 0; f < args.filters; ++f) {
-      args.sums[p * args.filters + f] =
-          to_half(std::clamp(sum(args, p, f), -kLargestHalf, kLargestHalf));
+      const float total = sum(args, p, f);
+      if (!(std::abs(total) <= kLargestHalf)) return false;
+      args.sums[p * args.filters + f] = to_half(total);
     }
   }
+  return true;
 }
 
 }  // namespace qpp

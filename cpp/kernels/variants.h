@@ -24,9 +24,9 @@ namespace qpp {
 #define QPP_WINOGRAD4_OUTPUT(name, dst, src, needs) void name(const WinogradOutputArgs& args);
 #define QPP_QUANTIZE(name, needs) void name(const QuantizeArgs& args);
 #define QPP_DEQUANTIZE(name, needs) void name(const DequantizeArgs& args);
-#define QPP_SPARSIFY(name, dst, src, needs) void name(const SparsifyArgs& args);
+#define QPP_SPARSIFY(name, dst, src, needs) std::uint32_t name(const SparsifyArgs& args);
 #define QPP_DENSIFY(name, needs) void name(const DensifyArgs& args);
-#define QPP_SPMM(name, dst, src, weights, needs) void name(const SpmmArgs& args);
+#define QPP_SPMM(name, dst, src, weights, needs) bool name(const SpmmArgs& args);
 #define QPP_MINMAX(name, needs) void name(const MinMaxArgs& args);
 #define QPP_MEAN(name, needs) void name(const MeanArgs& args);
 #define QPP_QUANTILE(name, needs) void name(const QuantileArgs& args);

@@ -43,8 +43,9 @@ namespace qpp {
 /// that they lie within +-16, too. Packing multiplies the weights of each filter by the power of
 /// two that lets no sum of magnitudes pass fp16's range for any sources within
 /// +-kWinogradSourceLimit. int8 therefore cannot overflow; fp16 sources of random signs leave room
-/// for a hundred times more, up to 2700, where V itself might overflow. Outliers of dense + sparse
-/// sources lie within (255 + kLargestResidual) / 16 < 256, a tenth of that.
+/// for a hundred times more, up to 2700, where V itself might overflow. Dense + sparse sources are
+/// divided by a power of two where outliers would need a tenth of that, or less if channels are
+/// few.
 inline constexpr float kWinogradA = 0.6875F;
 inline constexpr float kWinogradSourceLimit = 16;
 inline constexpr float kWinogradStepsPerUnit = 16;  // of an int8 source, and of densified ones

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "ops/conv2d_tiles.h"
+#include "ops/conv2d_wide.h"
 #include "ops/conv_output.h"
 #include "ops/scratch.h"
 
@@ -100,6 +101,10 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
     sparse_part_ = std::make_unique<SparsePart>(spec, weights_.scales, selection);
   }
   if (types.sparse_dst) sparsify_ = &selection.sparsify(kernel_->dst);
+  if (types.src == DType::qai8 && (types.sparse_src || types.sparse_dst)) {
+    wide_kernel_ = &selection.conv_to(DType::f16, *kernel_);
+    wide_sparsify_ = &selection.sparsify(DType::f16);
+  }
 }
 
 Conv2d::~Conv2d() = default;
@@ -150,6 +155,10 @@ Conv2d::Scratch Conv2d::lay_out(std::byte* base) const {
   layout.add(scratch.copies, threads_ * copy_bytes());
   layout.add(scratch.sparse, threads_ * sparse_bytes);
   layout.add(scratch.levels, threads_ * levels_bytes());
+  layout.add(scratch.wide,
+             wide_kernel_ == nullptr
+                 ? 0
+                 : threads_ * static_cast<std::int64_t>(WideTile::scratch_bytes(*this)));
   scratch.bytes = layout.bytes();
   return scratch;
 }
@@ -205,12 +214,7 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
 
   SparsifyArgs sparsify;
   if (sparsify_ != nullptr) {
-    sparsify = sparsify_bounds(state.qparams[static_cast<std::size_t>(types_.dst_row)]);
-    if (sparsify_->src == DType::qai16) {
-      const float offset = stage.float_sums ? 0.0F : static_cast<float>(stage.zero_point);
-      sparsify.lo = static_cast<std::int32_t>(std::nearbyint(stage.lo + offset));
-      sparsify.hi = static_cast<std::int32_t>(std::nearbyint(stage.hi + offset));
-    }
+    sparsify = bounds_of_levels(stage, state.qparams[static_cast<std::size_t>(types_.dst_row)]);
   }
 
   // Threads share out tiles, or whole rows, of which each has its list of outliers.
@@ -219,7 +223,7 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
   state.pool.parallel_for(units, [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;
     if (types_.range_row >= 0) own.range = &scratch.ranges[thread];
-    Tiles(*this, src, args, scratch, own, sparsify, thread)
+    Tiles(*this, src, args, state, scratch, own, sparsify, thread)
         .run(begin * unit, std::min(end * unit, output_.pixels()));
   });
 
@@ -228,6 +232,22 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
   for (int thread = 0; thread < threads_; ++thread) {
     widen(range, scratch.ranges[thread]);
   }
+}
+
+/// Where the kernel's levels end before the activation does, they are out of reach.
+SparsifyArgs Conv2d::bounds_of_levels(const OutputStage& stage, const QParams& row) const {
+  SparsifyArgs args = sparsify_bounds(row);
+  if (sparsify_->src != DType::qai16) return args;
+  const float offset = stage.float_sums ? 0.0F : static_cast<float>(stage.zero_point);
+  args.lo = static_cast<std::int32_t>(std::nearbyint(stage.lo + offset));
+  args.hi = static_cast<std::int32_t>(std::nearbyint(stage.hi + offset));
+  const float step = row.inverse_scale;
+  const auto zero_point = static_cast<float>(row.zero_point);
+  const bool ends_below = std::nearbyint(activation_.lo * step) + zero_point < stage.lo + offset;
+  const bool ends_above = std::nearbyint(activation_.hi * step) + zero_point > stage.hi + offset;
+  args.reach_lo = ends_below ? args.lo : INT32_MIN;
+  args.reach_hi = ends_above ? args.hi : INT32_MAX;
+  return args;
 }
 
 std::size_t Conv2d::weight_bytes() const {

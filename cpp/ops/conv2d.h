@@ -89,6 +89,7 @@ class Conv2d final : public Op {
  private:
   struct Scratch;
   class Tiles;
+  class WideTile;
   /// Copies of source rows without the padding of channels, between the padding of the image. A tap
   /// of more than a pixel is a run of columns.
   struct Strips {
@@ -106,6 +107,7 @@ class Conv2d final : public Op {
   [[nodiscard]] std::int64_t border_pixels() const;
   [[nodiscard]] std::int64_t copy_bytes() const;
   [[nodiscard]] std::int64_t levels_bytes() const;
+  [[nodiscard]] SparsifyArgs bounds_of_levels(const OutputStage& stage, const QParams& row) const;
   void fill_border(const Scratch& scratch, const RunState& state) const;
 
   std::string name_;
@@ -122,6 +124,8 @@ class Conv2d final : public Op {
   const ConvKernel* interior_;                // the 3x3 stride 1 kernel, or null
   std::unique_ptr<SparsePart> sparse_part_;   // of a dense + sparse source
   const SparsifyKernel* sparsify_ = nullptr;  // for a dense + sparse destination
+  const ConvKernel* wide_kernel_ = nullptr;   // of WideTile, for tiles that may need it
+  const SparsifyKernel* wide_sparsify_ = nullptr;
   Gathering gathering_;
   bool pointwise_;  // 1x1 without strides and padding; places are not kept track of
   Strips strips_;

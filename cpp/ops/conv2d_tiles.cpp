@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/conv2d_wide.h"
 #include "ops/copy_pixels.h"
 
 namespace qpp {
@@ -28,17 +29,21 @@ void fill_pointers(const void** pointers, std::intptr_t first, std::int64_t step
 }  // namespace
 
 Conv2d::Tiles::Tiles(const Conv2d& conv, const std::byte* src, const RunArgs& run,
-                     const Scratch& scratch, const OutputStage& stage, const SparsifyArgs& sparsify,
-                     int thread)
+                     const RunState& state, const Scratch& scratch, const OutputStage& stage,
+                     const SparsifyArgs& sparsify, int thread)
     : conv_(conv),
       input_(conv.input_),
       pixel_bytes_(conv.source_bytes(conv.input_.stride())),
       mr_(conv.kernel_->mr),
       src_(src),
       run_(run),
+      state_(state),
       border_(scratch.border),
       levels_(scratch.levels + thread * conv.levels_bytes()),
       sparsify_(sparsify),
+      wide_(conv.wide_kernel_ == nullptr
+                ? nullptr
+                : scratch.wide + thread * static_cast<std::int64_t>(WideTile::scratch_bytes(conv))),
       pixels_(scratch.pixels + thread * conv.weights_.taps * conv.kernel_->mr),
       rows_(scratch.rows + thread * conv.kernel_size_.height),
       copies_(scratch.copies + thread * conv.copy_bytes()) {
@@ -76,22 +81,78 @@ void Conv2d::Tiles::run(std::int64_t first, std::int64_t end) {
                     ? levels_
                     : static_cast<std::byte*>(run_.output.data) + first * dst_pixel_bytes_;
     if (residual_ != nullptr) args_.residual = residual_ + first * residual_pixel_bytes_;
-    if (sparse_) args_.sparse = sparse_->of(place, args_.pixel_count);
-    if (conv_.interior_ != nullptr && args_.pixel_count == mr_ &&
-        place.x + mr_ <= conv_.output_.width) {
-      find_source(place);
-      conv_.interior_->function(args_);
-      advance(place, mr_);
-    } else if (conv_.pointwise_) {
-      gather_in_line(first);
-      conv_.kernel_->function(args_);
-    } else {
-      gather(place);
-      conv_.kernel_->function(args_);
+    const Place begin = place;
+    if (!run_fast(place, first)) run_wide(begin, first);
+  }
+}
+
+bool Conv2d::Tiles::run_fast(Place& place, std::int64_t first) {
+  if (sparse_) {
+    args_.sparse = sparse_->of(place, args_.pixel_count);
+    if (args_.sparse == nullptr) {
+      advance_over_rows(place, args_.pixel_count);
+      return false;
     }
-    if (conv_.sparsify_ != nullptr) {
-      sparsify_pixels(*conv_.sparsify_, sparsify_, run_.output, first, args_.pixel_count);
+  }
+  if (conv_.interior_ != nullptr && args_.pixel_count == mr_ &&
+      place.x + mr_ <= conv_.output_.width) {
+    find_source(place);
+    conv_.interior_->function(args_);
+    advance(place, mr_);
+  } else if (conv_.pointwise_) {
+    gather_in_line(first);
+    conv_.kernel_->function(args_);
+  } else {
+    gather(place);
+    conv_.kernel_->function(args_);
+  }
+  if (conv_.sparsify_ == nullptr) return true;
+  const std::uint32_t cut = count_cut_before(run_.output, first);
+  if (sparsify_pixels(*conv_.sparsify_, sparsify_, run_.output, first, args_.pixel_count) ||
+      conv_.wide_kernel_ == nullptr) {
+    return true;
+  }
+  restore_cut(run_.output, first, cut);
+  return false;
+}
+
+void Conv2d::Tiles::run_wide(Place place, std::int64_t first) {
+  WideTile wide(conv_, state_, wide_);
+  const bool sparse = sparse_.has_value();
+  if (sparse) sparse_->to_floats(place, args_.pixel_count, wide.sums());
+  if (conv_.pointwise_) {
+    gather_in_line(first);
+  } else {
+    gather(place);
+  }
+  const half* values = wide.compute(args_, sparse);
+  if (conv_.types_.sparse_dst) {
+    SparsifyArgs args =
+        sparsify_bounds(state_.qparams[static_cast<std::size_t>(conv_.types_.dst_row)]);
+    args.src = values;
+    sparsify_pixels(*conv_.wide_sparsify_, args, run_.output, first, args_.pixel_count);
+    return;
+  }
+  const std::int64_t count = args_.pixel_count * conv_.output_.stride();
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float value = to_float(values[i]);
+    if (conv_.types_.dst == DType::f16) {
+      store(*args_.output, value, static_cast<half*>(args_.dst) + i);
+      continue;
     }
+    const QParams& row = state_.qparams[static_cast<std::size_t>(conv_.types_.dst_row)];
+    const auto lo = static_cast<float>(row.qmin - row.zero_point);
+    const auto hi = static_cast<float>(row.qmax - row.zero_point);
+    static_cast<std::int8_t*>(args_.dst)[i] =
+        round_to_int8(clamp_level(value * row.inverse_scale, lo, hi), row.zero_point);
+  }
+}
+
+void Conv2d::Tiles::advance_over_rows(Place& place, std::int64_t count) const {
+  while (count > 0) {
+    const std::int64_t part = std::min(count, conv_.output_.width - place.x);
+    advance(place, part);
+    count -= part;
   }
 }
 

@@ -24,6 +24,7 @@ struct Conv2d::Scratch {
   std::byte* copies;              // [threads][copy_bytes()]
   std::byte* sparse;              // [threads], of sparse_part_
   std::byte* levels;              // [threads][levels_bytes()], a tile of what sparsify_ reads
+  std::byte* wide;                // [threads], of WideTile
   std::size_t bytes;
 };
 
@@ -32,22 +33,29 @@ class Conv2d::Tiles {
  public:
   using Place = SparsePart::Place;
 
-  Tiles(const Conv2d& conv, const std::byte* src, const RunArgs& run, const Scratch& scratch,
-        const OutputStage& stage, const SparsifyArgs& sparsify, int thread);
+  Tiles(const Conv2d& conv, const std::byte* src, const RunArgs& run, const RunState& state,
+        const Scratch& scratch, const OutputStage& stage, const SparsifyArgs& sparsify, int thread);
 
   /// Output pixels first .. end.
   void run(std::int64_t first, std::int64_t end);
 
  private:
+  /// Computes a tile, whose first pixel is `first`, by the kernels; false: it needs run_wide().
+  /// `place` becomes the pixel after the tile.
+  bool run_fast(Place& place, std::int64_t first);
+  /// Computes and stores a tile that has larger numbers than the kernels hold.
+  void run_wide(Place place, std::int64_t first);
   /// Moves on by `count` pixels, at most to the start of the next row.
   void advance(Place& place, std::int64_t count) const;
+  /// Moves on by `count` pixels.
+  void advance_over_rows(Place& place, std::int64_t count) const;
   /// The source of an interior tile; one that reaches over the border is copied, and the border
   /// filled in, since the general kernel takes longer than that.
   void find_source(const Place& place);
   /// Bytes of zero points.
   void fill_zero(std::byte* dst, std::int64_t bytes) const;
   /// Points every tap of every pixel, from `place` on, at its source or at the border; `place`
-  /// becomes the pixel behind the tile.
+  /// becomes the pixel after the tile.
   void gather(Place& place);
   /// The same for a pointwise convolution, whose sources lie like its outputs.
   void gather_in_line(std::int64_t first);
@@ -67,10 +75,12 @@ class Conv2d::Tiles {
   std::int64_t mr_;
   const std::byte* src_;
   const RunArgs& run_;
+  const RunState& state_;
   const std::byte* border_;
   std::optional<SparsePart::Sums> sparse_;  // of a dense + sparse source
   std::byte* levels_;
   SparsifyArgs sparsify_;
+  std::byte* wide_;
   const void** pixels_;
   const void** rows_;
   std::byte* copies_;

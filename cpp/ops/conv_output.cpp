@@ -5,7 +5,6 @@
 
 #include "kernels/conv.h"
 #include "kernels/float_sums.h"
-#include "tensor/outliers.h"
 
 namespace qpp {
 namespace {
@@ -59,7 +58,7 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
         arrays.correction[f] = quantized_src ? -src.zero_point * weights.sums[f] : 0;
       }
       arrays.multiplier[f] = weights.scales[f] * src.scale * before;
-      arrays.bias[f] = bias[f] * before;
+      arrays.bias[f] = bias.empty() ? 0.0F : bias[f] * before;
     }
   };
   fill_arrays();
@@ -72,11 +71,12 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
   stage.lo = activation.lo * steps_per_unit;
   stage.hi = activation.hi * steps_per_unit;
   if (quantized_dst) {
-    const std::int32_t residual = types.sparse_dst ? kLargestResidual : 0;
-    const auto qmin = static_cast<float>(dst.qmin - dst.zero_point - residual);
-    const auto qmax = static_cast<float>(dst.qmax - dst.zero_point + residual);
-    stage.lo = std::clamp(stage.lo, qmin, qmax);
-    stage.hi = std::clamp(stage.hi, qmin, qmax);
+    const float lo =
+        types.sparse_dst ? -kMaxInt16Level : static_cast<float>(dst.qmin - dst.zero_point);
+    const float hi =
+        types.sparse_dst ? kMaxInt16Level : static_cast<float>(dst.qmax - dst.zero_point);
+    stage.lo = std::clamp(stage.lo, lo, hi);
+    stage.hi = std::clamp(stage.hi, lo, hi);
     stage.zero_point = dst.zero_point;
   }
   const bool int8_residual = types.residual == DType::qai8;
@@ -92,7 +92,7 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
   }
   const RunSums sums{.weights = weights,
                      .zero_point = src.zero_point,
-                     .sparse = types.sparse_src ? kLargestSparseSum : 0};
+                     .sparse = types.sparse_src ? kMaxSparseSum : 0};
   const DType kernel_dst = quantized_dst && types.sparse_dst ? DType::qai16 : types.dst;
   if (!use_float_sums(sums, kernel_dst, types.residual.has_value(), arrays, stage)) fill_arrays();
   return stage;

@@ -32,7 +32,7 @@ SparsePart::SparsePart(const Conv2dSpec& spec, std::span<const float> scales,
         const auto from = static_cast<std::size_t>((f * spec.channels + c) * taps + tap);
         const float level = std::clamp(std::nearbyint(spec.weights[from] / scale), -127.0F, 127.0F);
         weights_[static_cast<std::size_t>((tap * channels + c) * filters_ + f)] =
-            to_half(level / kSparseUnit);
+            to_half(level * (kStepsPerResidual / kSparseUnit));
       }
     }
   }
@@ -84,22 +84,36 @@ void SparsePart::Sums::find_rows(const Place& place) {
   n_ = place.n;
 }
 
-const half* SparsePart::Sums::of(Place place, std::int64_t count) {
-  half* const first = args_.sums;
-  while (count > 0) {
+template <typename Visit>
+bool SparsePart::Sums::visit_rows(Place place, std::int64_t count, const Visit& visit) {
+  for (std::int64_t done = 0; done < count; done += args_.pixels) {
     if (place.y != y_ || place.n != n_) find_rows(place);
     args_.first = place.x * part_.stride_.width - part_.padding_.width;
-    args_.pixels = std::min(count, part_.output_.width - place.x);
-    part_.kernel_->function(args_);
-    args_.sums += args_.pixels * part_.filters_;
-    count -= args_.pixels;
+    args_.pixels = std::min(count - done, part_.output_.width - place.x);
+    if (!visit(done)) return false;
     place.x = 0;
     if (++place.y < part_.output_.height) continue;
     place.y = 0;
     ++place.n;
   }
+  return true;
+}
+
+const half* SparsePart::Sums::of(const Place& place, std::int64_t count) {
+  half* const first = args_.sums;
+  const bool fit = visit_rows(place, count, [&](std::int64_t done) {
+    args_.sums = first + done * part_.filters_;
+    return part_.kernel_->function(args_);
+  });
   args_.sums = first;
-  return first;
+  return fit ? first : nullptr;
+}
+
+void SparsePart::Sums::to_floats(const Place& place, std::int64_t count, float* sums) {
+  visit_rows(place, count, [&](std::int64_t done) {
+    sum_outliers(args_, sums + done * part_.filters_);
+    return true;
+  });
 }
 
 }  // namespace qpp

@@ -34,10 +34,16 @@ class SparsePart {
     /// `scratch` holds scratch_bytes().
     Sums(const SparsePart& part, const Outliers& source, std::byte* scratch);
     /// Those of `count` successive output pixels, at most a tile: [pixel][filter], until the next
-    /// call.
-    const half* of(Place place, std::int64_t count);
+    /// call. Null: some of them do not fit.
+    const half* of(const Place& place, std::int64_t count);
+    /// The same in float, to `sums`.
+    void to_floats(const Place& place, std::int64_t count, float* sums);
 
    private:
+    /// Sets args_ for the successive parts of `count` pixels that are in one row each, and calls
+    /// `visit` with the pixels before; stops where it returns false.
+    template <typename Visit>
+    bool visit_rows(Place place, std::int64_t count, const Visit& visit);
     /// The rows of sources under the outputs of a row.
     void find_rows(const Place& place);
 
@@ -58,8 +64,9 @@ class SparsePart {
   Size2d stride_;
   Padding padding_;
   Size2d dilation_;
-  std::int64_t filters_;         // padded to 8
-  AlignedVector<half> weights_;  // [ky][kx][c, padded to 8][filters_], in units of kSparseUnit
+  std::int64_t filters_;  // padded to 8
+  AlignedVector<half>
+      weights_;  // [ky][kx][c, padded to 8][filters_], for sums in units of kSparseUnit
   const SpmmKernel* kernel_;
   Shape input_;
   Shape output_;

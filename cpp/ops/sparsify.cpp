@@ -6,8 +6,10 @@
 namespace qpp {
 
 SparsifyArgs sparsify_bounds(const QParams& row) {
-  return {.lo = row.qmin - kLargestResidual,
-          .hi = row.qmax + kLargestResidual,
+  return {.lo = row.qmin - kMaxResidual,
+          .hi = row.qmax + kMaxResidual,
+          .reach_lo = row.qmin - kMaxResidual,
+          .reach_hi = row.qmax + kMaxResidual,
           .qmin = row.qmin,
           .qmax = row.qmax,
           .inverse_scale = row.inverse_scale,
@@ -15,24 +17,37 @@ SparsifyArgs sparsify_bounds(const QParams& row) {
           .row = {}};
 }
 
-void sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const TensorView& dst,
+bool sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const TensorView& dst,
                      std::int64_t first, std::int64_t count) {
   const Shape& shape = dst.shape;
   const auto src_pixel_bytes = shape.stride() * static_cast<std::int64_t>(size_of(kernel.src));
   args.dst = dst.as<std::int8_t>() + first * shape.stride();
   args.channels = shape.stride();
   std::int64_t row = first / shape.width;
+  bool in_reach = true;
   args.x = first % shape.width;
   while (count > 0) {
     args.pixels = std::min(count, shape.width - args.x);
     args.row = dst.outliers.row(row);
-    kernel.function(args);
+    const std::uint32_t out_of_reach = kernel.function(args);
+    *args.row.cut += out_of_reach;
+    in_reach &= out_of_reach == 0;
     args.src = static_cast<const std::byte*>(args.src) + args.pixels * src_pixel_bytes;
     args.dst += args.pixels * shape.stride();
     count -= args.pixels;
     args.x = 0;
     ++row;
   }
+  return in_reach;
+}
+
+std::uint32_t count_cut_before(const TensorView& dst, std::int64_t first) {
+  const std::int64_t width = dst.shape.width;
+  return first % width == 0 ? 0 : *dst.outliers.row(first / width).cut;
+}
+
+void restore_cut(const TensorView& dst, std::int64_t first, std::uint32_t count) {
+  *dst.outliers.row(first / dst.shape.width).cut = count;
 }
 
 Shape Sparsify::prepare(std::span<const Shape> inputs, int /*threads*/) { return inputs[0]; }

@@ -24,6 +24,33 @@ constexpr std::int64_t kPatchColumns =
 /// fit int8.
 DType kernel_src(const Conv2dTypes& types) { return types.sparse_src ? DType::f16 : types.src; }
 
+/// Up to which magnitude sources may have outliers, in the units of densified ones: sums of a
+/// filter that has one channel only fit fp16 if all sources are within kWinogradSourceLimit, while
+/// outliers are few and share the room with all channels.
+float outlier_limit(const Conv2dSpec& spec) {
+  constexpr float kMost = 256;
+  constexpr float kSafety = 0.25F;
+  float limit = kMost;
+  const auto size = static_cast<std::size_t>(spec.kernel.height * spec.kernel.width);
+  const auto filter_size = size * static_cast<std::size_t>(spec.channels);
+  for (std::size_t first = 0; first < spec.weights.size(); first += filter_size) {
+    float largest = 0;
+    float total = 0;
+    for (std::size_t i = first; i < first + filter_size; i += size) {
+      float sum = 0;
+      for (std::size_t tap = i; tap < i + size; ++tap) sum += std::abs(spec.weights[tap]);
+      largest = std::max(largest, sum);
+      total += sum;
+    }
+    if (largest > 0) limit = std::min(limit, kSafety * kWinogradSourceLimit * total / largest);
+  }
+  return std::max(limit, kWinogradSourceLimit);
+}
+
+constexpr int kMaxLevelExponent = 12;  // 2^12 * 65504 steps are kMaxResidual
+constexpr int kLevelExponentStep = 4;
+static_assert(kMaxResidual == 65504 << kMaxLevelExponent);
+
 /// What the output kernels write: a dense + sparse destination is made from fp16.
 DType kernel_dst(const Conv2dTypes& types) { return types.sparse_dst ? DType::f16 : types.dst; }
 
@@ -47,11 +74,13 @@ struct WinogradConv2d::Scratch {
 class WinogradConv2d::Worker {
  public:
   Worker(const WinogradConv2d& conv, const RunArgs& run, const Scratch& scratch,
-         const OutputStage& stage, const SparsifyArgs& sparsify, std::int32_t zero_point,
-         int thread)
+         const OutputStage& stage, const SparsifyArgs& sparsify, int level_exponent,
+         std::int32_t zero_point, int thread)
       : conv_(conv),
         run_(run),
         sparsify_(sparsify),
+        stage_(stage),
+        level_exponent_(level_exponent),
         patch_(scratch.patch + thread * conv.patch_elements()),
         sums_(scratch.sums + thread * conv.sums_elements()),
         src_(static_cast<const std::byte*>(run.inputs[0].data)),
@@ -71,7 +100,7 @@ class WinogradConv2d::Worker {
     for (WinogradOutputArgs& output : outputs_) {
       output = {.dst_row_stride = conv.output_.width * conv.output_.stride(),
                 .dst_pixel_stride = conv.output_.stride(),
-                .output = &stage};
+                .output = &stage_};
     }
   }
 
@@ -89,7 +118,12 @@ class WinogradConv2d::Worker {
     for (std::int64_t tile = first_row * conv_.tile_columns_; tile < end;
          tile += conv_.block_tiles_) {
       run_tiles(tile, std::min(tile + conv_.block_tiles_, end), 0);
-      for (std::size_t i = 0; i < strips_; ++i) sparsify_strip(i);
+      const int exponent = level_exponent_;
+      while (!sparsify_strips()) {  // V is still there
+        level_exponent_ += kLevelExponentStep;
+        compute(0);
+      }
+      level_exponent_ = exponent;
     }
   }
 
@@ -99,6 +133,11 @@ class WinogradConv2d::Worker {
     multiply_.tiles = end - first;
     strips_ = 0;
     for (std::int64_t tile = first; tile < end;) tile += begin_strip(tile, first, end);
+    compute(filter_part);
+  }
+
+  /// The outputs of the strips that were begun.
+  void compute(std::int64_t filter_part) {
     const std::int64_t filter_blocks = conv_.output_.stride() / kWinogradGroup;
     const std::int64_t filter_end = filter_blocks * (filter_part + 1) / conv_.filter_parts_;
     for (std::int64_t f = filter_blocks * filter_part / conv_.filter_parts_; f < filter_end; ++f) {
@@ -132,7 +171,7 @@ class WinogradConv2d::Worker {
       input_.rows[i] =
           inside ? src_ + (image * conv_.input_.height + src_y) * row_bytes : border_row_;
     }
-    if (conv_.types_.sparse_src) widen_patch(src_rows);
+    source_exponents_[strips_] = conv_.types_.sparse_src ? densify_patch(src_rows) : 0;
     conv_.kernels_.input->function(input_);
 
     WinogradOutputArgs& output = outputs_[strips_++];
@@ -159,13 +198,17 @@ class WinogradConv2d::Worker {
     return tiles;
   }
 
-  /// Replaces the sources of a strip by sums of their dense and their sparse part.
-  void widen_patch(const std::array<std::int64_t, kWinogradPatch>& src_rows) {
+  /// Replaces the sources of a strip by sums of their dense and their sparse part. Returns the
+  /// exponent of the power of two that these are divided by.
+  int densify_patch(const std::array<std::int64_t, kWinogradPatch>& src_rows) {
     const std::int64_t stride = conv_.input_.stride();
     const std::int64_t reach = input_.first_column + input_.tiles * kWinogradTile + 2;
     const std::int64_t end = std::clamp<std::int64_t>(reach, 0, conv_.input_.width);
     const std::int64_t begin = std::clamp<std::int64_t>(input_.first_column, 0, end);
     const std::int64_t count = (end - begin) * stride;
+    const float largest = (255 + largest_residual(src_rows, begin, end)) / kDensifyStepsPerUnit;
+    int exponent = 0;
+    while (std::ldexp(largest, -exponent) > conv_.outlier_limit_) ++exponent;
     half* dst = patch_;
     for (std::size_t i = 0; i < kWinogradPatch; ++i, dst += count) {
       if (src_rows[i] < 0) {
@@ -178,22 +221,60 @@ class WinogradConv2d::Worker {
              .channels = stride,
              .zero_point = input_.zero_point,
              .row = run_.inputs[0].outliers.row(src_rows[i]),
-             .x = begin});
+             .x = begin,
+             .steps_per_unit = std::ldexp(kDensifyStepsPerUnit, exponent)});
       }
       input_.rows[i] = dst;
     }
     input_.width = end - begin;
     input_.first_column -= begin;
+    return exponent;
   }
 
-  /// Stores both parts of the outputs of a strip.
-  void sparsify_strip(std::size_t strip) {
-    const WinogradOutputArgs& output = outputs_[strip];
-    for (std::int64_t i = 0; i < output.rows; ++i) {
-      sparsify_.src = static_cast<const half*>(output.dst) + i * output.dst_row_stride;
-      sparsify_pixels(*conv_.sparsify_, sparsify_, run_.output,
-                      pixels_[strip] + i * conv_.output_.width, output.columns);
+  /// The largest magnitude of the residuals of columns begin .. end of some rows, in steps.
+  [[nodiscard]] float largest_residual(const std::array<std::int64_t, kWinogradPatch>& src_rows,
+                                       std::int64_t begin, std::int64_t end) const {
+    std::uint16_t largest = 0;  // halves are in the order of their bits
+    for (const std::int64_t src_row : src_rows) {
+      if (src_row < 0) continue;
+      const OutlierRow row = run_.inputs[0].outliers.row(src_row);
+      for (std::uint32_t i = row.begins[begin]; i < row.begins[end]; ++i) {
+        const auto magnitude = static_cast<std::uint16_t>(row.residuals[i].bits & 0x7fffU);
+        largest = std::max(largest, magnitude);
+      }
     }
+    return to_float(half{largest}) * kStepsPerResidual;
+  }
+
+  /// Stores both parts of the outputs of all strips. False: with more than fp16 holds; nothing is
+  /// stored then.
+  bool sparsify_strips() {
+    std::array<std::uint32_t, kWinogradMaxBlock * kWinogradTile> cuts{};
+    const std::int64_t width = conv_.output_.width;
+    SparsifyArgs args = sparsify_;
+    args.inverse_scale = std::ldexp(1.0F, level_exponent_);
+    const std::int32_t reach = 65504 << level_exponent_;
+    args.reach_lo = args.zero_point - reach;
+    args.reach_hi = args.zero_point + reach;
+    bool in_reach = true;
+    for (std::size_t strip = 0; strip < strips_; ++strip) {
+      const WinogradOutputArgs& output = outputs_[strip];
+      for (std::int64_t i = 0; i < output.rows; ++i) {
+        const std::int64_t first = pixels_[strip] + i * width;
+        cuts[strip * kWinogradTile + static_cast<std::size_t>(i)] =
+            count_cut_before(run_.output, first);
+        args.src = static_cast<const half*>(output.dst) + i * output.dst_row_stride;
+        in_reach &= sparsify_pixels(*conv_.sparsify_, args, run_.output, first, output.columns);
+      }
+    }
+    if (in_reach || level_exponent_ + kLevelExponentStep > kMaxLevelExponent) return true;
+    for (std::size_t strip = strips_; strip-- > 0;) {
+      for (std::int64_t i = 0; i < outputs_[strip].rows; ++i) {
+        restore_cut(run_.output, pixels_[strip] + i * width,
+                    cuts[strip * kWinogradTile + static_cast<std::size_t>(i)]);
+      }
+    }
+    return false;
   }
 
   void multiply(std::int64_t filter_block) {
@@ -216,13 +297,41 @@ class WinogradConv2d::Worker {
         args.residual = static_cast<const std::byte*>(args.residual) +
                         filter * static_cast<std::int64_t>(size_of(*conv_.types_.residual));
       }
-      conv_.kernels_.output->function(args);
+      if (source_exponents_[i] == 0 && level_exponent_ == 0) {
+        conv_.kernels_.output->function(args);
+      } else {
+        transform_scaled(args, filter, source_exponents_[i]);
+      }
     }
+  }
+
+  /// Eight filters, whose sources and levels are divided by powers of two.
+  void transform_scaled(WinogradOutputArgs& args, std::int64_t filter, int source_exponent) const {
+    std::array<float, kWinogradGroup> multiplier{};
+    std::array<float, kWinogradGroup> bias{};
+    for (std::size_t i = 0; i < kWinogradGroup; ++i) {
+      const std::size_t f = static_cast<std::size_t>(filter) + i;
+      multiplier[i] = std::ldexp(stage_.multiplier[f], source_exponent - level_exponent_);
+      bias[i] = std::ldexp(stage_.bias[f], -level_exponent_);
+    }
+    OutputStage stage = stage_;
+    stage.multiplier = multiplier.data();
+    stage.bias = bias.data();
+    alignas(kAlignment)
+        std::byte constants[winograd_constant_index(kWinogradGroup, 0) * sizeof(float)];
+    fill_winograd_constants(stage, kWinogradGroup, conv_.kernels_.multiply->dst, constants);
+    stage.residual.scale = std::ldexp(stage_.residual.scale, -level_exponent_);
+    stage.post_scale = std::ldexp(stage_.post_scale, -level_exponent_);
+    args.constants = constants;
+    args.output = &stage;
+    conv_.kernels_.output->function(args);
   }
 
   const WinogradConv2d& conv_;
   const RunArgs& run_;
   SparsifyArgs sparsify_;
+  const OutputStage& stage_;
+  int level_exponent_;  // levels for sparsify_ are divided by this power of two
   half* patch_;
   half* sums_;
   const std::byte* src_;
@@ -234,7 +343,8 @@ class WinogradConv2d::Worker {
   WinogradMultiplyArgs multiply_;
   // One per strip, the successive tiles of a block in one row of tiles.
   std::array<WinogradOutputArgs, kWinogradMaxBlock> outputs_;
-  std::array<std::int64_t, kWinogradMaxBlock> pixels_;  // the first output of each
+  std::array<std::int64_t, kWinogradMaxBlock> pixels_;     // the first output of each
+  std::array<int, kWinogradMaxBlock> source_exponents_{};  // sources are divided by this power
   std::size_t strips_ = 0;
 };
 
@@ -249,7 +359,8 @@ WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
       channels_(spec.channels),
       kernels_(selection.winograd4(kernel_dst(types), kernel_src(types))),
       densify_(types.sparse_src ? &selection.densify() : nullptr),
-      sparsify_(types.sparse_dst ? &selection.sparsify(DType::f16) : nullptr) {
+      sparsify_(types.sparse_dst ? &selection.sparsify(DType::f16) : nullptr),
+      outlier_limit_(types.sparse_src ? outlier_limit(spec) : 0) {
   weights_ = pack_winograd_weights(spec.weights.data(), spec.filters, spec.channels,
                                    kernels_.multiply->weights);
   if (types.src == DType::qai8) {
@@ -319,6 +430,19 @@ WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
 
 std::size_t WinogradConv2d::scratch_bytes() const { return lay_out(nullptr).bytes; }
 
+/// What levels of a dense + sparse destination are divided by so that fp16 holds the constants.
+int WinogradConv2d::choose_level_exponent(const OutputStage& stage) const {
+  float largest = std::max(stage.residual.scale, stage.post_scale);
+  for (std::size_t f = 0; f < bias_.size(); ++f) {
+    largest = std::max(largest, std::abs(stage.bias[f]));
+  }
+  int exponent = 0;
+  while (std::ldexp(largest, -exponent) > 60000 && exponent < kMaxLevelExponent) {
+    exponent += kLevelExponentStep;
+  }
+  return exponent;
+}
+
 void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   const Scratch scratch = lay_out(args.scratch);
   OutputStage stage = fill_output_stage(types_, activation_, weights_, bias_, state,
@@ -332,19 +456,27 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   std::fill_n(scratch.ranges, threads_, Range{});
 
   SparsifyArgs sparsify;
+  int level_exponent = 0;
   if (sparsify_ != nullptr) {
     // Outputs are levels, still without the zero point; sparsify cuts them to their bounds.
-    sparsify = sparsify_bounds(state.qparams[static_cast<std::size_t>(types_.dst_row)]);
-    sparsify.inverse_scale = 1;
-    sparsify.lo = static_cast<std::int32_t>(std::nearbyint(stage.lo)) + stage.zero_point;
-    sparsify.hi = static_cast<std::int32_t>(std::nearbyint(stage.hi)) + stage.zero_point;
+    const QParams& row = state.qparams[static_cast<std::size_t>(types_.dst_row)];
+    sparsify = sparsify_bounds(row);
+    const auto bound = [&](float value) {
+      const double level =
+          std::nearbyint(static_cast<double>(value) * static_cast<double>(row.inverse_scale)) +
+          row.zero_point;
+      return static_cast<std::int32_t>(std::clamp<double>(level, sparsify.lo, sparsify.hi));
+    };
+    sparsify.lo = bound(activation_.lo);
+    sparsify.hi = bound(activation_.hi);
     stage.lo = -INFINITY;
     stage.hi = INFINITY;
+    level_exponent = choose_level_exponent(stage);
   }
   const auto work = [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;
     if (types_.range_row >= 0) own.range = &scratch.ranges[thread];
-    Worker worker(*this, args, scratch, own, sparsify, zero_point, thread);
+    Worker worker(*this, args, scratch, own, sparsify, level_exponent, zero_point, thread);
     if (sparsify_ != nullptr) return worker.run_rows(begin, end);
     for (std::int64_t i = begin; i < end; ++i) worker.run(i / filter_parts_, i % filter_parts_);
   };

@@ -15,7 +15,9 @@ namespace qpp {
 /// blocks: V of a block stays in the cache while all filters pass.
 ///
 /// Of a dense + sparse source both parts are added, in fp16, before the tiles are transformed; of a
-/// dense + sparse destination both are made from a block's outputs in fp16.
+/// dense + sparse destination both are made from a block's outputs in fp16. Strips with outliers
+/// that the transforms could not hold, and blocks with levels beyond fp16, are scaled by powers of
+/// two.
 class WinogradConv2d final : public Op {
  public:
   /// True for convolutions that this engine can compute.
@@ -42,6 +44,7 @@ class WinogradConv2d final : public Op {
   class Worker;
 
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
+  [[nodiscard]] int choose_level_exponent(const OutputStage& stage) const;
   /// Elements of V of one block.
   [[nodiscard]] std::int64_t v_elements() const;
   /// Elements of the widened sources of a strip, of the outputs of a block; 0 where all is dense.
@@ -58,6 +61,7 @@ class WinogradConv2d final : public Op {
   Winograd4Kernels kernels_;
   const DensifyKernel* densify_;    // of a dense + sparse source, or null
   const SparsifyKernel* sparsify_;  // of a dense + sparse destination, or null
+  float outlier_limit_ = 0;         // of sources with outliers, in the units of densified ones
   Shape input_;
   Shape output_;
   std::int64_t tile_rows_ = 0;     // of an image

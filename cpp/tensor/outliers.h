@@ -13,7 +13,11 @@ namespace qpp {
 // A dense + sparse (D+S) value is an int8 tensor plus its outliers: for every element whose level
 // lies outside of [qmin, qmax], what was cut off. The value of an element is
 //
-//   (q - zero_point + residual) * scale,  residual = 0 for all but the outliers
+//   (q - zero_point + residual * kStepsPerResidual) * scale,  residual = 0 for all but the outliers
+//
+// Residuals are whole steps, held as halves in units that let them reach kMaxResidual: all of
+// fp16's range where the scale is at least 2.5e-4, else four million times the range of the dense
+// part. Up to 2048 steps are exact.
 //
 // Outliers are listed row by row (a row of an image; rows in the order of images), within a row in
 // the order of pixels and channels. Each row has room for a quarter of its elements, at a density
@@ -24,8 +28,17 @@ namespace qpp {
 /// The share of a value's elements beyond either bound, at most: outliers are few.
 inline constexpr double kLargestDensity = 0.1;
 
-/// Residuals are whole steps of the value's scale, up to this magnitude.
-inline constexpr std::int32_t kLargestResidual = 3840;
+/// The unit of residuals, and the magnitude up to which they reach, in steps of the value's scale.
+inline constexpr std::int32_t kStepsPerResidual = 4096;
+inline constexpr std::int32_t kMaxResidual = 65504 * kStepsPerResidual;
+
+/// A residual, as it is stored, of so many steps; and back.
+[[gnu::always_inline]] inline half residual_of_steps(std::int32_t steps) {
+  return to_half(static_cast<float>(steps) * (1.0F / kStepsPerResidual));
+}
+inline std::int32_t steps_of_residual(half residual) {
+  return static_cast<std::int32_t>(to_float(residual) * kStepsPerResidual);
+}
 
 /// Entries behind those of a row that may be read and written: kernels copy several at a time.
 inline constexpr std::int64_t kOutlierSlack = 8;
@@ -34,9 +47,9 @@ inline constexpr std::int64_t kOutlierSlack = 8;
 struct OutlierRow {
   std::uint32_t* begins = nullptr;  // [width + 1]: pixel x has entries begins[x] .. begins[x + 1]
   std::uint32_t* positions = nullptr;  // [capacity]: x * channels + c, channels padded
-  half* residuals = nullptr;           // [capacity]
+  half* residuals = nullptr;           // [capacity], in units of kStepsPerResidual
   std::int64_t capacity = 0;
-  std::uint32_t* cut = nullptr;  // one number: outliers that found no room
+  std::uint32_t* cut = nullptr;  // one number: outliers without room, or not kept in full
 };
 
 /// The outliers of a tensor, in one block of memory; or none.
@@ -71,7 +84,7 @@ class Outliers {
             .capacity = capacity_,
             .cut = cut_ + i};
   }
-  /// Outliers of all rows that found no room.
+  /// Outliers of all rows that found no room, or lie further out than residuals reach.
   [[nodiscard]] std::int64_t cut() const {
     return std::accumulate(cut_, cut_ + rows_, std::int64_t{0});
   }

@@ -37,7 +37,7 @@ class ObservedStep(TypedDict):
     step: int
     value: str
     stored: npt.NDArray[np.int8 | np.float16]
-    residuals: npt.NDArray[np.float16] | None
+    residuals: npt.NDArray[np.float32] | None
     scale: npt.NDArray[np.float32]
     zero_point: npt.NDArray[np.int32]
 

@@ -53,7 +53,7 @@ class StoredValue:
     # Of int8, for every sample: x = scale * (stored - zero_point + residuals); float32, int32 [N].
     scale: npt.NDArray[np.float32]
     zero_point: npt.NDArray[np.int32]
-    residuals: npt.NDArray[np.float16] | None  # of dense + sparse values, zero but for outliers
+    residuals: npt.NDArray[np.float32] | None  # of dense + sparse values, zero but for outliers
 
     @property
     def density(self) -> float | None:

@@ -50,7 +50,7 @@ struct DenseSparse {
       const OutlierRow entries = outliers.row(row);
       for (std::uint32_t i = 0; i < entries.begins[shape.width]; ++i) {
         const std::int64_t at = row * shape.width * shape.stride() + entries.positions[i];
-        result[static_cast<std::size_t>(at)] += static_cast<int>(to_float(entries.residuals[i]));
+        result[static_cast<std::size_t>(at)] += steps_of_residual(entries.residuals[i]);
       }
     }
     return result;

@@ -293,7 +293,7 @@ class ConvCase {
     }
     if (kQuantized) {
       constexpr std::int32_t kZeroPoints[] = {-128, 127, 0, 5};
-      constexpr std::int32_t kResidual = kLevels ? kLargestResidual : 0;
+      constexpr std::int32_t kResidual = kLevels ? 3840 : 0;
       output_.zero_point = kZeroPoints[random_.integer(0, 3)];
       output_.lo = static_cast<float>(-128 - output_.zero_point - kResidual);
       output_.hi = static_cast<float>(127 - output_.zero_point + kResidual);
@@ -327,7 +327,7 @@ class ConvCase {
     long_output_.bias = long_bias_.data();
     const RunSums sums{.weights = packed_,
                        .zero_point = zero_point_in,
-                       .sparse = sparse_ == nullptr ? 0 : kLargestSparseSum};
+                       .sparse = sparse_ == nullptr ? 0 : kMaxSparseSum};
     constexpr DType kDst = kLevels ? DType::qai16 : kQuantized ? DType::qai8 : DType::f16;
     if (!packed_.magnitudes.empty() && use_float_sums(sums, kDst, residual_ != nullptr,
                                                       {.correction = correction_.data(),

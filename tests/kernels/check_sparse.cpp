@@ -22,14 +22,15 @@ struct Bounds {
 };
 
 const std::vector<Bounds> kBounds = {
-    {-128 - kLargestResidual, 127 + kLargestResidual, -128, 127, 32, 3},
-    {-128, 127 + kLargestResidual, -128, 127, 0.25F, -128},
-    {-8 - kLargestResidual, 7 + kLargestResidual, -8, 7, 2, -2},
+    {-128 - kMaxResidual, 127 + kMaxResidual, -128, 127, 32, 3},
+    {-128 - kMaxResidual, 127 + kMaxResidual, -128, 127, 0x1p16F, 3},
+    {-128, 127 + kMaxResidual, -128, 127, 0.25F, -128},
+    {-8 - kMaxResidual, 7 + kMaxResidual, -8, 7, 2, -2},
     {-2, 1, -2, 1, 1, 0},
     {-128, 400, -128, 127, 0x1.234p3F, -128},   // the inverse is a half
     {-300, 300, -128, 127, 0x1.23456p3F, 100},  // it is none
     {140, 3000, -128, 127, 100, -128},          // all levels are cut
-    {-128 - kLargestResidual, 127 + kLargestResidual, -128, 127, 0x1p-14F, 0},
+    {-128 - kMaxResidual, 127 + kMaxResidual, -128, 127, 0x1p-14F, 0},
 };
 
 std::int16_t draw(Random& random, const Bounds& bounds, bool wide, std::int16_t /*type*/) {
@@ -49,6 +50,7 @@ struct Expected {
   std::vector<std::uint32_t> positions;
   std::vector<float> residuals;
   std::uint32_t cut = 0;
+  std::uint32_t out_of_reach = 0;
 };
 
 template <typename Src>
@@ -67,6 +69,8 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
   SparsifyArgs args{.channels = channels,
                     .lo = bounds.lo,
                     .hi = bounds.hi,
+                    .reach_lo = std::max(bounds.lo, bounds.qmin - 500),
+                    .reach_hi = std::min(bounds.hi, bounds.qmax + 500),
                     .qmin = bounds.qmin,
                     .qmax = bounds.qmax,
                     .inverse_scale = bounds.inverse_scale,
@@ -83,21 +87,27 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     expected.bytes.push_back(static_cast<std::int8_t>(dense));
     const bool full = static_cast<std::int64_t>(expected.positions.size()) == capacity;
     if (level != dense && full) ++expected.cut;
+    if (level <= args.reach_lo || level >= args.reach_hi) ++expected.out_of_reach;
     if (level != dense && !full) {
       expected.positions.push_back(static_cast<std::uint32_t>(i));
-      expected.residuals.push_back(to_float(to_half(static_cast<float>(level - dense))));
+      expected.residuals.push_back(to_float(residual_of_steps(level - dense)));
     }
     if (i % channels == channels - 1) {
       expected.begins.push_back(static_cast<std::uint32_t>(expected.positions.size()));
     }
   }
   // In parts, as tiles come.
+  std::uint32_t out_of_reach = 0;
   for (std::int64_t x = 0; x < width; x += args.pixels) {
     args.x = x;
     args.pixels = std::min<std::int64_t>(trial.random.integer(1, 9), width - x);
     args.src = src.data() + x * channels;
     args.dst = dst.data() + x * channels;
-    kernel.function(args);
+    out_of_reach += kernel.function(args);
+  }
+  if (out_of_reach != expected.out_of_reach) {
+    trial.fail(std::to_string(out_of_reach) + " elements are out of reach, expected " +
+               std::to_string(expected.out_of_reach));
   }
   for (std::int64_t i = 0; i < src.count(); ++i) {
     if (dst.data()[i] != expected.bytes[static_cast<std::size_t>(i)]) {
@@ -148,10 +158,12 @@ void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
 }
 
 void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t channels,
-                   std::int64_t width, std::int32_t zero_point, std::uint32_t density) {
+                   std::int64_t width, std::int32_t zero_point, std::uint32_t density,
+                   float steps_per_unit) {
+  const auto most_steps = static_cast<std::int64_t>(std::min(1e8F, kLargestHalf * steps_per_unit));
   trial.begin(std::to_string(channels) + " channels, " + std::to_string(width) +
               " pixels, zero point " + std::to_string(zero_point) + ", one outlier in " +
-              std::to_string(density));
+              std::to_string(density) + ", units of " + std::to_string(steps_per_unit));
   const Guarded<std::int8_t> src(width * channels);
   const Destination<half> dst(width, channels, channels);
   const Guarded<std::uint32_t> begins(width + 1);
@@ -163,12 +175,14 @@ void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t chann
     src[i] = static_cast<std::int8_t>(trial.random.integer(-128, 127));
     std::int64_t residual = 0;
     if (trial.random.bits() % density == 0) {
-      residual = trial.random.integer(-kLargestResidual, kLargestResidual);
+      const std::int64_t most = trial.random.bits() % 2 == 0 ? 4000 : most_steps - 255;
+      residual = trial.random.integer(-most, most);
       listed.push_back(static_cast<std::uint32_t>(i));
-      steps.push_back(to_half(static_cast<float>(residual)));
-      residual = static_cast<std::int64_t>(to_float(steps.back()));
+      steps.push_back(residual_of_steps(static_cast<std::int32_t>(residual)));
+      residual = steps_of_residual(steps.back());
     }
-    expected.push_back(to_float(to_half(static_cast<float>(src[i] - zero_point + residual) / 16)));
+    expected.push_back(
+        to_float(to_half(static_cast<float>(src[i] - zero_point + residual) / steps_per_unit)));
     if (i % channels == channels - 1) {
       begins[i / channels + 1] = static_cast<std::uint32_t>(listed.size());
     }
@@ -188,7 +202,8 @@ void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t chann
                              .positions = positions.data(),
                              .residuals = residuals.data(),
                              .capacity = positions.count()},
-                     .x = x});
+                     .x = x,
+                     .steps_per_unit = steps_per_unit});
     x += pixels;
   }
   for (std::int64_t i = 0; i < src.count(); ++i) {
@@ -205,16 +220,20 @@ void check_densify_all(const DensifyKernel& kernel, Trial& trial) {
   for (const std::int64_t channels : {8, 24, 64, 72}) {
     for (const std::int32_t zero_point : {-128, 3, 127}) {
       for (const std::uint32_t density : {2U, 100U}) {
-        check_densify(kernel, trial, channels, trial.random.integer(1, 30), zero_point, density);
+        for (const float unit : {16.0F, 16.0F * 8192}) {
+          check_densify(kernel, trial, channels, trial.random.integer(1, 30), zero_point, density,
+                        unit);
+        }
       }
     }
   }
 }
 
-/// Values of a sparse part: steps, of which some are large.
-float draw_value(Random& random, bool large) {
-  const float value = std::nearbyint(random.normal() * (large ? 3000.0F : 40.0F));
-  return std::clamp(value, -3840.0F, 3840.0F);
+/// Residuals, of which some are large.
+half draw_residual(Random& random, bool large) {
+  const float steps = random.normal() * (large ? 3000.0F : 40.0F);
+  const bool largest = large && random.bits() % 64 == 0;
+  return residual_of_steps(static_cast<std::int32_t>(steps) * (largest ? 16384 : 1));
 }
 
 /// A row of sources for spmm: at most `per_column` outliers in each column.
@@ -231,7 +250,7 @@ struct SparseRow {
       for (std::int64_t i = 0; i < entries; ++i, ++count) {
         positions[count] =
             static_cast<std::uint32_t>(x * channels + random.integer(0, channels - 1));
-        residuals[count] = to_half(draw_value(random, large));
+        residuals[count] = draw_residual(random, large);
       }
     }
     begins[width] = count;
@@ -269,7 +288,7 @@ void check_spmm(const SpmmKernel& kernel, Trial& trial, const SpmmCase& test, st
   const Guarded<half> weights(std::max<std::int64_t>(row_count, 1) * test.taps * kChannels *
                               filters);
   for (std::int64_t i = 0; i < weights.count(); ++i) {
-    weights[i] = to_half(static_cast<float>(trial.random.integer(-127, 127)) / 16);
+    weights[i] = to_half(static_cast<float>(trial.random.integer(-127, 127)) * 256);
   }
   std::vector<std::unique_ptr<SparseRow>> sources;
   std::vector<SpmmRow> rows;
@@ -281,17 +300,19 @@ void check_spmm(const SpmmKernel& kernel, Trial& trial, const SpmmCase& test, st
   }
   const Destination<half> sums(pixels, filters, filters);
   const std::int64_t first = trial.random.integer(-3, width);
-  kernel.function({.rows = rows.data(),
-                   .row_count = row_count,
-                   .width = width,
-                   .first = first,
-                   .step = test.step,
-                   .taps = test.taps,
-                   .tap_step = test.tap_step,
-                   .channels = kChannels,
-                   .filters = filters,
-                   .pixels = pixels,
-                   .sums = sums.data()});
+  const bool fits = kernel.function({.rows = rows.data(),
+                                     .row_count = row_count,
+                                     .width = width,
+                                     .first = first,
+                                     .step = test.step,
+                                     .taps = test.taps,
+                                     .tap_step = test.tap_step,
+                                     .channels = kChannels,
+                                     .filters = filters,
+                                     .pixels = pixels,
+                                     .sums = sums.data()});
+  bool may_overflow = false;
+  bool overflows = false;
   for (std::int64_t p = 0; p < pixels; ++p) {
     for (std::int64_t f = 0; f < filters; ++f) {
       double sum = 0;
@@ -313,18 +334,19 @@ void check_spmm(const SpmmKernel& kernel, Trial& trial, const SpmmCase& test, st
         }
       }
       const double got = static_cast<double>(to_float(sums.at(p, f)));
-      // Each of the additions errs by half a unit in the last place of a partial sum; partial sums
-      // that overflow are not compared.
+      // Each of the additions errs by half a unit in the last place of a partial sum.
       const double bound = static_cast<double>(count + 1) * 0x1p-11 * magnitude + 0x1p-24;
       const double limit = static_cast<double>(kLargestHalf);
-      const bool may_overflow = magnitude > limit;
-      if (may_overflow ? !(std::abs(got) <= limit) : !(std::abs(got - sum) <= bound)) {
+      may_overflow |= magnitude > 0.99 * limit;
+      overflows |= std::abs(sum) - bound > limit;
+      if (fits && !(std::abs(got - sum) <= bound)) {
         trial.fail("pixel " + std::to_string(p) + ", filter " + std::to_string(f) + " is " +
                    std::to_string(got) + ", expected " + std::to_string(sum));
       }
-      if (may_overflow) trial.note("overflow");
     }
   }
+  if (fits ? overflows : !may_overflow) trial.fail("the sums fit, or not, unlike what it returned");
+  if (overflows) trial.note("overflow");
   sums.check_rest(pixels, trial);
 }
 
@@ -373,7 +395,7 @@ Bench bench_sparsify(const SparsifyKernel& kernel) {
                          .pixels = kBenchPixels,
                          .channels = kBenchChannels,
                          .lo = -128,
-                         .hi = 127 + kLargestResidual,
+                         .hi = 127 + kMaxResidual,
                          .row = Outliers(list->data(), 1, kBenchPixels, kBenchChannels).row(0)});
       }};
 }

@@ -8,7 +8,8 @@
 
 namespace qpp {
 
-// dst = half((src - zero_point + residual) / 16), sparsify.h
+// dst = half((src - zero_point + residual * kStepsPerResidual) / 16), sparsify.h; other units are
+// the reference's
 //
 // src, dst       int8 and fp16, [pixels][channels]
 // preconditions  channels % 8 == 0; no over-read
@@ -18,7 +19,13 @@ namespace qpp {
 // loop budget    32 elements: 2 loads, 4 SADDW, 4 FSUB, 4 stores, which take a slot of the vector
 //                pipes each: 6 cycles on A76; an outlier: 4 loads and stores, 2 cycles
 void densify_f16_qai8_neon_fp16(const DensifyArgs& args) {
+  if (args.steps_per_unit != kDensifyStepsPerUnit) {
+    densify_f16_qai8_ref(args);
+    return;
+  }
   constexpr std::int16_t k96 = 0x5600;
+  constexpr auto kUnitsPerResidual =
+      static_cast<float16_t>(kStepsPerResidual / kDensifyStepsPerUnit);
   const int16x8_t ninety_six = vdupq_n_s16(k96);
   const float16x8_t origin =
       vreinterpretq_f16_s16(vdupq_n_s16(static_cast<std::int16_t>(k96 + args.zero_point)));
@@ -44,9 +51,8 @@ void densify_f16_qai8_neon_fp16(const DensifyArgs& args) {
   for (std::uint32_t k = args.row.begins[args.x]; k < end; ++k) {
     half& value = row[args.row.positions[k]];
     const auto residual = std::bit_cast<float16_t>(args.row.residuals[k].bits);
-    value.bits =
-        std::bit_cast<std::uint16_t>(vfmah_f16(std::bit_cast<float16_t>(value.bits), residual,
-                                               static_cast<float16_t>(1 / kDensifyStepsPerUnit)));
+    value.bits = std::bit_cast<std::uint16_t>(
+        vfmah_f16(std::bit_cast<float16_t>(value.bits), residual, kUnitsPerResidual));
   }
 }
 

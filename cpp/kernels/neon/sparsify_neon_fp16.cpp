@@ -143,20 +143,23 @@ QPP_NEON_INLINE std::uint64_t split_part(const Find& candidates, const Bytes& by
   return mask;
 }
 
-/// Appends the outliers among a group's candidates.
+/// Appends the outliers among a group's candidates; returns how many are out of reach.
 template <typename Src>
-QPP_NEON_INLINE void append(OutlierAppender& appender, const SparsifyArgs& args, std::uint64_t mask,
-                            std::int64_t first) {
+QPP_NEON_INLINE std::uint32_t append(OutlierAppender& appender, const SparsifyArgs& args,
+                                     std::uint64_t mask, std::int64_t first) {
+  std::uint32_t out_of_reach = 0;
   const Src* src = static_cast<const Src*>(args.src) + first;
   const std::int8_t* dst = args.dst + first;
   // Most groups have none or one, which cannot be foreseen: one is looked at without a branch.
   do {
     const auto bit = static_cast<std::int64_t>(std::countr_zero(mask));  // 64: there is none
     const std::int64_t at = bit % kGroup;
-    const std::int32_t residual = sparsify_level(args, src[at]) - dst[at];
-    appender.append_if(mask != 0, args.x * args.channels + first + at, residual);
+    const std::int32_t level = sparsify_level(args, src[at]);
+    appender.append_if(mask != 0, args.x * args.channels + first + at, level - dst[at]);
+    out_of_reach += static_cast<std::uint32_t>(mask != 0) & is_out_of_reach(args, level);
     mask &= mask - 1;
   } while (mask != 0);
+  return out_of_reach;
 }
 
 // dst = min(max(x, qmin), qmax), x - dst to the row, sparsify.h
@@ -172,7 +175,7 @@ QPP_NEON_INLINE void append(OutlierAppender& appender, const SparsifyArgs& args,
 //                of halves that are levels: 8 FMAX, 8 FMINNM, 8 FADD, 4 UZP1 instead: 22 cycles;
 //                about 12 to look at the set bits
 template <bool kBothSides, typename Bytes>
-QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
+QPP_NEON_INLINE std::uint32_t sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   using Src = Bytes::Src;
   const SparsifyArgs args = given;  // a copy, which no store can change
   const Candidates<kBothSides> candidates(args);
@@ -184,6 +187,7 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
   std::int64_t group = 0;  // of its pixel
   std::int64_t first = 0;  // element of a group
   std::int64_t x = args.x;
+  std::uint32_t out_of_reach = 0;
   for (std::int64_t begin = 0; begin < count; begin += kGroups) {
     const std::int64_t end = std::min(begin + kGroups, count);
     std::uint64_t masks[kGroups];
@@ -198,7 +202,7 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
       if (is_last) split_group_of_pixel = 0;
     }
     for (std::int64_t i = begin; i < end; ++i) {
-      append<Src>(appender, args, masks[i - begin], first);
+      out_of_reach += append<Src>(appender, args, masks[i - begin], first);
       const bool is_last = ++group == groups;
       first += is_last ? last : kGroup;
       if (!is_last) continue;
@@ -206,28 +210,25 @@ QPP_NEON_INLINE void sparsify(const SparsifyArgs& given, const Bytes& bytes) {
       appender.end_pixel(x++);
     }
   }
+  return out_of_reach;
 }
 
 template <typename Bytes>
-QPP_NEON_INLINE void sparsify(const SparsifyArgs& args, const Bytes& bytes) {
-  if (args.lo < args.qmin && bytes.any_below(args)) {
-    sparsify<true>(args, bytes);
-  } else {
-    sparsify<false>(args, bytes);
-  }
+QPP_NEON_INLINE std::uint32_t sparsify(const SparsifyArgs& args, const Bytes& bytes) {
+  return args.lo < args.qmin && bytes.any_below(args) ? sparsify<true>(args, bytes)
+                                                      : sparsify<false>(args, bytes);
 }
 
 }  // namespace
 
-void sparsify_qai8_qai16_neon_fp16(const SparsifyArgs& args) {
+std::uint32_t sparsify_qai8_qai16_neon_fp16(const SparsifyArgs& args) {
   if (std::max(args.lo, args.qmin) == INT8_MIN && std::min(args.hi, args.qmax) == INT8_MAX) {
-    sparsify(args, FromLevels<true>(args));
-  } else {
-    sparsify(args, FromLevels<false>(args));
+    return sparsify(args, FromLevels<true>(args));
   }
+  return sparsify(args, FromLevels<false>(args));
 }
 
-void sparsify_qai8_f16_neon_fp16(const SparsifyArgs& args) {
+std::uint32_t sparsify_qai8_f16_neon_fp16(const SparsifyArgs& args) {
   const half inverse = to_half(args.inverse_scale);
   const auto bound = [&](std::int32_t level) QPP_NEON_INLINE_LAMBDA {
     const std::int32_t steps = std::clamp(level, args.qmin, args.qmax) - args.zero_point;
@@ -237,14 +238,12 @@ void sparsify_qai8_f16_neon_fp16(const SparsifyArgs& args) {
   const half most = bound(args.hi);
   if (to_float(inverse) != args.inverse_scale || !std::isfinite(to_float(least)) ||
       !std::isfinite(to_float(most))) {
-    sparsify_qai8_f16_ref(args);
-    return;
+    return sparsify_qai8_f16_ref(args);
   }
   if (args.inverse_scale == 1 && args.zero_point % 2 == 0) {
-    sparsify(args, FromHalves<true>(args, inverse, least, most));
-  } else {
-    sparsify(args, FromHalves<false>(args, inverse, least, most));
+    return sparsify(args, FromHalves<true>(args, inverse, least, most));
   }
+  return sparsify(args, FromHalves<false>(args, inverse, least, most));
 }
 
 }  // namespace qpp

@@ -22,13 +22,14 @@ QPP_NEON_INLINE float16x8_t load_first(const half* src) {
   return vector;
 }
 
-/// 8 * kVectors filters of all pixels.
-template <int kVectors, bool kCut>
-QPP_NEON_INLINE void multiply(const SpmmArgs& given, std::int64_t filter) {
+/// 8 * kVectors filters of all pixels. `kCheck`: false where a sum overflows.
+template <int kVectors, bool kCheck>
+QPP_NEON_INLINE bool multiply(const SpmmArgs& given, std::int64_t filter) {
   const SpmmArgs args = given;  // a copy, which no store can change
   const std::int64_t run = args.tap_step == 1 ? args.taps : 1;
   const auto filter_bytes = static_cast<std::uint64_t>(args.filters) * sizeof(half);
   half* sums = args.sums + filter;
+  float16x8_t largest = zero();
   for (std::int64_t p = 0; p < args.pixels; ++p, sums += args.filters) {
     float16x8_t sum[kVectors];
 #pragma GCC unroll 8
@@ -57,21 +58,21 @@ QPP_NEON_INLINE void multiply(const SpmmArgs& given, std::int64_t filter) {
     }
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      if (kCut) {
-        const float16x8_t largest = vdupq_n_f16(static_cast<float16_t>(kLargestHalf));
-        sum[v] = vminnmq_f16(vmaxnmq_f16(sum[v], vnegq_f16(largest)), largest);
-      }
+      if (kCheck) largest = vmaxq_f16(largest, vabsq_f16(sum[v]));  // NaN stays
       store(sums + 8 * v, sum[v]);
     }
   }
+  return !kCheck || vmaxvq_f16(largest) <= static_cast<float16_t>(kLargestHalf);
 }
 
-template <bool kCut>
-QPP_NEON_INLINE void multiply(const SpmmArgs& args) {
+template <bool kCheck>
+QPP_NEON_INLINE bool multiply(const SpmmArgs& args) {
+  bool fits = true;
   std::int64_t filter = 0;
-  for (; filter + 64 <= args.filters; filter += 64) multiply<8, kCut>(args, filter);
-  for (; filter + 16 <= args.filters; filter += 16) multiply<2, kCut>(args, filter);
-  if (filter < args.filters) multiply<1, kCut>(args, filter);
+  for (; filter + 64 <= args.filters; filter += 64) fits &= multiply<8, kCheck>(args, filter);
+  for (; filter + 16 <= args.filters; filter += 16) fits &= multiply<2, kCheck>(args, filter);
+  if (filter < args.filters) fits &= multiply<1, kCheck>(args, filter);
+  return fits;
 }
 
 /// Whether the sum of all residuals' magnitudes is so small that no sum can overflow.
@@ -84,7 +85,7 @@ QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
   for (const SpmmRow* row = args.rows; row != args.rows + args.row_count; ++row) {
     const std::uint32_t last = row->outliers.begins[end];
     for (std::uint32_t i = row->outliers.begins[begin]; i < last; i += 8) {
-      // What lies behind the last one counts as zero.
+      // What follows the last one counts as zero.
       const auto left = static_cast<std::uint16_t>(std::min<std::uint32_t>(last - i, 8));
       const float16x8_t residuals =
           load_masked(row->outliers.residuals + i, vcltq_u16(kLanes, vdupq_n_u16(left)));
@@ -92,7 +93,7 @@ QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
     }
   }
   const Float8 wide = widen(total);
-  return vaddvq_f32(vaddq_f32(wide.low, wide.high)) <= 0.99F * kLargestHalf / kLargestSpmmWeight;
+  return vaddvq_f32(vaddq_f32(wide.low, wide.high)) <= 0.99F * kLargestHalf / kMaxSpmmWeight;
 }
 
 }  // namespace
@@ -101,22 +102,18 @@ QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
 //
 // weights        fp16, (tap, c, f) at (tap * channels + c) * filters + f
 // sums           fp16, [pixels][filters]
-// preconditions  filters % 8 == 0, weights up to kLargestSpmmWeight; reads up to 7 residuals behind
+// preconditions  filters % 8 == 0, weights up to kMaxSpmmWeight; reads up to 7 residuals after
 //                the last
 // method         Where taps follow one another, the outliers under a row of the kernel are one run.
 //                Ends of runs cannot be foreseen, but while the next one is fetched the vector
-//                pipes have work. Sums are cut to finite halves only where the residuals say that
-//                one may overflow
+//                pipes have work. Sums are checked only where the residuals say that one may
+//                overflow
 // registers      8 for the sums, 8 for weights, 1 for the residual
 // loop budget    an outlier and 64 filters: 10 loads, 8 FMLA: 5 cycles on A76, bound by the loads
 //                and, where weights come from the second-level cache, by their 6.6 cycles; a pixel:
 //                8 stores
-void spmm_f16_f16_f16_neon_fp16(const SpmmArgs& args) {
-  if (are_small(args)) {
-    multiply<false>(args);
-  } else {
-    multiply<true>(args);
-  }
+bool spmm_f16_f16_f16_neon_fp16(const SpmmArgs& args) {
+  return are_small(args) ? multiply<false>(args) : multiply<true>(args);
 }
 
 }  // namespace qpp
