@@ -108,8 +108,10 @@ class OutlierAppender {
 /// Whether the level x counts as one that may have been cut.
 [[gnu::always_inline]] inline std::uint32_t is_out_of_reach(const SparsifyArgs& args,
                                                             std::int32_t level) {
-  return static_cast<std::uint32_t>(level <= args.reach_lo) |
-         static_cast<std::uint32_t>(level >= args.reach_hi);
+  // One comparison for both sides: what lies below wraps around.
+  const auto lo = static_cast<std::uint32_t>(args.reach_lo) + 1;
+  const auto hi = static_cast<std::uint32_t>(args.reach_hi);
+  return static_cast<std::uint32_t>(static_cast<std::uint32_t>(level) - lo >= hi - lo);
 }
 
 /// The level x of a source.

@@ -22,7 +22,9 @@ struct QpTable {
         features(positions * kFeatures),
         clamps(qparams.size()),
         widened_bounds(qparams.size()),
-        cut_outliers(qparams.size()) {}
+        cut_outliers(qparams.size()) {
+    replaced.reserve(qparams.size());
+  }
 
   [[nodiscard]] RunState state(ThreadPool& pool) {
     return {pool, qparams, ranges, features, clamps, widened_bounds};
@@ -48,6 +50,8 @@ struct QpTable {
   std::vector<std::int64_t> clamps;
   std::vector<std::int64_t> widened_bounds;
   std::vector<std::int64_t> cut_outliers;  // those that found no room
+  /// Rows as they were before this run widened them; never more than there are rows.
+  std::vector<std::pair<std::size_t, QParams>> replaced;
 };
 
 }  // namespace qpp

@@ -2,6 +2,7 @@
 #include "ops/sparsify.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace qpp {
 
@@ -48,6 +49,42 @@ std::uint32_t count_cut_before(const TensorView& dst, std::int64_t first) {
 
 void restore_cut(const TensorView& dst, std::int64_t first, std::uint32_t count) {
   *dst.outliers.row(first / dst.shape.width).cut = count;
+}
+
+namespace {
+
+/// What four of five of some residuals are within, in steps; their order changes.
+float most_of(half* begin, half* end) {
+  if (begin == end) return 0;
+  half* const at = begin + (end - begin) * 4 / 5;
+  std::nth_element(begin, at, end,
+                   [](half a, half b) { return std::abs(to_float(a)) < std::abs(to_float(b)); });
+  return to_float(*at) * kStepsPerResidual;
+}
+
+}  // namespace
+
+bool widen_to_fit(const TensorView& value, QParams& row) {
+  float below = 0;
+  float above = 0;
+  bool any = false;
+  for (std::int64_t i = 0; i < value.shape.batch * value.shape.height; ++i) {
+    const OutlierRow outliers = value.outliers.row(i);
+    if (*outliers.cut == 0) continue;
+    any = true;
+    half* const begin = outliers.residuals;
+    half* const end = begin + outliers.begins[value.shape.width];
+    half* const middle = std::partition(begin, end, [](half r) { return to_float(r) > 0; });
+    above = std::max(above, most_of(begin, middle));
+    below = std::min(below, most_of(middle, end));
+  }
+  if (!any) return false;
+  constexpr float kMostOfHalves = 65504;
+  const float lo = (static_cast<float>(row.qmin - row.zero_point) + below) * row.scale;
+  const float hi = (static_cast<float>(row.qmax - row.zero_point) + above) * row.scale;
+  row = choose_qparams(std::max(lo, -kMostOfHalves), std::min(hi, kMostOfHalves),
+                       std::bit_width(static_cast<unsigned>(row.qmax - row.qmin)));
+  return true;
 }
 
 Shape Sparsify::prepare(std::span<const Shape> inputs, int /*threads*/) { return inputs[0]; }

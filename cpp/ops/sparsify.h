@@ -23,6 +23,11 @@ void restore_cut(const TensorView& dst, std::int64_t first, std::uint32_t count)
 /// are out of reach.
 SparsifyArgs sparsify_bounds(const QParams& row);
 
+/// Widens the row of the QP table of a value that was stored with outliers cut, so that most of
+/// these get into the dense part. False: none were cut, and the row is as it was. Changes the
+/// lists, which are to be stored again.
+bool widen_to_fit(const TensorView& value, QParams& row);
+
 /// fp16 to dense + sparse with the value's row of the QP table.
 class Sparsify final : public Op {
  public:
