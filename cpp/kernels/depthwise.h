@@ -42,7 +42,8 @@ struct DepthwiseKernel {
 inline constexpr std::int64_t kDepthwiseQuad = 4;
 
 /// The weights of a depthwise convolution as kernels read them. Channels are padded with zeros to a
-/// multiple of 8; qsi8 quantizes each channel with scale max|w| / 127.
+/// multiple of 8; qsi8 quantizes each channel with scale max|w| / 127, f16 holds it in units of
+/// half_scale().
 ///
 ///   qsi8:     element (c, ky, kx) at [c / 8][ky / 4][kx][c % 8][ky % 4]
 ///   f16, f32: element (c, ky, kx) at [c / 8][ky][kx][c % 8]

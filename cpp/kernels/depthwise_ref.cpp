@@ -82,13 +82,16 @@ PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels
     float largest = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap)
       largest = std::max(largest, std::abs(kernel[tap]));
-    const float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
+    float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
+    if (dtype == DType::f16) scale = half_scale(largest);
     std::int32_t sum = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap) {
       float value = kernel[tap];
       if (quantized) {
-        value = std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F);
+        value = quantize_weight(value, scale);
         sum += static_cast<std::int32_t>(value);
+      } else {
+        value /= scale;
       }
       const std::int64_t index = index_of(c, tap / width, tap % width, height, width, dtype);
       write(packed.data.data(), index, dtype, value);

@@ -37,8 +37,23 @@ void write(std::byte* data, std::int64_t index, DType dtype, float value) {
 
 }  // namespace
 
+bool has_unit_scales(const PackedWeights& weights) {
+  return std::all_of(weights.scales.begin(), weights.scales.end(),
+                     [](float scale) { return scale == 1; });
+}
+
+float half_scale(float largest) {
+  constexpr int kLeast = -9;  // exponents that need no scale
+  constexpr int kMost = 14;
+  constexpr int kTiny = -7;  // what exponents become
+  if (!(largest > 0)) return 1;
+  const int exponent = std::ilogb(largest);
+  if (exponent < kLeast) return std::ldexp(1.0F, exponent - kTiny);
+  return exponent > kMost ? std::ldexp(1.0F, exponent - kMost) : 1;
+}
+
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,
-                                std::int64_t taps, DType dtype, int nr, int kr) {
+                                std::int64_t taps, DType dtype, int nr, int kr, bool scaled) {
   PackedWeights packed;
   packed.dtype = dtype;
   packed.filters = filters;
@@ -59,7 +74,9 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
   for (std::int64_t f = 0; f < filters; ++f) {
     const float* filter = weights + f * channels * taps;
     const float largest = largest_magnitude(filter, channels * taps);
-    const float scale = quantized && largest > 0 ? largest / 127.0F : zeros_scale;
+    float scale = quantized && largest > 0 ? largest / 127.0F : zeros_scale;
+    const bool in_units = scaled && dtype == DType::f16;
+    if (in_units) scale = half_scale(largest);
     std::int32_t sum = 0;
     std::int32_t magnitude = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap) {
@@ -69,9 +86,11 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
       for (std::int64_t c = 0; c < channels; ++c) {
         float value = filter[c * taps + tap];
         if (quantized) {
-          value = std::clamp(std::nearbyint(value / scale), -127.0F, 127.0F);
+          value = quantize_weight(value, scale);
           sum += static_cast<std::int32_t>(value);
           magnitude += static_cast<std::int32_t>(std::abs(value));
+        } else if (in_units) {
+          value /= scale;
         }
         write(packed.data.data(), index + lane, dtype, value);
         if (++lane == kr) {

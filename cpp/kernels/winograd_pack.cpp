@@ -111,7 +111,8 @@ PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
     scales.push_back(std::ldexp(1.0F, -exponent));
   }
   PackedWeights packed = pack_conv_weights(transformed.data(), filters, padded_channels,
-                                           kWinogradPoints, dtype, kWinogradGroup, 1);
+                                           kWinogradPoints, dtype, kWinogradGroup, 1,
+                                           /*scaled=*/false);
   std::copy(scales.begin(), scales.end(), packed.scales.begin());
   const std::int64_t last_filters = (filters - 1) % kWinogradGroup + 1;
   if (winograd_few_filters(last_filters, padded_channels)) {

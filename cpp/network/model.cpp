@@ -147,7 +147,7 @@ class Parser {
   void parse_conv2d(const Field& field, const std::string& where, Node& node) {
     const Field attributes(field["attributes"]);
     attributes.only({"stride", "padding", "dilation", "groups", "activation", "clamp"});
-    field["tensors"].only({"weight", "bias"});
+    field["tensors"].only({"weight", "scale", "bias"});
     const Tensor& weight = tensor(field["tensors"]["weight"].string(), where);
     QPP_CHECK(weight.shape.size() == 4, ModelError, where,
               ": expected a weight of 4 dimensions (OIHW), got ", weight.shape.size());
@@ -176,6 +176,12 @@ class Parser {
     }
     count_constants(weight.elements(), packed_bytes(spec), where);
     spec.weights = floats(weight, where);
+    if (field["tensors"].has("scale")) {
+      const Tensor& scale = tensor(field["tensors"]["scale"].string(), where);
+      QPP_CHECK(scale.shape == std::vector{spec.filters}, ModelError, where,
+                ": expected a scale of ", spec.filters, " elements, got ", scale.elements());
+      scale_filters(floats(scale, where), where, spec.weights);
+    }
     spec.bias.assign(static_cast<std::size_t>(spec.filters), 0.0F);
     if (field["tensors"].has("bias")) {
       const Tensor& bias = tensor(field["tensors"]["bias"].string(), where);
@@ -184,6 +190,16 @@ class Parser {
       spec.bias = floats(bias, where);
     }
     node.spec = std::move(spec);
+  }
+
+  /// Multiplies the weights of each filter by its scale.
+  static void scale_filters(const std::vector<float>& scales, const std::string& where,
+                            std::vector<float>& weights) {
+    const std::size_t size = weights.size() / scales.size();
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      weights[i] *= scales[i / size];
+      QPP_CHECK(std::isfinite(weights[i]), ModelError, where, ": a scaled weight is infinite");
+    }
   }
 
   void parse_activation_node(const Field& field, const std::string& /*where*/, Node& node) {

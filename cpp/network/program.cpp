@@ -39,6 +39,12 @@ class Lowering {
         int8_(scheme_ != Scheme::fp16 && scheme_ != Scheme::measure),
         plan_(plan_int8(model)) {
     if (options.skip == Skip::fp16) plan_.int8_inputs = count_int8_inputs_but_in_sums(model);
+    for (std::size_t i = 0; i < model.nodes.size(); ++i) {
+      const auto* conv = std::get_if<Conv2dSpec>(&model.nodes[i].spec);
+      if (plan_.int8_inputs[i] == 0 || conv == nullptr || int8_sums_fit(*conv)) continue;
+      plan_.int8_inputs[i] = 0;
+      if (int8_) too_large_.insert(model.nodes[i].name);
+    }
     for (const Node& node : model.nodes) {
       for (std::size_t i = 0; i < node.inputs.size(); ++i) {
         const std::string& input = node.inputs[i];
@@ -127,7 +133,7 @@ class Lowering {
     packed_bytes_ += op->weight_bytes();
     check_limit(model_.limits, &Limits::packed_bytes, packed_bytes_, "model '", model_.name,
                 "': the bytes of packed constants");
-    program_.steps.push_back({node, std::move(op), std::move(inputs), output});
+    program_.steps.push_back({node, std::move(op), std::move(inputs), output, ""});
   }
 
   void lower_node(const Node& node) {
@@ -224,7 +230,13 @@ class Lowering {
       conv.residual = in_int8 ? DType::qai8 : DType::f16;
       conv.residual_row = in_int8 ? row_of(node.inputs[1]) : -1;
     }
+    const std::size_t step = program_.steps.size();
     lower_computed(node, types, make_conv2d(spec, conv, algorithm_, selection_), range_row >= 0);
+    if (too_large_.contains(node.name)) {
+      program_.steps[step].note = concat("reads fp16, since sums of ",
+                                         spec.channels * spec.kernel.height * spec.kernel.width,
+                                         " int8 products could leave int32");
+    }
   }
 
   void lower_binary(const Node& node, const BinarySpec& spec) {
@@ -361,6 +373,7 @@ class Lowering {
   Int8Plan plan_;
   std::map<std::string, const Predictor*> predictors_;  // by position
   std::map<std::string, Uses> uses_;
+  std::set<std::string> too_large_;    // convolutions whose int8 sums could leave int32
   std::set<std::string> needed_rows_;  // values whose rows int8 values are held with
   std::map<std::pair<std::string, DType>, int> buffers_;
   std::map<std::string, int> copied_rows_;  // of values that share the row of another
@@ -431,7 +444,7 @@ const Cost* find_cost(const Cost (&costs)[kCount], std::string_view kernel) {
 
 Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
                              const KernelSelection& selection) {
-  if (!WinogradConv2d::supports(spec)) return Algorithm::direct;
+  if (!WinogradConv2d::supports(spec, types.src)) return Algorithm::direct;
   const WinogradMultiplyKernel& multiply = *selection.winograd4(types.dst, types.src).multiply;
   const DirectCost* direct =
       find_cost(kDirectCosts, selection.conv(types.dst, types.src).info.name);
@@ -490,7 +503,7 @@ std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types
   }
   if (spec.groups > 1) return std::make_unique<GroupedConv2d>(spec, types, selection);
   if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
-  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec)) {
+  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec, types.src)) {
     return std::make_unique<WinogradConv2d>(spec, types, selection);
   }
   return std::make_unique<Conv2d>(spec, types, selection);

@@ -58,7 +58,8 @@ struct Step {
   std::string node;  // the graph's node or value that it serves
   std::unique_ptr<Op> op;
   std::vector<int> inputs;
-  int output = -1;  // -1: writes rows of the QP table only
+  int output = -1;   // -1: writes rows of the QP table only
+  std::string note;  // what explain() has to add, or ""
 };
 
 /// A model lowered for one scheme: operations in order, over named buffers.
@@ -74,10 +75,11 @@ struct Program {
 };
 
 /// Decides for every value whether it exists as fp16, int8 or both, who writes its row, and which
-/// kernels run. Throws UnsupportedError when the file lacks what the scheme needs.
+/// kernels run. Convolutions whose int8 sums could leave int32 read fp16, and their steps have a
+/// note. Throws UnsupportedError when the file lacks what the scheme needs.
 ///
 /// With a density, int8 values carry outliers: convolutions of one group read and write dense +
-/// sparse values, everything else reads fp16, which is kept beside. The bounds are then those that
+/// sparse values, everything else reads fp16, which is kept as well. The bounds are then those that
 /// a share `density` of a value's elements lies beyond, at either end.
 Program lower(const Model& model, const ProgramOptions& options, const KernelSelection& selection);
 

@@ -17,6 +17,28 @@ bool is_3x3_stride_1(const Conv2dSpec& spec) {
          spec.stride.width == 1 && spec.dilation.height == 1 && spec.dilation.width == 1;
 }
 
+bool int8_sums_fit(const Conv2dSpec& spec) {
+  const auto size =
+      static_cast<std::size_t>(spec.channels * spec.kernel.height * spec.kernel.width);
+  if (static_cast<std::int64_t>(size) * 127 <= kMaxMagnitude) return true;
+  for (auto filter = spec.weights.begin(); filter != spec.weights.end();) {
+    const auto end = filter + static_cast<std::ptrdiff_t>(size);
+    float largest = 0;
+    for (auto weight = filter; weight != end; ++weight) {
+      largest = std::max(largest, std::abs(*weight));
+    }
+    std::int64_t magnitude = 0;
+    for (; filter != end; ++filter) {
+      if (largest > 0) {
+        magnitude +=
+            static_cast<std::int64_t>(std::abs(quantize_weight(*filter, largest / 127.0F)));
+      }
+    }
+    if (magnitude > kMaxMagnitude) return false;
+  }
+  return true;
+}
+
 namespace {
 
 constexpr std::int64_t kChunk = 16;  // bytes of a vector
@@ -95,6 +117,7 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
       gathering_ == Gathering::pixels ? spec.weights.data() : join_taps(spec, gathering_).data(),
       spec.filters, spec.channels * (taps / seen_taps), seen_taps, kernel_->weights, kernel_->nr,
       kernel_->kr);
+  plain_ = types.src == DType::f16 && kernel_->dst == DType::f16 && has_unit_scales(weights_);
   bias_.assign(weights_.scales.size(), 0.0F);
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
   if (types.sparse_src) {
@@ -207,7 +230,7 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
                                          .bias = scratch.bias,
                                          .residual_factor = scratch.residual_factor});
   // Where the multipliers are all 1, kernels add no more than the bias.
-  if (types_.src == DType::f16 && kernel_->dst == DType::f16) stage.multiplier = nullptr;
+  if (plain_) stage.multiplier = nullptr;
   fill_border(scratch, state);
   const auto* src = static_cast<const std::byte*>(args.inputs[0].data);
   std::fill_n(scratch.ranges, threads_, Range{});

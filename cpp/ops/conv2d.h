@@ -46,6 +46,10 @@ struct Conv2dSpec {
 /// True for a 3x3 kernel with stride and dilation 1.
 bool is_3x3_stride_1(const Conv2dSpec& spec);
 
+/// Whether the sums of int8 products fit the accumulators of int32, whatever the sources: quantized
+/// weights of no filter have magnitudes that add up to more than kMaxMagnitude (kernels/pack.h).
+bool int8_sums_fit(const Conv2dSpec& spec);
+
 /// How one scheme runs a convolution: element types, and the QP rows of the int8 ones.
 struct Conv2dTypes {
   DType src = DType::f16;
@@ -120,6 +124,7 @@ class Conv2d final : public Op {
   std::int64_t channels_;
   PackedWeights weights_;
   AlignedVector<float> bias_;  // [filters, padded to nr]
+  bool plain_ = false;         // from fp16 to fp16, with weights in units of 1
   const ConvKernel* kernel_;
   const ConvKernel* interior_;                // the 3x3 stride 1 kernel, or null
   std::unique_ptr<SparsePart> sparse_part_;   // of a dense + sparse source

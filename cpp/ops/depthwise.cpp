@@ -41,6 +41,7 @@ DepthwiseConv2d::DepthwiseConv2d(const Conv2dSpec& spec, const Conv2dTypes& type
       weights_(pack_depthwise_weights(spec.weights.data(), spec.groups, spec.kernel.height,
                                       spec.kernel.width, kernel_->weights)),
       bias_(weights_.scales.size(), 0.0F) {
+  plain_ = types.src == DType::f16 && types.dst == DType::f16 && has_unit_scales(weights_);
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
 }
 
@@ -74,7 +75,7 @@ void DepthwiseConv2d::run(const RunArgs& args, RunState& state) const {
       types_, activation_, weights_, bias_, state,
       {.correction = scratch.correction, .multiplier = scratch.multiplier, .bias = scratch.bias});
   // Where the multipliers are all 1, kernels add no more than the bias.
-  if (types_.src == DType::f16 && types_.dst == DType::f16) stage.multiplier = nullptr;
+  if (plain_) stage.multiplier = nullptr;
   const int zero = types_.src == DType::qai8
                        ? state.qparams[static_cast<std::size_t>(types_.src_row)].zero_point
                        : 0;

@@ -38,6 +38,7 @@ class DepthwiseConv2d final : public Op {
   const DepthwiseKernel* kernel_;
   PackedWeights weights_;
   AlignedVector<float> bias_;
+  bool plain_ = false;  // from fp16 to fp16, with weights in units of 1
   Shape input_;
   Shape output_;
   int threads_ = 1;

@@ -30,7 +30,7 @@ SparsePart::SparsePart(const Conv2dSpec& spec, std::span<const float> scales,
     for (std::int64_t c = 0; c < spec.channels; ++c) {
       for (std::int64_t tap = 0; tap < taps; ++tap) {
         const auto from = static_cast<std::size_t>((f * spec.channels + c) * taps + tap);
-        const float level = std::clamp(std::nearbyint(spec.weights[from] / scale), -127.0F, 127.0F);
+        const float level = quantize_weight(spec.weights[from], scale);
         weights_[static_cast<std::size_t>((tap * channels + c) * filters_ + f)] =
             to_half(level * (kStepsPerResidual / kSparseUnit));
       }

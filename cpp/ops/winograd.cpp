@@ -348,7 +348,13 @@ class WinogradConv2d::Worker {
   std::size_t strips_ = 0;
 };
 
-bool WinogradConv2d::supports(const Conv2dSpec& spec) { return is_3x3_stride_1(spec); }
+bool WinogradConv2d::supports(const Conv2dSpec& spec, DType src) {
+  constexpr float kMaxWeight = 64;
+  return is_3x3_stride_1(spec) &&
+         (src != DType::f16 ||
+          std::all_of(spec.weights.begin(), spec.weights.end(),
+                      [](float weight) { return std::abs(weight) <= kMaxWeight; }));
+}
 
 WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                const KernelSelection& selection)

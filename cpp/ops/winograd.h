@@ -20,8 +20,9 @@ namespace qpp {
 /// two.
 class WinogradConv2d final : public Op {
  public:
-  /// True for convolutions that this engine can compute.
-  static bool supports(const Conv2dSpec& spec);
+  /// True for convolutions that this engine can compute. Sources in fp16 need weights up to 64:
+  /// what undoes the scales of larger ones may not fit fp16.
+  static bool supports(const Conv2dSpec& spec, DType src);
 
   /// `spec` must be supported.
   WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,

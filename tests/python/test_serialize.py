@@ -210,9 +210,24 @@ def test_names_of_modules_cannot_clash_with_those_of_the_format() -> None:
         np.testing.assert_array_equal(load_graph(data).nodes[0].tensors["weight"], weight)
 
 
-def test_weights_beyond_fp16_are_refused() -> None:
+@pytest.mark.parametrize("gain", [1e-30, 3e-8, 1e-5, 1e-3, 1.0, 2e4, 7e4, 1e30])
+def test_weights_of_any_size_keep_their_digits(gain: float) -> None:
+    """Filters are stored in units of their own, which load_graph() undoes."""
+    weight = np.random.default_rng(1).normal(size=(3, 2, 3, 3)).astype(np.float32)
+    weight[1] *= np.float32(gain)
+    weight[2] = 0
+    net = qe.GraphBuilder("gain")
+    net.output(net.conv2d(net.input("x", (1, 2, None, None)), weight, name="c"))
+    loaded = load_graph(serialize(net.build())).nodes[0].tensors["weight"]
+    for kept, given in zip(loaded, weight, strict=True):
+        assert np.abs(kept - given).max() <= np.abs(given).max() * 2**-11
+
+
+def test_slopes_beyond_fp16_are_refused() -> None:
+    net = qe.GraphBuilder("slopes")
+    net.output(net.prelu(net.input("x", (1, 1, 4, 4)), np.full(1, 7e4), name="big"))
     with pytest.raises(qe.UnsupportedError, match=r"big: weights are stored in fp16.*got 70000"):
-        serialize(one_conv(np.full((1, 1, 3, 3), 7e4), "big"))
+        serialize(net.build())
 
 
 def test_calibration_of_another_network_is_refused(calibration: qe.Calibration) -> None:
@@ -247,7 +262,7 @@ def test_network_that_shrinks_images_is_probed_with_larger_ones(tmp_path: Path) 
 
 
 def test_network_that_overflows_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(qe.NonFiniteError, match="output 'c' overflows fp16"):
+    with pytest.raises(qe.NonFiniteError, match="scheme 'fp16': value 'c': got an overflow"):
         save(tmp_path / "a.qpp", one_conv(np.full((1, 1, 3, 3), 6e4)))
     assert list(tmp_path.iterdir()) == []
 

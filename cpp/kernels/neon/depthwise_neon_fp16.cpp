@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "kernels/neon/depthwise_blocks.h"
 #include "kernels/neon/depthwise_store.h"
 #include "kernels/variants.h"
@@ -100,6 +102,13 @@ QPP_NEON_INLINE void convolve(const DepthwiseArgs& args, std::int64_t c, const h
                        });
 }
 
+/// Of eight channels: few layers have a channel with another.
+QPP_NEON_INLINE bool has_unit_multipliers(const OutputStage& stage, std::int64_t channel) {
+  return stage.multiplier == nullptr ||
+         std::all_of(stage.multiplier + channel, stage.multiplier + channel + 8,
+                     [](float multiplier) { return multiplier == 1; });
+}
+
 }  // namespace
 
 // dst[p][c] = output( sum over ky, kx of window(p, ky, kx)[c] * weights[c][ky][kx] ), see
@@ -122,7 +131,7 @@ void depthwise_f16_f16_f16_neon_fp16(const DepthwiseArgs& args) {
     const float16x8_t hi = vdupq_n_f16(static_cast<float16_t>(stage.hi));
     half start[8] = {};
     for (std::int64_t c = 0; c < own.channels; c += 8) {
-      if (stage.multiplier != nullptr || stage.nonlinearity != Nonlinearity::clamp) {
+      if (!has_unit_multipliers(stage, c) || stage.nonlinearity != Nonlinearity::clamp) {
         ChannelOutput<size() == 0> output(stage, c);
         convolve<0, 0>(own, c, start, [&](half* dst, float16x8_t sum) QPP_NEON_INLINE_LAMBDA {
           output.store({widen(sum)}, dst, 0);
