@@ -82,7 +82,7 @@ struct ObservedStep {
   Shape shape;
   std::vector<std::byte> bytes;
   std::vector<float> residuals;  // of all elements, in steps, of a dense + sparse value; else empty
-  std::vector<float> scales;    // of every sample
+  std::vector<float> scales;     // of every sample
   std::vector<std::int32_t> zero_points;
 };
 
@@ -233,6 +233,7 @@ py::dict to_dict(const StepInfo& info) {
                                                   info.shape.width, info.shape.channels));
   step["macs"] = info.macs;
   step["bytes"] = info.bytes;
+  step["note"] = info.note;
   return step;
 }
 

@@ -2,12 +2,14 @@
 #include "network/executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <new>
 #include <utility>
 
 #include "network/planner.h"
 #include "ops/layout.h"
+#include "ops/sparsify.h"
 
 namespace qpp {
 namespace {
@@ -15,6 +17,15 @@ namespace {
 std::int64_t now() {
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+}
+
+bool are_finite(const float* values, std::int64_t count) {
+  std::uint32_t largest = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
+  }
+  constexpr std::uint32_t kInfinity = 0x7f800000;
+  return largest < kInfinity;
 }
 
 AlignedVector<std::byte> allocate(std::size_t bytes) {
@@ -195,17 +206,13 @@ const Shape& Executor::output_shape(std::size_t index) const {
 void Executor::run(const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
                    QpTable& table, bool check_finite, const RunHooks& hooks, std::int64_t sample) {
   const CoreGuard guard(pool_.cores());
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const bool finite = import_nchw(inputs[i], view(program_.inputs[i]), pool_);
-    QPP_CHECK(finite || !check_finite, NonFiniteError, "input '",
-              program_.buffers[static_cast<std::size_t>(program_.inputs[i])].value,
-              "': expected finite numbers within fp16 (magnitude up to 65504), got NaN, infinity "
-              "or larger");
-  }
+  const bool finite_inputs = import_inputs(inputs, check_finite);
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (exporters_[i] < 0) continue;
     args_[static_cast<std::size_t>(exporters_[i])].exported = hooks.observe ? nullptr : outputs[i];
   }
+  for (const auto& [row, qparams] : table.replaced) table.qparams[row] = qparams;
+  table.replaced.clear();
   RunState state = table.state(pool_);
   StepTime* const times =
       hooks.times == nullptr
@@ -213,9 +220,8 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
           : hooks.times->data() + static_cast<std::size_t>(sample) * args_.size();
   for (std::size_t s = 0; s < args_.size(); ++s) {
     if (times != nullptr) times[s].begin = now();
-    program_.steps[s].op->run(args_[s], state);
+    run_step(s, state, table);
     if (times != nullptr) times[s].end = now();
-    count_cut_outliers(s, table);
     if (hooks.observe && program_.steps[s].output >= 0) hooks.observe(output_of(sample, s, table));
     if (hooks.check_interrupt) hooks.check_interrupt();
   }
@@ -224,13 +230,71 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
     if (outputs[i] != nullptr && !exported)
       export_nchw(view(program_.outputs[i]), outputs[i], pool_);
   }
+  if (!finite_inputs) return;  // of fp16, which passes them on
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const Shape& shape = output_shape(i);
+    const std::int64_t count = shape.pixels() * shape.channels;
+    if (outputs[i] != nullptr && !are_finite(outputs[i], count)) {
+      raise_non_finite(
+          inputs, program_.buffers[static_cast<std::size_t>(program_.outputs[i])].value, table);
+    }
+  }
 }
 
-void Executor::count_cut_outliers(std::size_t step, QpTable& table) const {
-  const Outliers& outliers = args_[step].output.outliers;
-  if (!outliers.present()) return;
+bool Executor::import_inputs(const std::vector<const float*>& inputs, bool check_finite) {
+  bool all_finite = true;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const bool finite = import_nchw(inputs[i], view(program_.inputs[i]), pool_);
+    QPP_CHECK(finite || !check_finite, NonFiniteError, "input '",
+              program_.buffers[static_cast<std::size_t>(program_.inputs[i])].value,
+              "': expected finite numbers within fp16 (magnitude up to 65504), got NaN, infinity "
+              "or larger");
+    all_finite &= finite;
+  }
+  return all_finite;
+}
+
+void Executor::raise_non_finite(const std::vector<const float*>& inputs, const std::string& output,
+                                QpTable& table) {
+  constexpr const char* kAdvice =
+      "': got an overflow of fp16 (magnitude above 65504) from finite inputs; scale the inputs, or "
+      "the weights of this layer, down";
+  import_inputs(inputs, false);
+  QpTable again = table;  // what a run counts is counted once
+  RunState state = again.state(pool_);
+  for (std::size_t s = 0; s < args_.size(); ++s) {
+    args_[s].exported = nullptr;
+    run_step(s, state, again);
+    const TensorView& value = args_[s].output;
+    if (program_.steps[s].output < 0 || value.dtype != DType::f16) continue;
+    const std::int64_t count = value.shape.pixels() * value.shape.channels;
+    std::vector<float> numbers(static_cast<std::size_t>(count));
+    export_nchw(value, numbers.data(), pool_);
+    QPP_CHECK(are_finite(numbers.data(), count), NonFiniteError, "value '",
+              program_.buffers[static_cast<std::size_t>(program_.steps[s].output)].value, kAdvice);
+  }
+  throw NonFiniteError(concat("output '", output, kAdvice));
+}
+
+void Executor::run_step(std::size_t step, RunState& state, QpTable& table) const {
+  const Op& op = *program_.steps[step].op;
+  const TensorView& value = args_[step].output;
+  op.run(args_[step], state);
+  if (!value.outliers.present()) return;
   const auto output = static_cast<std::size_t>(program_.steps[step].output);
-  table.cut_outliers[static_cast<std::size_t>(program_.buffers[output].row)] += outliers.cut();
+  const auto row = static_cast<std::size_t>(program_.buffers[output].row);
+  constexpr int kMaxAttempts = 16;
+  const QParams before = table.qparams[row];
+  int attempts = 0;
+  while (attempts < kMaxAttempts && widen_to_fit(value, table.qparams[row])) {
+    op.run(args_[step], state);
+    ++attempts;
+  }
+  if (attempts > 0) {
+    table.replaced.emplace_back(row, before);
+    ++table.widened_bounds[row];
+  }
+  table.cut_outliers[row] += value.outliers.cut();
 }
 
 StepOutput Executor::output_of(std::int64_t sample, std::size_t step, const QpTable& table) {
@@ -251,7 +315,8 @@ std::vector<StepInfo> Executor::explain() const {
                   .op = step.op->kind(),
                   .kernel = step.op->kernel(),
                   .dtype = "",
-                  .shape = {}};
+                  .shape = {},
+                  .note = step.note};
     const auto buffer = static_cast<std::size_t>(step.output);
     if (step.output >= 0) info.dtype = name_of(program_.buffers[buffer].dtype);
     if (!prepared_.empty()) {

@@ -21,6 +21,7 @@ struct StepInfo {
   Shape shape;         // from here on of the prepared shapes
   std::int64_t macs = 0;
   std::size_t bytes = 0;  // of inputs, output and constants
+  std::string note;       // why the step is not what the scheme would have it, or ""
 };
 
 /// When a step ran for one sample, in nanoseconds of the steady clock.
@@ -79,13 +80,20 @@ class Executor {
 
  private:
   void infer_shapes(const std::vector<Shape>& inputs);
+  /// Throws NonFiniteError for the first value of a run that holds NaN or infinity. The inputs,
+  /// which are finite, made an output that does.
+  [[noreturn]] void raise_non_finite(const std::vector<const float*>& inputs,
+                                     const std::string& output, QpTable& table);
+  /// Whether all inputs are within fp16.
+  bool import_inputs(const std::vector<const float*>& inputs, bool check_finite);
   void lay_out_arena();
   /// Fills the operations' arguments, which point into the arena and do not change from run to run.
   void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
   /// Finds the step that can write an output to its caller at once, since nothing else reads it.
   void find_exporters();
-  void count_cut_outliers(std::size_t step, QpTable& table) const;
+  /// Runs a step, again with a wider row while outliers of what it stores find no room.
+  void run_step(std::size_t step, RunState& state, QpTable& table) const;
   [[nodiscard]] StepOutput output_of(std::int64_t sample, std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
   /// The input whose memory the output of a step takes, or -1.

@@ -15,6 +15,7 @@ class Step(TypedDict):
     shape: tuple[int, int, int, int] | None
     macs: int
     bytes: int
+    note: str
 
 class Stats(TypedDict):
     runs: int

@@ -186,7 +186,8 @@ class Session:
 
         Raises `DTypeError`, `ShapeError`, `UnsupportedError` for an output that the network does
         not have, and `NonFiniteError` when a quantized scheme meets NaN, infinity or a number
-        beyond fp16; it names the sample of a batch, and `out` holds the samples before it by then.
+        beyond fp16, or finite inputs make an output that is not, in any scheme; it names the value
+        and the sample of a batch, and `out` holds the samples before it by then.
         """
         arrays = self._bind(inputs)
         names = self._choose(outputs, out)
@@ -258,8 +259,9 @@ class Session:
         calibration, a sign of inputs unlike the calibration set; ``widened_bounds``, by value
         (schemes "dynamic" and "qpp"): bounds that would have cut everything, such as the quantile
         of a few lit pixels on black, and were moved towards the extremes of the value, or in scheme
-        "qpp" to the widest of calibration; ``cut_outliers``, by value (with a density): outliers
-        that found no room in the list of their row and were cut.
+        "qpp" to the widest of calibration; with a density, in every scheme, also bounds that were
+        widened until outliers found room; ``cut_outliers``, by value (with a density): outliers
+        that were cut all the same.
         """
         return self._core.stats()
 
@@ -268,7 +270,8 @@ class Session:
 
         ``macs`` are multiply-accumulates, as sums of products need them; ``bytes`` those of inputs,
         output and constants. Shapes and both are those of the whole batch, of which every sample
-        reads the constants again; they are known after `prepare` or a first run.
+        reads the constants again; they are known after `prepare` or a first run. ``note`` says why
+        a step is not in int8 although the scheme is, if its sums could leave int32; else "".
         """
         return self._core.explain()
 

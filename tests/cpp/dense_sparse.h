@@ -91,12 +91,13 @@ inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table
   return output;
 }
 
-/// Levels of which a share lies beyond a byte.
-inline std::vector<int> random_levels(const Shape& shape, float density, Random& random) {
+/// Levels of which a share lies beyond a byte, up to `farthest`.
+inline std::vector<int> random_levels(const Shape& shape, float density, Random& random,
+                                      float farthest = 400) {
   std::vector<int> levels(static_cast<std::size_t>(shape.elements()));
   for (int& level : levels) {
     const bool outlier = (random.next() + 1) / 2 < density;
-    level = static_cast<int>(random.next() * (outlier ? 400.0F : 127.0F));
+    level = static_cast<int>(random.next() * (outlier ? farthest : 127.0F));
   }
   return levels;
 }

@@ -247,8 +247,9 @@ TEST_CASE("fp16 to int8 and int8 to fp16 agree with the fp16 result to half a st
 
 namespace {
 
-/// Checks a dense + sparse source, `density` of which are outliers, against plain sums of levels.
-void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
+/// Checks a dense + sparse source, `density` of which are outliers, up to levels of `farthest`,
+/// against plain sums of levels.
+void check_dense_sparse(const Case& test, float density, bool sparse_dst, float farthest = 400) {
   CAPTURE(to_string(test.input));
   CAPTURE(density);
   test::Random random(17);
@@ -260,8 +261,9 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
   const QParams src = table.qparams[0];
   const QParams dst = table.qparams[1];
   test::DenseSparse input(test.input);
-  const std::vector<int> levels = test::random_levels(test.input, density, random);
-  input.fill(levels, src);
+  input.fill(test::random_levels(test.input, density, random, farthest), src);
+  const std::vector<int> levels = input.levels();  // as fp16 holds them
+  CAPTURE(farthest);
 
   Conv2d conv(spec, test::dense_sparse_types(true, sparse_dst),
               KernelSelection::from_environment());
@@ -299,8 +301,10 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst) {
           dst.zero_point;
       if (!sparse_dst) level = std::clamp<double>(level, dst.qmin, dst.qmax);
       // Half a step, half one of the accumulators, and what fp16 sums of residuals may be off.
+      // Far ones, and what is added to them, are rounded to fp16 twice.
+      const double far = farthest > 400 ? 0.5 + std::abs(level) * 0x1p-10 : 0;
       const double bound =
-          0.5 + std::min(multiplier, 1.0 / 256) / 2 + 1e-3 + magnitude * multiplier * 0x1p-9;
+          0.5 + std::min(multiplier, 1.0 / 256) / 2 + 1e-3 + magnitude * multiplier * 0x1p-9 + far;
       const int got = result[static_cast<std::size_t>(pixel * shape.stride() + f)];
       REQUIRE(std::abs(got - level) <= bound);
     }
@@ -313,6 +317,15 @@ TEST_CASE("dense + sparse: outliers count in full, read and written, whatever th
   for (const Case& test : kCases) {
     check_dense_sparse(test, 0.02F, true);
     check_dense_sparse(test, 0.02F, false);
+  }
+}
+
+TEST_CASE("dense + sparse: outliers count in full however far they are") {
+  for (const Case& test : kCases) {
+    for (const float farthest : {4e3F, 3e4F, 1e6F, 3e7F}) {
+      check_dense_sparse(test, 0.01F, true, farthest);
+      check_dense_sparse(test, 0.01F, false, farthest);
+    }
   }
 }
 

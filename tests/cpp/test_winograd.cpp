@@ -136,8 +136,9 @@ double relative_rms_error(const std::vector<half>& result, const std::vector<dou
   return std::sqrt(error / power);
 }
 
-/// Checks a convolution with dense + sparse values against plain sums of levels.
-void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst) {
+/// Checks a convolution with dense + sparse values, up to levels of `farthest`, against plain sums
+/// of levels.
+void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst, float farthest = 400) {
   CAPTURE(to_string(test.input));
   CAPTURE(sparse_src);
   CAPTURE(sparse_dst);
@@ -146,9 +147,10 @@ void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst) {
   const QParams src = table.qparams[0] = choose_qparams(-0.7F, 1.3F, 8);
   const QParams dst = table.qparams[1] = choose_qparams(-1.8F, 2.2F, 8);
   test::DenseSparse input(test.input);
-  const std::vector<int> levels =
-      test::random_levels(test.input, sparse_src ? 0.02F : 0.0F, problem.random);
-  input.fill(levels, src);
+  input.fill(test::random_levels(test.input, sparse_src ? 0.02F : 0.0F, problem.random, farthest),
+             src);
+  const std::vector<int> levels = input.levels();  // as fp16 holds them
+  CAPTURE(farthest);
   WinogradConv2d conv(problem.spec, test::dense_sparse_types(sparse_src, sparse_dst),
                       KernelSelection::from_environment());
   test::DenseSparse output = test::run_dense_sparse(conv, input, table);
@@ -297,6 +299,10 @@ TEST_CASE("winograd: dense + sparse, read and written, whatever the thread count
     for (const bool sparse_src : {true, false}) {
       for (const bool sparse_dst : {true, false}) {
         if (sparse_src || sparse_dst) check_dense_sparse(test, sparse_src, sparse_dst);
+        if (!sparse_src) continue;
+        for (const float farthest : {1e4F, 1e6F, 3e7F}) {
+          check_dense_sparse(test, true, sparse_dst, farthest);
+        }
       }
     }
   }

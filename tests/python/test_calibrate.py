@@ -216,7 +216,7 @@ def test_positions_stand_behind_the_head_and_in_front_of_every_stage() -> None:
     y = net.conv2d(net.global_avg_pool(again, name="mean"), np.ones((1, 2, 1, 1)), name="tail")
     net.output(y)
     graph = qe.keep_fp16(net.build(), skip_first=True, skip_last=True)
-    image = np.ones((1, 1, 64, 64), np.float32)
+    image = np.full((1, 1, 64, 64), 0.01, np.float32)
     plan = calibrate(graph, [image], positions="first", progress=False).plan
     assert plan.values == ("stem", "low", "lower", "high")
     assert plan.positions == (Position("stem", (0, 1, 2, 3)),)

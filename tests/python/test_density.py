@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import qppengine as qe
+from qppengine import reference
 from qppengine.metrics import sqnr
 from qppengine.serialize import load_graph, serialize
 from qppengine.session import Session
@@ -104,14 +105,73 @@ def test_threads_do_not_matter(model: bytes, samples: list[Array]) -> None:
     assert np.array_equal(one, three)
 
 
-def test_outliers_without_room_are_counted(model: bytes, samples: list[Array]) -> None:
-    session = Session(model, "static", density=0.01)
-    session.run(samples[5])
+def test_bounds_widen_until_outliers_find_room(model: bytes, samples: list[Array]) -> None:
+    """For one sample: the next one has the bounds of the scheme again."""
+    session = Session(model, "static", density=0.01, skip="fp16")
+    first = session.run(samples[5])
+    bounds = session.qparams()
+    large = session.run(samples[5] * 30)
+    exact = Session(model, "fp16").run(samples[5] * 30)
+    assert sqnr(large, exact) > 20
+    assert session.qparams()[..., 1].max() > 2 * bounds[..., 1].max()
     assert set(session.stats()["cut_outliers"].values()) == {0}
-    session.run(samples[5] * 100)
-    counts = session.stats()["cut_outliers"]
-    assert counts["x"] > 0
+    assert np.array_equal(session.run(samples[5]), first)
+    assert np.array_equal(session.qparams(), bounds)
     assert Session(model, "static").stats()["cut_outliers"] == {}
+
+
+def outlier_network(kind: str, rng: np.random.Generator) -> qe.Graph:
+    """Two convolutions in a row, so that outliers are read, and written."""
+    channels = 3 if kind == "few channels" else 16
+    net = qe.GraphBuilder(kind)
+    x = net.input("x", (1, channels, 12, 12))
+
+    def weight(size: int) -> Array:
+        drawn = rng.normal(size=(channels, channels, size, size)) / (3 * size * channels**0.5)
+        return np.asarray(drawn, np.float32)
+
+    if kind == "pointwise":
+        x = net.conv2d(net.relu(net.conv2d(x, weight(1))), weight(1))
+    elif kind == "strided":
+        x = net.conv2d(
+            net.relu(net.conv2d(x, weight(3), stride=2, padding=1)), weight(3), padding=1
+        )
+    elif kind == "sum":
+        y = net.conv2d(net.conv2d(x, weight(3), padding=1), weight(3), padding=1)
+        x = net.conv2d(net.relu(net.add(y, x)), weight(1))
+    else:
+        x = net.conv2d(net.conv2d(x, weight(3), padding=1), weight(3), padding=1)
+        x = net.conv2d(x, weight(1))
+    net.output(x)
+    return net.build()
+
+
+@pytest.mark.parametrize("magnitude", [2, 30, 3000, 60000])
+@pytest.mark.parametrize("kind", ["pointwise", "strided", "signed", "few channels", "sum"])
+def test_outliers_are_never_worse_kept_than_cut(kind: str, magnitude: int) -> None:
+    """Whatever the density, scheme and algorithm: within 0.5 dB of the scheme without one."""
+    rng = np.random.default_rng(3)
+    graph = outlier_network(kind, rng)
+
+    def sample() -> Array:
+        x = rng.normal(size=(1, *graph.inputs[0].shape[1:])).astype(np.float32) * 0.3  # type: ignore[arg-type]
+        x.reshape(-1)[rng.choice(x.size, 3, replace=False)] *= magnitude
+        return x
+
+    images = [sample() for _ in range(8)]
+    data = serialize(graph, qe.calibrate(graph, images, 1.0, densities=(0.01, 0.1), progress=False))
+    x = sample()
+    (exact,) = reference.run(graph, x)
+    for algorithm in ("direct", "winograd"):
+        for scheme in SCHEMES:
+            for bits in (8, 4):
+                options: Any = {"algorithm": algorithm, "activation_bits": bits}
+                without = sqnr(Session(data, scheme, **options).run(x), exact)
+                for density in (0.01, 0.1):
+                    session = Session(data, scheme, density=density, **options)
+                    got = sqnr(session.run(x), exact)
+                    assert got >= without - 0.5, (options, scheme, density, got, without)
+                    assert set(session.stats()["cut_outliers"].values()) == {0}
 
 
 def test_density_must_be_one_of_the_file(model: bytes) -> None:
