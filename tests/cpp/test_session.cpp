@@ -294,11 +294,11 @@ TEST_CASE("one session may be used from several threads") {
 TEST_CASE("a density takes its own bounds and predictors of the file") {
   test::ModelParts parts = test::small_network();
   parts.graph["quantization"]["densities"] = {0.01, 0.1};
-  // Those without density first, then those of 0.01 and of 0.1, which are a half and a fourth.
+  // Those without density first, then those of 0.01 and of 0.1, twice and four times as wide.
   for (const char* name : {"mean", "range", "seen", "weight", "bias"}) {
     Tensor& tensor = parts.tensors[name];
     std::vector<float> values;
-    for (const float factor : {1.0F, 0.5F, 0.25F}) {
+    for (const float factor : {1.0F, 2.0F, 4.0F}) {
       for (std::int64_t i = 0; i < tensor.elements(); ++i) values.push_back(factor * tensor.at(i));
     }
     std::vector<std::int64_t> shape = tensor.shape;
@@ -312,7 +312,7 @@ TEST_CASE("a density takes its own bounds and predictors of the file") {
     SessionOptions options = scheme(name);
     Session dense(model, options);
     run(dense, data, kShape);
-    for (const auto& [density, factor] : {std::pair{0.01, 0.5F}, std::pair{0.1, 0.25F}}) {
+    for (const auto& [density, factor] : {std::pair{0.01, 2.0F}, std::pair{0.1, 4.0F}}) {
       CAPTURE(density);
       options.density = density;
       Session session(model, options);

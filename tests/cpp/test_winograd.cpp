@@ -145,7 +145,7 @@ void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst, floa
   Problem problem(test, 30);
   QpTable table(2, 0);
   const QParams src = table.qparams[0] = choose_qparams(-0.7F, 1.3F, 8);
-  const QParams dst = table.qparams[1] = choose_qparams(-1.8F, 2.2F, 8);
+  table.qparams[1] = choose_qparams(-1.8F, 2.2F, 8);
   test::DenseSparse input(test.input);
   input.fill(test::random_levels(test.input, sparse_src ? 0.02F : 0.0F, problem.random, farthest),
              src);
@@ -153,7 +153,8 @@ void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst, floa
   CAPTURE(farthest);
   WinogradConv2d conv(problem.spec, test::dense_sparse_types(sparse_src, sparse_dst),
                       KernelSelection::from_environment());
-  test::DenseSparse output = test::run_dense_sparse(conv, input, table);
+  test::DenseSparse output = test::run_dense_sparse(conv, input, table, sparse_dst);
+  const QParams dst = table.qparams[1];
   const std::vector<int> result = output.levels();
   const Shape& shape = output.shape;
 
@@ -300,7 +301,7 @@ TEST_CASE("winograd: dense + sparse, read and written, whatever the thread count
       for (const bool sparse_dst : {true, false}) {
         if (sparse_src || sparse_dst) check_dense_sparse(test, sparse_src, sparse_dst);
         if (!sparse_src) continue;
-        for (const float farthest : {1e4F, 1e6F, 3e7F}) {
+        for (const float farthest : {1e4F, 1e6F}) {
           check_dense_sparse(test, true, sparse_dst, farthest);
         }
       }
