@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "ops/conv2d_tiles.h"
 #include "ops/conv2d_wide.h"
@@ -240,8 +241,10 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
     sparsify = bounds_of_levels(stage, state.qparams[static_cast<std::size_t>(types_.dst_row)]);
   }
 
-  // Threads share out tiles, or whole rows, of which each has its list of outliers.
-  const std::int64_t unit = sparsify_ != nullptr ? output_.width : kernel_->mr;
+  // Threads share out tiles, or as many whole rows, of which each has its list of outliers, as are
+  // whole tiles: which pixels are a tile must not depend on the number of threads.
+  const std::int64_t mr = kernel_->mr;
+  const std::int64_t unit = sparsify_ != nullptr ? std::lcm(output_.width, mr) : mr;
   const std::int64_t units = (output_.pixels() + unit - 1) / unit;
   state.pool.parallel_for(units, [&](std::int64_t begin, std::int64_t end, int thread) {
     OutputStage own = stage;
