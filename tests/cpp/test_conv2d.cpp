@@ -392,9 +392,10 @@ TEST_CASE("prepare() names the node and says what it expected") {
 
 TEST_CASE("whatever the CPU offers, \"ref\" selects the reference, and a name that kernel") {
   const CpuFeatures cpu = detect_cpu_features();
+  const KernelSelection references(cpu, "ref");
   for (const DType src : {DType::f16, DType::qai8}) {
     for (const DType dst : {DType::f16, DType::qai8}) {
-      const ConvKernel& reference = KernelSelection(cpu, "ref").conv(dst, src);
+      const ConvKernel& reference = references.conv(dst, src);
       CHECK(std::string_view(reference.info.name).ends_with("_ref"));
       CHECK(&KernelSelection(cpu, reference.info.name).conv(dst, src) == &reference);
       CHECK(&KernelSelection({}, "").conv(dst, src) == &reference);
