@@ -66,20 +66,21 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
   const Guarded<half> residuals(capacity);
   std::uint32_t cut = 0;
   for (std::int64_t i = 0; i < src.count(); ++i) src[i] = draw(trial.random, bounds, wide, Src{});
-  SparsifyArgs args{.channels = channels,
-                    .lo = bounds.lo,
-                    .hi = bounds.hi,
-                    .reach_lo = std::max(bounds.lo, bounds.qmin - 500),
-                    .reach_hi = std::min(bounds.hi, bounds.qmax + 500),
-                    .qmin = bounds.qmin,
-                    .qmax = bounds.qmax,
-                    .inverse_scale = bounds.inverse_scale,
-                    .zero_point = bounds.zero_point,
-                    .row = {.begins = begins.data(),
-                            .positions = positions.data(),
-                            .residuals = residuals.data(),
-                            .capacity = capacity,
-                            .cut = &cut}};
+  SparsifyArgs args{
+      .channels = channels,
+      .lo = bounds.lo,
+      .hi = bounds.hi,
+      .reach_lo = bounds.lo < bounds.qmin ? std::max(bounds.lo, bounds.qmin - 500) : INT32_MIN,
+      .reach_hi = bounds.hi > bounds.qmax ? std::min(bounds.hi, bounds.qmax + 500) : INT32_MAX,
+      .qmin = bounds.qmin,
+      .qmax = bounds.qmax,
+      .inverse_scale = bounds.inverse_scale,
+      .zero_point = bounds.zero_point,
+      .row = {.begins = begins.data(),
+              .positions = positions.data(),
+              .residuals = residuals.data(),
+              .capacity = capacity,
+              .cut = &cut}};
   Expected expected;
   for (std::int64_t i = 0; i < src.count(); ++i) {
     const std::int32_t level = sparsify_level(args, src[i]);
