@@ -15,7 +15,9 @@ thread_local std::int64_t until_failure = -1;
 
 void count_allocation() {
   ++count;
-  if (until_failure >= 0 && until_failure-- == 0) throw std::bad_alloc();
+  if (until_failure < 0) return;
+  --until_failure;
+  if (until_failure < 0) throw std::bad_alloc();
 }
 }  // namespace
 

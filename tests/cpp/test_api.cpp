@@ -35,7 +35,7 @@ const qpp_shape kShape = {{1, 1, 5, 6}};
 TEST_CASE("C: a null session is an error of every function") {
   const float number = 0;
   const float* input = &number;
-  float* output = nullptr;
+  float* const output = nullptr;
   qpp_shape shape{};
   CHECK(qpp_session_input_count(nullptr) == 0);
   CHECK(message_has("session: expected a pointer, got null"));
@@ -84,7 +84,7 @@ TEST_CASE("C: other null pointers and indices out of range are errors") {
   const std::vector<float> image(30);
   const float* input = image.data();
   const float* no_input = nullptr;
-  float* output = nullptr;  // is not written
+  float* const output = nullptr;  // is not written
   CHECK(qpp_session_run(session, nullptr, &kShape, &output) == QPP_ERROR);
   CHECK(message_has("inputs: expected a pointer, got null"));
   CHECK(qpp_session_run(session, &no_input, &kShape, &output) == QPP_ERROR);

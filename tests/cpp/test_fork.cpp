@@ -32,6 +32,7 @@ bool in_child(const Call& call) {
     try {
       good = call();
     } catch (const std::exception&) {
+      good = false;
     }
     _exit(good ? 0 : 1);
   }
