@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <thread>
@@ -12,6 +13,24 @@ namespace qpp {
 namespace {
 
 Model model() { return load_model(test::small_network().bytes(), "test"); }
+
+/// With bounds and predictors of the densities 0.01 and 0.1, `factors` times as wide as those
+/// without density.
+Model model_of_densities(const std::array<float, 2>& factors) {
+  test::ModelParts parts = test::small_network();
+  parts.graph["quantization"]["densities"] = {0.01, 0.1};
+  for (const char* name : {"mean", "range", "seen", "weight", "bias"}) {
+    Tensor& tensor = parts.tensors[name];
+    std::vector<float> values;
+    for (const float factor : {1.0F, factors[0], factors[1]}) {
+      for (std::int64_t i = 0; i < tensor.elements(); ++i) values.push_back(factor * tensor.at(i));
+    }
+    std::vector<std::int64_t> shape = tensor.shape;
+    shape[0] *= 3;
+    tensor = test::f32_tensor(shape, values);
+  }
+  return load_model(parts.bytes(), "test");
+}
 
 std::vector<float> run(Session& session, const std::vector<float>& data, const Shape& shape) {
   std::vector<float> result;
@@ -230,6 +249,28 @@ TEST_CASE("run() does not allocate, and other shapes are planned anew") {
   }
 }
 
+TEST_CASE("run() does not allocate where outliers widen rows") {
+  const auto data = image(kShape);
+  const Model narrow = model_of_densities({0.02F, 0.04F});
+  for (const char* name : {"static", "qpp"}) {
+    CAPTURE(name);
+    SessionOptions options = scheme(name);
+    options.density = 0.01;
+    Session session(narrow, options);
+    session.prepare({kShape});
+    std::vector<float> result(2 * 22 * 26);
+    const std::vector<Session::Input> inputs = {{.data = data.data(), .shape = kShape}};
+    const Session::PlaceOutput place = [&result](std::size_t, const Shape&) {
+      return result.data();
+    };
+    const std::int64_t before = test::allocations();
+    session.run(inputs, place);
+    CHECK(test::allocations() - before == 0);
+    CHECK(session.bounds().values[1].hi > 0.2F);  // 0.02 and 0.06 of the file
+    CHECK(session.bounds().values[2].hi > 0.2F);
+  }
+}
+
 TEST_CASE("wrong shapes and options are refused with expected and got") {
   Session session(model(), scheme("static"));
   const Shape wrong{1, 8, 8, 3};
@@ -292,20 +333,7 @@ TEST_CASE("one session may be used from several threads") {
 }
 
 TEST_CASE("a density takes its own bounds and predictors of the file") {
-  test::ModelParts parts = test::small_network();
-  parts.graph["quantization"]["densities"] = {0.01, 0.1};
-  // Those without density first, then those of 0.01 and of 0.1, twice and four times as wide.
-  for (const char* name : {"mean", "range", "seen", "weight", "bias"}) {
-    Tensor& tensor = parts.tensors[name];
-    std::vector<float> values;
-    for (const float factor : {1.0F, 2.0F, 4.0F}) {
-      for (std::int64_t i = 0; i < tensor.elements(); ++i) values.push_back(factor * tensor.at(i));
-    }
-    std::vector<std::int64_t> shape = tensor.shape;
-    shape[0] *= 3;
-    tensor = test::f32_tensor(shape, values);
-  }
-  const Model model = load_model(parts.bytes(), "test");
+  const Model model = model_of_densities({2, 4});
   const auto data = image(kShape);
   for (const char* name : {"static", "qpp"}) {
     CAPTURE(name);
