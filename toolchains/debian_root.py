@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROOTS = PROJECT / "build" / "roots"
+# Where a root sees files of this machine: apart from those that its packages install.
+HOST = "/host"
 PACKAGES = ("python3", "g++", "git", "make")
 PASSED_ON = ("CI", "CMAKE_BUILD_PARALLEL_LEVEL", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -104,12 +106,21 @@ def run(root: Path, environment: dict[str, str], command: Sequence[str]) -> int:
     cache = Path(output([sys.executable, "-m", "pip", "cache", "dir"]).strip())
     cache.mkdir(parents=True, exist_ok=True)
     binds = [("/dev", "/dev"), (str(cache), "/root/.cache/pip")]
-    for value in environment.values():  # local indexes, wheels, constraints, certificates
-        paths = (Path(word.removeprefix("file://")) for word in value.split() if "/" in word)
-        for path in filter(Path.exists, paths):
-            # An index refers to files next to its folder.
-            place = path.parent if path.is_dir() and path.parent != Path("/") else path
-            binds.append((str(place), str(place)))
+    variables = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+    }
+    for name, value in environment.items():
+        words = value.split()
+        for i, word in enumerate(words):  # local indexes, wheels, constraints, certificates
+            path = Path(word.removeprefix("file://"))
+            if path.is_absolute() and path.exists():
+                # An index refers to files next to its folder.
+                place = path.parent if path.is_dir() and path.parent != Path("/") else path
+                binds.append((str(place), f"{HOST}{place}"))
+                words[i] = word.replace(str(path), f"{HOST}{path}")
+        variables[name] = " ".join(words)
     script = [f"mount -t proc proc {root}/proc"]
     for source, target in dict.fromkeys(binds):
         inside = root / target.lstrip("/")
@@ -119,12 +130,6 @@ def run(root: Path, environment: dict[str, str], command: Sequence[str]) -> int:
             inside.parent.mkdir(parents=True, exist_ok=True)
             inside.touch()
         script.append(f"mount --rbind {source} {inside}")
-    variables = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/root",
-        "LANG": "C.UTF-8",
-        **environment,
-    }
     script.append(f'exec chroot {root} env --chdir=/root/qppengine "$@"')
     return subprocess.run(
         ["unshare", "--mount", "bash", "-euc", "\n".join(script), "bash", *command],
