@@ -199,14 +199,15 @@ class WinogradConv2d::Worker {
   }
 
   /// Replaces the sources of a strip by sums of their dense and their sparse part. Returns the
-  /// exponent of the power of two that these are divided by.
+  /// exponent of the power of two that these are divided by: that of the whole rows, since threads
+  /// divide them into strips in different ways.
   int densify_patch(const std::array<std::int64_t, kWinogradPatch>& src_rows) {
     const std::int64_t stride = conv_.input_.stride();
     const std::int64_t reach = input_.first_column + input_.tiles * kWinogradTile + 2;
     const std::int64_t end = std::clamp<std::int64_t>(reach, 0, conv_.input_.width);
     const std::int64_t begin = std::clamp<std::int64_t>(input_.first_column, 0, end);
     const std::int64_t count = (end - begin) * stride;
-    const float largest = (255 + largest_residual(src_rows, begin, end)) / kDensifyStepsPerUnit;
+    const float largest = (255 + largest_residual(src_rows)) / kDensifyStepsPerUnit;
     int exponent = 0;
     while (std::ldexp(largest, -exponent) > conv_.outlier_limit_) ++exponent;
     half* dst = patch_;
@@ -231,14 +232,14 @@ class WinogradConv2d::Worker {
     return exponent;
   }
 
-  /// The largest magnitude of the residuals of columns begin .. end of some rows, in steps.
-  [[nodiscard]] float largest_residual(const std::array<std::int64_t, kWinogradPatch>& src_rows,
-                                       std::int64_t begin, std::int64_t end) const {
+  /// The largest magnitude of the residuals of some rows, in steps.
+  [[nodiscard]] float largest_residual(
+      const std::array<std::int64_t, kWinogradPatch>& src_rows) const {
     std::uint16_t largest = 0;  // halves are in the order of their bits
     for (const std::int64_t src_row : src_rows) {
       if (src_row < 0) continue;
       const OutlierRow row = run_.inputs[0].outliers.row(src_row);
-      for (std::uint32_t i = row.begins[begin]; i < row.begins[end]; ++i) {
+      for (std::uint32_t i = 0; i < row.begins[conv_.input_.width]; ++i) {
         const auto magnitude = static_cast<std::uint16_t>(row.residuals[i].bits & 0x7fffU);
         largest = std::max(largest, magnitude);
       }

@@ -18,6 +18,10 @@ namespace qpp {
 namespace {
 
 constexpr double kErrorBound = 5e-3;  // relative rms, before an output is quantized
+// The same where few outliers are nearly all of the power: the rounding of one spreads over the 16
+// outputs of its tile, of which it may reach only one.
+constexpr double kFarErrorBound = 1.5e-2;
+constexpr float kFar = 1e4F;
 
 struct Case {
   Shape input;
@@ -173,7 +177,8 @@ void check_dense_sparse(const Case& test, bool sparse_src, bool sparse_dst, floa
   }
   const auto count = static_cast<double>(shape.pixels() * shape.channels);
   constexpr double kRounding = 1.0 / 12;  // of levels, in power
-  CHECK(error / count < std::pow(kErrorBound, 2) * power / count + 1.5 * kRounding);
+  const double bound = farthest < kFar ? kErrorBound : kFarErrorBound;
+  CHECK(error / count < std::pow(bound, 2) * power / count + 1.5 * kRounding);
 }
 
 }  // namespace
@@ -301,7 +306,7 @@ TEST_CASE("winograd: dense + sparse, read and written, whatever the thread count
       for (const bool sparse_dst : {true, false}) {
         if (sparse_src || sparse_dst) check_dense_sparse(test, sparse_src, sparse_dst);
         if (!sparse_src) continue;
-        for (const float farthest : {1e4F, 1e6F}) {
+        for (const float farthest : {kFar, 1e6F}) {
           check_dense_sparse(test, true, sparse_dst, farthest);
         }
       }
