@@ -21,6 +21,8 @@ import os, pathlib, resource, signal, sys, threading, time
 import numpy as np
 import qppengine as qe
 
+# Jobs in the background of a shell start with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 path, threads = sys.argv[1], int(sys.argv[2])
 x = np.random.default_rng(3).random((1, 3, 32, 40), np.float32)
 
