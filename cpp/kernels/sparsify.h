@@ -108,7 +108,7 @@ class OutlierAppender {
 /// Whether the level x counts as one that may have been cut.
 [[gnu::always_inline]] inline std::uint32_t is_out_of_reach(const SparsifyArgs& args,
                                                             std::int32_t level) {
-  // One comparison for both sides: what lies below wraps around.
+  // One comparison for both sides: what is below wraps around.
   const auto lo = static_cast<std::uint32_t>(args.reach_lo) + 1;
   const auto hi = static_cast<std::uint32_t>(args.reach_hi);
   return static_cast<std::uint32_t>(static_cast<std::uint32_t>(level) - lo >= hi - lo);

@@ -23,7 +23,7 @@ class Conv2d::WideTile {
 
   /// Where sums of outliers are to be written, [pixel][filter].
   [[nodiscard]] float* sums() const { return sums_; }
-  /// Computes a tile of `args`, whose sources are those of the general kernel: `sparse` tells
+  /// Computes a tile of `args`, whose sources are those of the general kernel: `sparse` says
   /// whether sums() holds the outliers of the source. Real numbers in fp16, [pixel][filter], until
   /// the next call.
   const half* compute(ConvArgs args, bool sparse);

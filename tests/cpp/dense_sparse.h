@@ -95,7 +95,7 @@ inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table
   return output;
 }
 
-/// Levels of which a share lies beyond a byte, up to `farthest`.
+/// Levels of which a share is beyond a byte, up to `farthest`.
 inline std::vector<int> random_levels(const Shape& shape, float density, Random& random,
                                       float farthest = 400) {
   std::vector<int> levels(static_cast<std::size_t>(shape.elements()));

@@ -47,7 +47,7 @@ QPP_X86_INLINE void store_low_bytes(__m256i values, std::int8_t* dst) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(dst), _mm_packus_epi16(shorts, shorts));
 }
 
-/// Halves as 16-bit integers in the order of their values, both zeros as 0. NaN lies beyond
+/// Halves as 16-bit integers in the order of their values, both zeros as 0. NaN is beyond
 /// infinity.
 QPP_X86_INLINE __m256i to_ordered(__m256i halves) {
   return _mm256_sign_epi16(_mm256_and_si256(halves, _mm256_set1_epi16(0x7fff)), halves);

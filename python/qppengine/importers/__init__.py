@@ -37,7 +37,7 @@ def from_onnx(
 ) -> Graph:
     """Imports an ONNX model of floating-point numbers and optimizes it (`qppengine.passes`).
 
-    ``source`` is an ``.onnx`` file, its bytes, or the model itself. Nodes bear the paths of the
+    ``source`` is an ``.onnx`` file, its bytes, or the model itself. Nodes have the paths of the
     modules they come from as far as the exporter tells them; ``name`` defaults to the graph's name.
     Inputs and outputs keep their names.
 
@@ -73,7 +73,7 @@ def from_torch(
     tuple or list of inputs, each as the module takes it, with arrays in place of tensors if you
     like. ``dynamic_shapes`` goes to `torch.export.export`. By default height and width of 4-D
     inputs are left open; where the engine can run the network at fixed sizes only, they are those
-    of the example, and a `FixedSizesWarning` says why. Nodes bear the paths of the modules they
+    of the example, and a `FixedSizesWarning` says why. Nodes have the paths of the modules they
     come from; ``name`` defaults to the module's class.
 
     The engine's tensors have four dimensions. Inputs and outputs of another rank have the order of

@@ -726,7 +726,7 @@ def _sum(operation: Operation, graph: GraphBuilder, first: float, second: float)
     return combined(operation, graph, "add", "self", "other", (first, second))
 
 
-def _constant(operation: Operation, argument: str, beside: str) -> Array | None:
+def _constant(operation: Operation, argument: str, other: str) -> Array | None:
     """A number, or one for every channel of the other operand; None where it is computed."""
     content = operation.get(argument)
     if isinstance(content, (int, float)):
@@ -735,7 +735,7 @@ def _constant(operation: Operation, argument: str, beside: str) -> Array | None:
         return None
     tensor = operation.tensor(argument)
     assert tensor is not None
-    axes = operation.axes(beside)
+    axes = operation.axes(other)
     if tensor.ndim > len(axes):
         raise UnsupportedError(
             f"a constant of {tensor.ndim} dimensions; closest supported form: up to {len(axes)}"
