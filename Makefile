@@ -97,8 +97,8 @@ bench: .venv/.dev core  ## Wall-clock times of networks and layers in every sche
 test-bench: .venv/.dev core  ## Every benchmark with one round: do they run? (not part of `make test`)
 	$(BIN)/cmake --preset host
 	$(BIN)/cmake --build --preset host --target qpp_bench checkkernels
-	build/host/checkkernels --filter conv3x3s1 --seed 7
-	build/host/checkkernels --filter conv3x3s1 --bench --iters 1
+	build/host/checkkernels --filter conv_qai8 --seed 7
+	build/host/checkkernels --filter conv_qai8 --bench --iters 1
 	QPP_FORCE_KERNEL=ref build/host/qpp_bench conv --dtype int8 --size 56x56x64 --filters 64 --iters 1
 	$(BIN)/pytest bench -p no:cacheprovider --benchmark-disable
 	$(BIN)/python bench/report.py build/host/qpp_bench bench/shapes/espcn_x3.txt -o build/costs.csv

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <fstream>
 #include <thread>
 #include <utility>
@@ -35,7 +36,7 @@ const qpp_shape kShape = {{1, 1, 5, 6}};
 TEST_CASE("C: a null session is an error of every function") {
   const float number = 0;
   const float* input = &number;
-  float* const output = nullptr;
+  const std::array<float*, 1> outputs{};
   qpp_shape shape{};
   CHECK(qpp_session_input_count(nullptr) == 0);
   CHECK(message_has("session: expected a pointer, got null"));
@@ -44,7 +45,7 @@ TEST_CASE("C: a null session is an error of every function") {
   CHECK(qpp_session_output_name(nullptr, 0) == nullptr);
   CHECK(qpp_session_input_shape(nullptr, 0, &shape) == QPP_ERROR);
   CHECK(qpp_session_prepare(nullptr, &kShape, &shape) == QPP_ERROR);
-  CHECK(qpp_session_run(nullptr, &input, &kShape, &output) == QPP_ERROR);
+  CHECK(qpp_session_run(nullptr, &input, &kShape, outputs.data()) == QPP_ERROR);
   CHECK(message_has("session: expected a pointer, got null"));
   qpp_session_close(nullptr);
 }
@@ -84,22 +85,22 @@ TEST_CASE("C: other null pointers and indices out of range are errors") {
   const std::vector<float> image(30);
   const float* input = image.data();
   const float* no_input = nullptr;
-  float* const output = nullptr;  // is not written
-  CHECK(qpp_session_run(session, nullptr, &kShape, &output) == QPP_ERROR);
+  const std::array<float*, 1> outputs{};  // null: is not written
+  CHECK(qpp_session_run(session, nullptr, &kShape, outputs.data()) == QPP_ERROR);
   CHECK(message_has("inputs: expected a pointer, got null"));
-  CHECK(qpp_session_run(session, &no_input, &kShape, &output) == QPP_ERROR);
+  CHECK(qpp_session_run(session, &no_input, &kShape, outputs.data()) == QPP_ERROR);
   CHECK(message_has("inputs[0]: expected a pointer, got null"));
-  CHECK(qpp_session_run(session, &input, nullptr, &output) == QPP_ERROR);
+  CHECK(qpp_session_run(session, &input, nullptr, outputs.data()) == QPP_ERROR);
   CHECK(qpp_session_run(session, &input, &kShape, nullptr) == QPP_ERROR);
   CHECK(message_has("outputs: expected a pointer, got null"));
-  CHECK(qpp_session_run(session, &input, &kShape, &output) == QPP_OK);
+  CHECK(qpp_session_run(session, &input, &kShape, outputs.data()) == QPP_OK);
   for (const qpp_shape& wrong :
        {qpp_shape{{0, 1, 5, 6}}, qpp_shape{{1, 1, -5, 6}},
         qpp_shape{{INT64_MAX, 1, INT64_MAX, INT64_MAX}}, qpp_shape{{1, 1, INT64_MAX, 2}}}) {
     CHECK(qpp_session_prepare(session, &wrong, &shape) == QPP_ERROR_SHAPE);
-    CHECK(qpp_session_run(session, &input, &wrong, &output) == QPP_ERROR_SHAPE);
+    CHECK(qpp_session_run(session, &input, &wrong, outputs.data()) == QPP_ERROR_SHAPE);
   }
-  CHECK(qpp_session_run(session, &input, &kShape, &output) == QPP_OK);
+  CHECK(qpp_session_run(session, &input, &kShape, outputs.data()) == QPP_OK);
   qpp_session_close(session);
 }
 
