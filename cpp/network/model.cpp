@@ -6,27 +6,23 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json_field.h"
+#include "base/json_reader.h"
 #include "network/int8_plan.h"
-#include "network/json_field.h"
-#include "network/json_reader.h"
 #include "network/safetensors.h"
 #include "ops/depthwise.h"
-#include "tensor/outliers.h"
+#include "tensor/constants.h"
 
 namespace qpp {
 namespace {
 
-constexpr std::size_t kMostDensities = 16;
-
 class Parser {
  public:
   Parser(const ModelFile& file, std::string source, const Limits& limits)
-      : file_(file), source_(std::move(source)), limits_(limits) {
-    for (const auto& [name, tensor] : file.tensors) {
-      file_elements_ += tensor.elements();
-      file_bytes_ += static_cast<std::int64_t>(tensor.bytes.size());
-    }
-  }
+      : file_(file),
+        source_(std::move(source)),
+        limits_(limits),
+        constants_(file.tensors, limits) {}
 
   Model parse() {
     const std::string where = concat(source_, ": graph");
@@ -58,7 +54,8 @@ class Parser {
               ": expected at least one input and one output");
     for (const std::string& output : model.outputs) require_value(output, where + ".outputs");
     if (graph.has("quantization"))
-      model.quantization = parse_quantization(graph["quantization"], model);
+      model.quantization =
+          parse_quantization(graph["quantization"], constants_, order_, plan_int8(model).values);
     return model;
   }
 
@@ -148,7 +145,7 @@ class Parser {
     const Field attributes(field["attributes"]);
     attributes.only({"stride", "padding", "dilation", "groups", "activation", "clamp"});
     field["tensors"].only({"weight", "scale", "bias"});
-    const Tensor& weight = tensor(field["tensors"]["weight"].string(), where);
+    const Tensor& weight = constants_.find(field["tensors"]["weight"].string(), where);
     QPP_CHECK(weight.shape.size() == 4, ModelError, where,
               ": expected a weight of 4 dimensions (OIHW), got ", weight.shape.size());
     QPP_CHECK(weight.elements() > 0, ModelError, where, ": expected a weight that is not empty");
@@ -174,20 +171,20 @@ class Parser {
       QPP_CHECK(spec.activation.nonlinearity == Nonlinearity::clamp, UnsupportedError, where,
                 ": expected the activation none, relu or clamp beside a second input");
     }
-    count_constants(weight.elements(), packed_bytes(spec), where);
-    spec.weights = floats(weight, where);
+    constants_.count(weight.elements(), packed_bytes(spec), where);
+    spec.weights = Constants::floats(weight, where);
     if (field["tensors"].has("scale")) {
-      const Tensor& scale = tensor(field["tensors"]["scale"].string(), where);
+      const Tensor& scale = constants_.find(field["tensors"]["scale"].string(), where);
       QPP_CHECK(scale.shape == std::vector{spec.filters}, ModelError, where,
                 ": expected a scale of ", spec.filters, " elements, got ", scale.elements());
-      scale_filters(floats(scale, where), where, spec.weights);
+      scale_filters(Constants::floats(scale, where), where, spec.weights);
     }
     spec.bias.assign(static_cast<std::size_t>(spec.filters), 0.0F);
     if (field["tensors"].has("bias")) {
-      const Tensor& bias = tensor(field["tensors"]["bias"].string(), where);
+      const Tensor& bias = constants_.find(field["tensors"]["bias"].string(), where);
       QPP_CHECK(bias.shape == std::vector{spec.filters}, ModelError, where, ": expected a bias of ",
                 spec.filters, " elements, got ", bias.elements());
-      spec.bias = floats(bias, where);
+      spec.bias = Constants::floats(bias, where);
     }
     node.spec = std::move(spec);
   }
@@ -290,12 +287,12 @@ class Parser {
   void parse_prelu(const Field& field, const std::string& where, Node& node) {
     field["attributes"].only({});
     field["tensors"].only({"weight"});
-    const Tensor& slopes = tensor(field["tensors"]["weight"].string(), where);
+    const Tensor& slopes = constants_.find(field["tensors"]["weight"].string(), where);
     QPP_CHECK(slopes.shape.size() == 1 && slopes.shape[0] >= 1, ModelError, where,
               ": expected a weight of 1 dimension");
-    count_constants(slopes.elements(), 0, where);
+    constants_.count(slopes.elements(), 0, where);
     node.spec = FunctionSpec{
-        .name = node.name, .function = Function::prelu, .slopes = floats(slopes, where)};
+        .name = node.name, .function = Function::prelu, .slopes = Constants::floats(slopes, where)};
   }
 
   void parse_concat(const Field& field, const std::string& /*where*/, Node& node) {
@@ -472,206 +469,14 @@ class Parser {
     return spec.groups * (filters * channels * taps * 2 + kOfGroup);
   }
 
-  /// Before memory is taken for the constants of a node: what all nodes so far read must be in
-  /// proportion to what the file holds, however many of them share a tensor.
-  void count_constants(std::int64_t elements, std::int64_t packed, const std::string& where) {
-    constexpr std::int64_t kAnyElements = 1 << 23;
-    constexpr std::int64_t kAnyPacked = 1 << 26;
-    constants_ += elements;
-    packed_ += packed;
-    check_limit(limits_, &Limits::constant_bytes, constants_ * 4, where,
-                ": the bytes of constants");
-    check_limit(limits_, &Limits::sharing,
-                (constants_ - kAnyElements) / std::max<std::int64_t>(file_elements_, 1), where,
-                ": the constants read, as a multiple of those of the file,");
-    check_limit(limits_, &Limits::packing,
-                (packed_ - kAnyPacked) / std::max<std::int64_t>(file_bytes_, 1), where,
-                ": the packed constants, as a multiple of those of the file,");
-  }
-
-  [[nodiscard]] const Tensor& tensor(const std::string& name, const std::string& where) const {
-    const auto found = file_.tensors.find(name);
-    QPP_CHECK(found != file_.tensors.end(), ModelError, where, ": the file has no tensor '", name,
-              "'");
-    return found->second;
-  }
-
-  [[nodiscard]] static std::vector<float> floats(const Tensor& tensor, const std::string& where) {
-    std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
-    for (std::size_t i = 0; i < values.size(); ++i)
-      values[i] = tensor.at(static_cast<std::int64_t>(i));
-    QPP_CHECK(
-        std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }),
-        ModelError, where, ": a tensor holds NaN or infinity");
-    return values;
-  }
-
-  /// A tensor of the given shape, as a flat list.
-  [[nodiscard]] std::vector<float> matrix(const Field& name, std::size_t rows,
-                                          std::size_t columns) const {
-    const Tensor& values = tensor(name.string(), name.where());
-    std::vector<std::int64_t> expected{static_cast<std::int64_t>(rows)};
-    if (columns > 0) expected.push_back(static_cast<std::int64_t>(columns));
-    QPP_CHECK(values.shape == expected, ModelError, name.where(), ": the tensor '", name.string(),
-              "' has the wrong shape for ", rows, " rows");
-    return floats(values, name.where());
-  }
-
-  Quantization parse_quantization(const Field& field, const Model& model) const {
-    field.only({"alpha", "densities", "values", "static", "default_static", "seen", "predictors"});
-    Quantization result;
-    result.bounds.push_back(
-        {.alpha = parse_alpha(field["alpha"]), .of_static = {}, .predictors = {}});
-    if (field.has("densities")) {
-      result.densities = parse_densities(field["densities"]);
-      for (const double density : result.densities)
-        result.bounds.push_back({.alpha = 1 - density, .of_static = {}, .predictors = {}});
-    }
-    result.values = field["values"].strings();
-    for (const std::string& value : result.values) {
-      require_value(value, field["values"].where());
-      const auto row = static_cast<int>(result.rows.size());
-      QPP_CHECK(result.rows.emplace(value, row).second, ModelError, field["values"].where(),
-                ": the value '", value, "' occurs twice");
-    }
-    for (const std::string& value : plan_int8(model).values) {
-      QPP_CHECK(result.rows.contains(value), ModelError, field["values"].where(), ": '", value,
-                "', which is held in int8, is missing");
-    }
-    check_coverage(field["predictors"], result.values);
-    for (std::size_t set = 0; set < result.bounds.size(); ++set) parse_bounds(field, set, result);
-    return result;
-  }
-
-  /// The set of bounds of this index, from tensors that hold those of all sets one after the other.
-  void parse_bounds(const Field& field, std::size_t set, Quantization& result) const {
-    const std::size_t rows = result.values.size();
-    const std::size_t sets = result.bounds.size();
-    Bounds& bounds = result.bounds[set];
-    if (field.has("static")) {
-      field["static"].only({"mean", "range"});
-      for (const char* rule : {"mean", "range"}) {
-        const std::vector<float> all = matrix(field["static"][rule], sets * rows, 2);
-        auto& of_rule = bounds.of_static[rule];  // empty where nothing is quantized
-        for (std::size_t i = set * rows; i < (set + 1) * rows; ++i)
-          of_rule.push_back({.lo = all[2 * i], .hi = all[2 * i + 1]});
-      }
-      result.default_static = field["default_static"].string();
-      QPP_CHECK(bounds.of_static.contains(result.default_static), ModelError,
-                field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
-                result.default_static, "\"");
-    }
-    const std::vector<float> seen =
-        field.has("seen") ? matrix(field["seen"], sets * rows, 4) : std::vector<float>();
-    for (const Field& predictor : field["predictors"].list())
-      bounds.predictors.push_back(parse_predictor(predictor, set, result, seen));
-  }
-
-  Predictor parse_predictor(const Field& field, std::size_t set, const Quantization& quantization,
-                            const std::vector<float>& seen) const {
-    field.only({"position", "alphas", "rows", "weight", "bias"});
-    Predictor predictor;
-    predictor.position = field["position"].string();
-    require_value(predictor.position, field.where());
-    const std::vector<Field> alphas = field["alphas"].list(kFeatureQuantiles);
-    std::transform(alphas.begin(), alphas.end(), predictor.alphas.begin(), parse_alpha);
-    for (const Field& row : field["rows"].list()) {
-      PredictQParams::Row target;
-      target.row = static_cast<int>(row_index(row, quantization.values.size()));
-      const std::string& value = quantization.values[static_cast<std::size_t>(target.row)];
-      QPP_CHECK(order_.at(value) >= order_.at(predictor.position), ModelError, row.where(),
-                ": the value '", value, "' comes before the position '", predictor.position,
-                "' that predicts it");
-      predictor.rows.push_back(target);
-    }
-    predictor.fitted = field.has("weight");
-    if (!predictor.fitted) return predictor;
-
-    QPP_CHECK(!seen.empty(), ModelError, field.where(),
-              ": a fitted predictor needs the tensor 'seen'");
-    const std::size_t sets = quantization.bounds.size();
-    const std::size_t outputs = 2 * predictor.rows.size();
-    const std::vector<float> weight = matrix(field["weight"], sets * outputs, kFeatures);
-    const std::vector<float> bias = matrix(field["bias"], sets * outputs, 0);
-    for (std::size_t i = 0; i < predictor.rows.size(); ++i) {
-      PredictQParams::Row& row = predictor.rows[i];
-      const std::size_t lo = set * outputs + 2 * i;
-      std::copy_n(&weight[lo * kFeatures], kFeatures, row.weight_lo.begin());
-      std::copy_n(&weight[(lo + 1) * kFeatures], kFeatures, row.weight_hi.begin());
-      row.bias_lo = bias[lo];
-      row.bias_hi = bias[lo + 1];
-      const std::size_t value =
-          set * quantization.values.size() + static_cast<std::size_t>(row.row);
-      const float* limits = &seen[4 * value];
-      row.seen_lo = {.lo = limits[0], .hi = limits[1]};
-      row.seen_hi = {.lo = limits[2], .hi = limits[3]};
-      QPP_CHECK(limits[0] <= limits[1] && limits[2] <= limits[3], ModelError, field.where(),
-                ": the range seen in calibration is empty");
-    }
-    return predictor;
-  }
-
-  static double parse_alpha(const Field& field) {
-    const double alpha = field.number();
-    QPP_CHECK(alpha > 0.5 && alpha <= 1, ModelError, field.where(),
-              ": expected an alpha above 0.5 and up to 1, got ", alpha);
-    return alpha;
-  }
-
-  static std::vector<double> parse_densities(const Field& field) {
-    std::vector<double> densities;
-    for (const Field& item : field.list()) {
-      const double density = item.number();
-      const double last = densities.empty() ? 0 : densities.back();
-      QPP_CHECK(density > last && density <= kLargestDensity, ModelError, item.where(),
-                ": expected a density above ", last, " and up to ", kLargestDensity, ", got ",
-                density);
-      densities.push_back(density);
-    }
-    QPP_CHECK(densities.size() <= kMostDensities, ModelError, field.where(), ": expected up to ",
-              kMostDensities, " densities, got ", densities.size());
-    return densities;
-  }
-
-  static void check_coverage(const Field& predictors, const std::vector<std::string>& values) {
-    std::vector<int> counts(values.size(), 0);
-    for (const Field& predictor : predictors.list()) {
-      for (const Field& row : predictor["rows"].list()) ++counts[row_index(row, values.size())];
-    }
-    for (std::size_t i = 0; i < counts.size(); ++i) {
-      QPP_CHECK(counts[i] == 1, ModelError, predictors.where(),
-                ": expected one predictor for the value '", values[i], "', got ", counts[i]);
-    }
-  }
-
-  static std::size_t row_index(const Field& row, std::size_t rows) {
-    return static_cast<std::size_t>(row.integer(0, static_cast<std::int64_t>(rows) - 1));
-  }
-
   const ModelFile& file_;
   std::string source_;
   Limits limits_;
-  std::int64_t file_elements_ = 0;  // of all tensors
-  std::int64_t file_bytes_ = 0;
-  std::int64_t constants_ = 0;                // elements that the nodes so far read
-  std::int64_t packed_ = 0;                   // about the bytes that kernels make of them
-  std::map<std::string, std::size_t> order_;  // values in the order of their definition
+  Constants constants_;
+  ValueOrder order_;
 };
 
 }  // namespace
-
-int Quantization::row(const std::string& value) const {
-  const auto found = rows.find(value);
-  return found == rows.end() ? -1 : found->second;
-}
-
-const Bounds* Quantization::find_bounds(std::optional<double> density) const {
-  if (!density) return bounds.data();
-  const auto found = std::find_if(bounds.begin(), bounds.end(), [&](const Bounds& set) {
-    return std::abs(1 - set.alpha - *density) <= 1e-3 * *density;
-  });
-  return found == bounds.end() ? nullptr : &*found;
-}
 
 ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source,
                           const Limits& limits) {

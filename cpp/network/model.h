@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "network/quantization.h"
 #include "ops/channel_function.h"
 #include "ops/conv2d.h"
 #include "ops/elementwise.h"
@@ -19,7 +20,6 @@
 #include "ops/pool.h"
 #include "ops/rearrange.h"
 #include "ops/resize.h"
-#include "ops/statistics.h"
 #include "tensor/tensor.h"
 
 namespace qpp {
@@ -42,34 +42,6 @@ struct Node {
   std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, RearrangeSpec,
                ConcatSpec, ResizeSpec, FunctionSpec, SliceSpec, PadSpec, ChannelFunctionSpec>
       spec;
-};
-
-/// A QPP position and the regressor behind it.
-struct Predictor {
-  std::string position;
-  std::array<double, kFeatureQuantiles> alphas{};
-  std::vector<PredictQParams::Row> rows;
-  bool fitted = false;  // false in a file that is only calibrated from
-};
-
-/// What calibration has found for bounds of one alpha.
-struct Bounds {
-  double alpha = 1;
-  std::map<std::string, std::vector<Range>> of_static;  // by rule ("mean", "range"), per row
-  std::vector<Predictor> predictors;
-};
-
-struct Quantization {
-  std::vector<std::string> values;  // one row of the QP table each
-  std::map<std::string, int> rows;  // by value
-  std::string default_static;
-  std::vector<double> densities;  // of dense + sparse execution that the file is calibrated for
-  std::vector<Bounds> bounds;     // without density, then for each of them
-
-  /// Row of a value, or -1.
-  [[nodiscard]] int row(const std::string& value) const;
-  /// Null where the file has none for this density.
-  [[nodiscard]] const Bounds* find_bounds(std::optional<double> density) const;
 };
 
 /// A model file, checked: whatever is in here can be lowered.

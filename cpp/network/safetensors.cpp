@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "network/json_reader.h"
+#include "base/json_reader.h"
 
 namespace qpp {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "network/json_reader.h"
+#include "base/json_reader.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "network/json_reader.h"
+#include "base/json_reader.h"
 
 namespace qpp {
 
