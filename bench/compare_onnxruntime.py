@@ -29,8 +29,8 @@ import qppengine as qe
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from qppengine.model_file import serialize
 from qppengine.models.zoo import NETWORKS
-from qppengine.serialize import serialize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +175,9 @@ def compare_network(name: str, rounds: int) -> dict[str, Any]:
     network = NETWORKS[name]
     module = network.untrained()
     graph = network.graph(module, name)
-    model = serialize(graph, qe.calibrate(graph, network.inputs(SAMPLES), 1.0, progress=False))
+    model = serialize(
+        graph, qe.fit(qe.calibrate(graph, network.inputs(SAMPLES), 1.0, progress=False))
+    )
     x = next(network.inputs(1, "test"))
     ours = qe.Session(model, "static", algorithm="direct")
     theirs = load(quantize_for_onnxruntime(network, module))

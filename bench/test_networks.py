@@ -25,8 +25,8 @@ from qppengine.session import is_emulated
 if is_emulated():
     pytest.exit("elapsed time says nothing under an emulator: bench on the machine itself", 1)
 
+from qppengine.model_file import serialize
 from qppengine.models.zoo import NETWORKS
-from qppengine.serialize import serialize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ def make_layer(network: str, layer: str) -> tuple[bytes, tuple[Array, ...]]:
 def make_model(graph: qe.Graph, samples: Iterable[Any], positions: str = "first") -> bytes:
     """A calibrated model file."""
     calibration = qe.calibrate(graph, samples, 1.0, positions=positions, progress=False)
-    return serialize(graph, calibration)
+    return serialize(graph, qe.fit(calibration))
 
 
 @cache

@@ -6,8 +6,8 @@
 Leaves out one photograph of the training and calibration splits at a time, fits on the crops of the
 others and predicts those of the left-out one. Prints the mean squared error of the predicted
 bounds, relative to their variance (the error of the static average), for the best sets of
-quantiles. The test photographs are not looked at. `qppengine.calibrate.FEATURE_ALPHAS` is the best
-set over both upscales of those above 0.95, which one pass finds: others take twice as long.
+quantiles. The test photographs are not looked at. `qppengine.quantization.FEATURE_ALPHAS` is the
+best set over both upscales of those above 0.95, which one pass finds: others take twice as long.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ import numpy as np
 import qppengine as qe
 import torch
 from qppengine.metrics import sqnr
+from qppengine.model_file import serialize
 from qppengine.models.zoo import NETWORKS
-from qppengine.serialize import serialize
 from sklearn.cluster import KMeans
 from torch.nn import functional
 from tqdm import tqdm
@@ -35,7 +35,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "static, mean": {"scheme": "static", "static_bounds": "mean"},
     "static, range": {"scheme": "static", "static_bounds": "range"},
     "qpp": {"scheme": "qpp"},
-    "qpp, headroom 2": {"scheme": "qpp"},
+    "qpp, margin 2": {"scheme": "qpp"},
     "dynamic": {"scheme": "dynamic"},
     "dynamic, density 0.01": {"scheme": "dynamic", "density": 0.01},
 }
@@ -85,13 +85,13 @@ def measure(module: Any) -> dict[str, float]:
     """The SQNR of every run, mean over the test photographs."""
     graph = NETWORK.graph(module, "hrnet_w18")
     calibration = qe.calibrate(graph, NETWORK.inputs(SAMPLES), 1.0, positions=NETWORK.positions)
-    plain, wide = (serialize(graph, calibration, headroom=headroom) for headroom in (0, 2))
+    plain, wide = (serialize(graph, qe.fit(calibration, margin=margin)) for margin in (0, 2))
     images = list(NETWORK.inputs(4, "test", seed=3))
     with torch.no_grad():
         expected = [module(torch.from_numpy(image)).numpy() for image in images]
     result = {}
     for name, options in RUNS.items():
-        session = qe.Session(wide if "headroom" in name else plain, **options)
+        session = qe.Session(wide if "margin" in name else plain, **options)
         found = [session.run(image).reshape(expected[0].shape) for image in images]
         result[name] = float(np.mean([sqnr(y, e) for y, e in zip(found, expected, strict=True)]))
     return result

@@ -4,13 +4,13 @@
 >>> import qppengine as qe
 >>> graph = qe.from_torch("model.pt2")
 >>> calibration = qe.calibrate(graph, samples, alpha=0.9997)
->>> qe.save("model.qpp", graph, calibration)
+>>> qe.save("model.qpp", graph, qe.fit(calibration))
 >>> session = qe.Session("model.qpp", scheme="qpp")
 >>> y = session.run(x)
 """
 
 from qppengine.builder import GraphBuilder
-from qppengine.calibrate import Calibration, calibrate
+from qppengine.calibrate import calibrate
 from qppengine.errors import (
     CalibrationError,
     DTypeError,
@@ -27,16 +27,29 @@ from qppengine.exporters import to_dot, to_onnx
 from qppengine.graph import Graph, Node, Value
 from qppengine.importers import from_onnx, from_torch
 from qppengine.limits import Limits
+from qppengine.model_file import load_graph
 from qppengine.passes import keep_fp16
-from qppengine.serialize import load_graph, save
+from qppengine.quantization import (
+    DEFAULT_FEATURES,
+    Calibration,
+    Feature,
+    Plan,
+    Position,
+    Predictor,
+    Quantization,
+)
+from qppengine.regression import fit
+from qppengine.save import save
 from qppengine.session import SCHEMES, Session, __version__
 
 __all__ = [
+    "DEFAULT_FEATURES",
     "SCHEMES",
     "Calibration",
     "CalibrationError",
     "DTypeError",
     "Error",
+    "Feature",
     "FileError",
     "FixedSizesWarning",
     "Graph",
@@ -45,6 +58,10 @@ __all__ = [
     "ModelError",
     "Node",
     "NonFiniteError",
+    "Plan",
+    "Position",
+    "Predictor",
+    "Quantization",
     "Session",
     "ShapeError",
     "UnsupportedError",
@@ -52,6 +69,7 @@ __all__ = [
     "Value",
     "__version__",
     "calibrate",
+    "fit",
     "from_onnx",
     "from_torch",
     "keep_fp16",

@@ -18,13 +18,16 @@ import click
 import numpy as np
 
 from qppengine import metrics, reference
-from qppengine.calibrate import DENSITIES, Calibration, calibrate
+from qppengine.calibrate import DENSITIES, calibrate
 from qppengine.errors import Error, FileError, ModelError, UnsupportedError
 from qppengine.exporters import to_dot, to_onnx
 from qppengine.importers import from_onnx, from_torch
+from qppengine.model_file import load_graph
 from qppengine.passes import keep_fp16
 from qppengine.paths import write_file
-from qppengine.serialize import load_graph, save
+from qppengine.quantization import Calibration
+from qppengine.regression import fit
+from qppengine.save import save
 from qppengine.session import (
     SCHEMES,
     Session,
@@ -163,12 +166,12 @@ def doctor(as_json: bool) -> None:
     )
 
 
-_headroom_option = click.option(
-    "--headroom",
+_margin_option = click.option(
+    "--margin",
     type=float,
     default=0,
     show_default=True,
-    help="Standard deviations of their error by which predicted bounds are wider.",
+    help="Standard deviations of their error by which predicted bounds are moved outwards.",
 )
 
 
@@ -209,7 +212,7 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
     show_default=True,
     help="A value to predict from; any number of times, or once 'first' or 'auto'.",
 )
-@_headroom_option
+@_margin_option
 @_fp16_options
 @_json_option
 def calibrate_(
@@ -219,7 +222,7 @@ def calibrate_(
     alpha: float,
     densities: tuple[float, ...],
     positions: tuple[str, ...],
-    headroom: float,
+    margin: float,
     as_json: bool,
     **fp16: Any,
 ) -> None:
@@ -240,19 +243,19 @@ def calibrate_(
     if output.suffix == ".npz":
         calibration.save(output)
     else:
-        save(output, graph, calibration, headroom=headroom)
+        save(output, graph, fit(calibration, margin))
     _print(_describe_calibration(output, calibration), as_json)
 
 
-@main.command()
+@main.command(name="fit")
 @click.argument("model", type=_FILE)
 @click.argument("statistics", type=_FILE)
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
-@_headroom_option
+@_margin_option
 @_fp16_options
 @_json_option
-def fit(
-    model: Path, statistics: Path, output: Path, headroom: float, as_json: bool, **fp16: Any
+def fit_(
+    model: Path, statistics: Path, output: Path, margin: float, as_json: bool, **fp16: Any
 ) -> None:
     """Fit the predictors of a model to statistics.
 
@@ -261,7 +264,7 @@ def fit(
     """
     calibration = Calibration.load(statistics)
     graph = keep_fp16(_load_graph(model), **fp16)
-    save(output, graph, calibration, headroom=headroom)
+    save(output, graph, fit(calibration, margin))
     _print(_describe_calibration(output, calibration), as_json)
 
 

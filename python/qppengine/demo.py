@@ -21,7 +21,7 @@ from qppengine.calibrate import calibrate
 from qppengine.errors import Error
 from qppengine.importers import from_torch
 from qppengine.paths import write_file
-from qppengine.serialize import save
+from qppengine.save import save
 from qppengine.session import Session
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import qppengine as qe
 from driver import Target, main
 from mutations import alter_bytes, alter_json
 from networks import everything
-from qppengine.serialize import load_graph, serialize
+from qppengine.model_file import load_graph, serialize
 from qppengine.session import SCHEMES
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def seeds() -> list[bytes]:
     files = []
     for network in (graph, small.build()):
         files.append(serialize(network))
-        files.append(serialize(network, qe.calibrate(network, samples, progress=False)))
+        files.append(serialize(network, qe.fit(qe.calibrate(network, samples, progress=False))))
     return files
 
 

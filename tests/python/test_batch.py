@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import qppengine as qe
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def calibration(graph: qe.Graph, calibration_samples: list[tuple[Array, Array]])
 
 @pytest.fixture(scope="module")
 def model(graph: qe.Graph, calibration: qe.Calibration) -> bytes:
-    return serialize(graph, calibration)
+    return serialize(graph, qe.fit(calibration))
 
 
 def _name(options: dict[str, Any]) -> str:
@@ -200,7 +200,7 @@ def test_a_fixed_batch_is_run_sample_by_sample_too(
     batches = [_batch(calibration_samples[i : i + 5]) for i in range(0, 15, 5)]
     measured = qe.calibrate(fixed, batches, 0.999, densities=(DENSITY,), progress=False)
     np.testing.assert_array_equal(measured.bounds, calibration.bounds[:15])
-    session = Session(serialize(fixed, calibration), "qpp")
+    session = Session(serialize(fixed, qe.fit(calibration)), "qpp")
     whole = session.run(*_batch(SAMPLES))
     for got, expected in zip(whole, Session(model, "qpp").run(*_batch(SAMPLES)), strict=True):
         np.testing.assert_array_equal(got, expected)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import qppengine as qe
 from qppengine import Calibration, CalibrationError, FileError, Graph, calibrate, reference
-from qppengine.calibrate import DENSITIES, FEATURE_ALPHAS, Plan, Position
-from qppengine.serialize import load_graph
+from qppengine.calibrate import DENSITIES
+from qppengine.model_file import load_graph
+from qppengine.quantization import FEATURE_ALPHAS, Feature, Plan, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def assert_equal(one: Calibration, other: Calibration) -> None:
 
 def test_plan_names_what_is_measured(calibration: Calibration) -> None:
     assert calibration.plan == Plan(
-        0.999, ("x", "head", "body"), (Position("x", (0, 1, 2)),), FEATURE_ALPHAS, DENSITIES
+        0.999, ("x", "head", "body"), (Position("x", (0, 1, 2)),), DENSITIES
     )
     assert calibration.bounds.shape == (20, 3, 2)
     assert [bounds.shape for bounds in calibration.sparse_bounds] == [(20, 3, 2)] * 3
@@ -92,7 +93,8 @@ def test_summaries(calibration: Calibration) -> None:
     np.testing.assert_allclose(calibration.mean_bounds[:, 1], hi.mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(calibration.range_bounds.T, [lo.min(axis=0), hi.max(axis=0)])
     np.testing.assert_array_equal(
-        calibration.seen.T, [lo.min(axis=0), lo.max(axis=0), hi.min(axis=0), hi.max(axis=0)]
+        calibration.calibrated_range.T,
+        [lo.min(axis=0), lo.max(axis=0), hi.min(axis=0), hi.max(axis=0)],
     )
 
 
@@ -187,8 +189,8 @@ def test_bad_samples_are_named_by_index(
 def test_alpha_must_be_a_share_above_half(alpha: float, graph: Graph) -> None:
     with pytest.raises(CalibrationError, match=r"alpha: expected above 0\.5 and up to 1"):
         calibrate(graph, [], alpha)
-    with pytest.raises(CalibrationError, match="feature_alphas: expected"):
-        calibrate(graph, [], feature_alphas=(0.9, alpha, 0.99))
+    with pytest.raises(CalibrationError, match="alpha of a quantile: expected"):
+        Feature("quantile", alpha)
 
 
 def test_positions_serve_what_follows_up_to_the_next(graph: Graph, samples: list[Array]) -> None:
@@ -265,15 +267,20 @@ def test_files_that_are_no_statistics(calibration: Calibration, tmp_path: Path) 
     data = path.read_bytes()
     for content in (b"", b"junk", data[:100], data[: len(data) // 2]):
         path.write_bytes(content)
-        with pytest.raises(CalibrationError, match="holds no calibration"):
+        with pytest.raises(CalibrationError, match="is not a calibration"):
             Calibration.load(path)
     np.save(tmp_path / "b.npy", np.zeros(3))
-    with pytest.raises(CalibrationError, match=r"no \.npz file"):
+    with pytest.raises(CalibrationError, match=r"not an \.npz file"):
         Calibration.load(tmp_path / "b.npy")
     odd = Calibration(calibration.plan, calibration.bounds[:, :2], calibration.features)
     odd.save(path)
     with pytest.raises(CalibrationError, match="do not match"):
         Calibration.load(path)
+
+
+def edit_plan(old: str, new: str) -> dict[str, Any]:
+    """A change of the JSON text of the plan."""
+    return {"plan": lambda text: np.array(str(text).replace(old, new))}
 
 
 def _rewrite(path: Path, **changes: Any) -> None:
@@ -294,10 +301,15 @@ def _rewrite(path: Path, **changes: Any) -> None:
         ({"bounds": lambda a: a[..., ::-1]}, "bounds: expected lo, hi in this order"),
         ({"bounds": lambda a: a[0]}, "bounds (3, 2), features (20, 1, 5)"),
         ({"bounds": lambda a: a[0, 0, 0]}, "bounds (), features (20, 1, 5)"),
-        ({"row_positions": lambda a: a + 1}, "row_positions: expected one position for every"),
-        ({"alpha": lambda a: a * np.nan}, "alpha: expected above 0.5 and up to 1, got nan"),
-        ({"feature_alphas": lambda a: a + 1}, "feature_alphas: expected above 0.5"),
-        ({"densities": lambda a: a * 100}, "densities: expected above 0 and up to 0.1, got 1"),
+        (edit_plan('"rows": [0', '"rows": [1'), "positions: expected every row from 0 to 2"),
+        (edit_plan('"alpha": 0.999,', '"alpha": NaN,'), "alpha: expected above 0.5 and up to 1"),
+        (edit_plan("0.9998}", "1.9998}"), "alpha of a quantile: expected above 0.5"),
+        (edit_plan('"densities": [0.01', '"densities": [1.0'), "densities: expected above 0 and"),
+        (edit_plan('"max"', '"median"'), "expected one of the kinds quantile, mean"),
+        (edit_plan('"max"', '"max", "alpha": 0.9'), "no alpha for the kind 'max'"),
+        (edit_plan('"max"', '"max", "transform": "exp"'), 'transform "identity" or "log"'),
+        (edit_plan('"max"', '"max", "size": 3'), "'size'"),
+        (edit_plan('"values"', '"value"'), "'values'"),
         (
             {
                 "bounds": lambda a: a[:0],
@@ -317,7 +329,7 @@ def test_files_of_wrong_statistics_name_the_problem(
         changed = {name: change(data[name]) for name, change in changes.items()}
     _rewrite(path, **changed)
     with pytest.raises(
-        CalibrationError, match=re.escape("a.npz' holds no calibration: ")
+        CalibrationError, match=re.escape("a.npz' is not a calibration: ")
     ) as caught:
         Calibration.load(path)
     assert problem in str(caught.value)

@@ -13,7 +13,7 @@ import qppengine as qe
 import qppengine.models
 from click.testing import CliRunner
 from qppengine.cli import main
-from qppengine.serialize import load_graph
+from qppengine.model_file import load_graph
 
 if TYPE_CHECKING:
     from qppengine.graph import Array
@@ -108,10 +108,10 @@ def test_calibrate_takes_a_folder_as_well(folder: Path, tmp_path: Path) -> None:
 def test_fit_gives_what_calibrate_gives(folder: Path, tmp_path: Path) -> None:
     statistics = tmp_path / "statistics.npz"
     call("calibrate", ESPCN, folder / "samples.npy", "-o", statistics)
-    call("calibrate", ESPCN, folder / "samples.npy", "-o", tmp_path / "c.qpp", "--headroom", 2)
+    call("calibrate", ESPCN, folder / "samples.npy", "-o", tmp_path / "c.qpp", "--margin", 2)
     call("import", ESPCN, "-o", tmp_path / "a.qpp")
     call("fit", tmp_path / "a.qpp", statistics, "-o", tmp_path / "b.qpp")
-    call("fit", tmp_path / "a.qpp", statistics, "-o", tmp_path / "d.qpp", "--headroom", 2)
+    call("fit", tmp_path / "a.qpp", statistics, "-o", tmp_path / "d.qpp", "--margin", 2)
     outputs = []
     for model in (folder / "espcn.qpp", *(tmp_path / f"{name}.qpp" for name in "bcd")):
         call("run", model, "--input", folder / "x.npy", "-o", tmp_path / "y.npy")
@@ -291,7 +291,7 @@ def test_errors_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     assert "cannot write" in fail("import", ESPCN, "-o", target)
     assert "cannot write" in fail("run", model, "--input", x, "-o", tmp_path / "none" / "y.npy")
     assert "not a readable .pt2" in fail("import", junk, "-o", tmp_path / "a.qpp")
-    assert "holds no calibration" in fail("fit", model, junk, "-o", tmp_path / "a.qpp")
+    assert "is not a calibration" in fail("fit", model, junk, "-o", tmp_path / "a.qpp")
     (tmp_path / "empty").mkdir()
     assert "calibration set is empty" in fail(
         "calibrate", ESPCN, tmp_path / "empty", "-o", tmp_path / "a.qpp"

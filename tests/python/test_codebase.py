@@ -224,13 +224,13 @@ def check_imports(path: str, text: str) -> list[str]:
         ("graph.py", "from qppengine.passes import optimize"),
         ("graph.py", "from . import passes"),
         ("operations.py", "from qppengine.graph import Node"),
-        ("serialize.py", "from qppengine import _core"),
+        ("model_file.py", "from qppengine import _core"),
         ("cli.py", "import qppengine._core"),
         ("cli.py", "def main():\n    from qppengine._core import Session"),
         ("importers/aten.py", "import torch"),
         ("models/espcn.py", "import matplotlib.pyplot as plt"),
         (
-            "predictor.py",
+            "regression.py",
             "try:\n    from sklearn import linear_model\nfinally: pass",
         ),
     ],
@@ -242,7 +242,7 @@ def test_check_imports_can_fail(path: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("calibrate.py", "def fit():\n    from sklearn import linear_model"),
+        ("regression.py", "def fit():\n    from sklearn import linear_model"),
         ("importers/aten.py", "if TYPE_CHECKING:\n    import torch"),
         ("models/espcn.py", "import torch"),
         ("session.py", "from qppengine import _core"),

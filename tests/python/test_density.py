@@ -10,7 +10,7 @@ import pytest
 import qppengine as qe
 from qppengine import reference
 from qppengine.metrics import sqnr
-from qppengine.serialize import load_graph, serialize
+from qppengine.model_file import load_graph, serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def graph() -> qe.Graph:
 
 @pytest.fixture(scope="module")
 def model(graph: qe.Graph, samples: list[Array]) -> bytes:
-    return serialize(graph, qe.calibrate(graph, samples, progress=False))
+    return serialize(graph, qe.fit(qe.calibrate(graph, samples, progress=False)))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -71,7 +71,7 @@ def test_outliers_count(
     expected = Session(model, "fp16").run(x)
     standard = Session(model, scheme, activation_bits=4).run(x)
     sparse = Session(model, scheme, activation_bits=4, density=density).run(x)
-    alone = serialize(graph, qe.calibrate(graph, samples, 1 - density, progress=False))
+    alone = serialize(graph, qe.fit(qe.calibrate(graph, samples, 1 - density, progress=False)))
     cut = Session(alone, scheme, activation_bits=4).run(x)
     if density == 0.01:
         assert sqnr(sparse, expected) > sqnr(standard, expected) + 1
@@ -84,7 +84,7 @@ def test_a_file_of_many_densities_runs_as_one_calibrated_for_each(
 ) -> None:
     for density in (0.01, 0.03, 0.1):
         alone = serialize(
-            graph, qe.calibrate(graph, samples, 1 - density, densities=(), progress=False)
+            graph, qe.fit(qe.calibrate(graph, samples, 1 - density, densities=(), progress=False))
         )
         expected = Session(alone, scheme, density=density).run(samples[4])
         assert np.array_equal(Session(model, scheme, density=density).run(samples[4]), expected)
@@ -159,7 +159,9 @@ def test_outliers_are_never_worse_kept_than_cut(kind: str, magnitude: int) -> No
         return x
 
     images = [sample() for _ in range(8)]
-    data = serialize(graph, qe.calibrate(graph, images, 1.0, densities=(0.01, 0.1), progress=False))
+    data = serialize(
+        graph, qe.fit(qe.calibrate(graph, images, 1.0, densities=(0.01, 0.1), progress=False))
+    )
     x = sample()
     (exact,) = reference.run(graph, x)
     for algorithm in ("direct", "winograd"):

@@ -10,7 +10,7 @@ import pytest
 import qppengine as qe
 from qppengine import Session, from_torch, reference
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
@@ -67,7 +67,7 @@ def test_families_in_fp16_match_pytorch(family: Any) -> None:
 
 def test_families_run_in_every_scheme(family: Any) -> None:
     module, graph, samples = family
-    data = serialize(graph, qe.calibrate(graph, samples, 0.9999, progress=False))
+    data = serialize(graph, qe.fit(qe.calibrate(graph, samples, 0.9999, progress=False)))
     expected = outputs_of(module, samples[0])
     for scheme, least in (("static", 15), ("dynamic", 20), ("qpp", 15)):
         bounds = "range" if scheme == "static" else None

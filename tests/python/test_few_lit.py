@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import qppengine as qe
 from qppengine.metrics import sqnr
-from qppengine.predictor import fit
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
+from qppengine.regression import fit
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_few_lit_pixels_are_kept(
 ) -> None:
     # The quantiles leave 40 pixels out, and 327 elements of the inner value.
     calibration = qe.calibrate(graph, nights(lit), 0.99, densities=(DENSITY,), progress=False)
-    model = serialize(graph, calibration)
+    model = serialize(graph, qe.fit(calibration))
     x = night(lit, 5)
     expected = Session(model, "fp16").run(x)
     static_bounds = "range" if scheme == "static" else None
@@ -86,13 +86,13 @@ def test_predictions_of_zero_width_are_the_widest_of_calibration(graph: qe.Graph
     bounds = calibration.bounds.copy()
     bounds[..., 1] = np.maximum(bounds[..., 1] - 1, 0)  # as if an offset had been subtracted
     shifted = qe.Calibration(calibration.plan, bounds, calibration.features)
-    session = Session(serialize(graph, shifted), "qpp")
+    session = Session(serialize(graph, qe.fit(shifted)), "qpp")
     x = images[0] * np.float32(0.02)
     session.run(np.concatenate([x, images[3]]))
-    (predictor,) = fit(shifted)
-    predicted = predictor.predict(session.features()[:, 0], shifted.seen)
+    (predictor,) = fit(shifted).predictors
+    predicted = predictor.predict(session.features()[:, 0], shifted.calibrated_range)
     np.testing.assert_allclose(session.qparams(), predicted, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(predicted[0], shifted.seen[:, [0, 3]])
+    np.testing.assert_array_equal(predicted[0], shifted.calibrated_range[:, [0, 3]])
     assert session.stats()["widened_bounds"] == {"x": 1, "a": 1}
     assert session.stats()["clamps"]["x"] == 1
 

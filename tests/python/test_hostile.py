@@ -13,7 +13,7 @@ import qppengine as qe
 from mutations import JUNK, find_places
 from networks import everything
 from qppengine.errors import Error
-from qppengine.serialize import load_graph, serialize
+from qppengine.model_file import load_graph, serialize
 from qppengine.session import SCHEMES, Session
 
 pytest.importorskip("safetensors")
@@ -28,7 +28,7 @@ def data() -> bytes:
     rng = np.random.default_rng(4)
     graph = everything()
     samples = [rng.random((1, 3, 16, 20), np.float32) for _ in range(8)]
-    return serialize(graph, qe.calibrate(graph, samples, progress=False))
+    return serialize(graph, qe.fit(qe.calibrate(graph, samples, progress=False)))
 
 
 def split(data: bytes) -> tuple[dict[str, Any], Any, bytes]:

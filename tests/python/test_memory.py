@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import qppengine as qe
-from qppengine.calibrate import Calibration, Plan, Position
+from qppengine.model_file import serialize
 from qppengine.passes import optimize
-from qppengine.serialize import serialize
+from qppengine.quantization import Calibration, Plan, Position
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -18,7 +18,7 @@ pytest.importorskip("safetensors")
 def invent_calibration(graph: qe.Graph) -> Calibration:
     """One position, the input; bounds and features are noise."""
     values = optimize(graph).quantized_values
-    plan = Plan(0.9997, values, (Position("x", tuple(range(len(values)))),), (0.9, 0.99, 0.999))
+    plan = Plan(0.9997, values, (Position("x", tuple(range(len(values)))),))
     rng = np.random.default_rng(0)
     bounds = np.sort(rng.normal(size=(8, len(values), 2)).astype(np.float32), axis=-1)
     return Calibration(plan, bounds, rng.random((8, 1, 5), np.float32))
@@ -40,7 +40,7 @@ def test_arena_is_near_the_peak_of_what_is_alive(
 
     module = (resnet.resnet18 if name == "resnet18" else hrnet.hrnet_w18)()
     graph = qe.from_torch(module.eval(), torch.zeros(1, 3, 64, 64))
-    model = serialize(graph, invent_calibration(graph))
+    model = serialize(graph, qe.fit(invent_calibration(graph)))
     for scheme in ("static", "qpp"):
         for threads in (1, 4):
             session = qe.Session(model, scheme, threads=threads)

@@ -19,7 +19,7 @@ from qppengine import (
     from_onnx,
     reference,
 )
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 
 pytest.importorskip("onnx")
 pytest.importorskip("torch")

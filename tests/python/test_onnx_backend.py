@@ -16,7 +16,7 @@ import pytest
 import qppengine as qe
 from qppengine.importers.program import AXES
 from qppengine.importers.registry import _IMPORTERS
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 
 pytest.importorskip("onnx")
 

@@ -10,7 +10,7 @@ import pytest
 import qppengine as qe
 from qppengine import Session, from_torch, reference
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
@@ -41,7 +41,7 @@ def open_session(data: bytes, scheme: str, **options: Any) -> Session:
 
 
 def calibrated(graph: qe.Graph, samples: list[Array]) -> bytes:
-    return serialize(graph, qe.calibrate(graph, samples, 0.9999, progress=False))
+    return serialize(graph, qe.fit(qe.calibrate(graph, samples, 0.9999, progress=False)))
 
 
 @pytest.fixture(params=cases.BLOCKS, scope="module")
@@ -256,7 +256,7 @@ def test_hrnet_predicts_branch_by_branch(hrnet: Any) -> None:
     served = [position.value for position in calibration.plan.positions]
     assert served[1:] == [first, *branches]
     y = expected(hrnet, samples[0])
-    assert sqnr(Session(serialize(graph, calibration), "qpp").run(samples[0]), y) > 15
+    assert sqnr(Session(serialize(graph, qe.fit(calibration)), "qpp").run(samples[0]), y) > 15
 
 
 def test_hrnet_w18_has_the_parameters_of_its_authors() -> None:

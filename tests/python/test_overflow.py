@@ -10,7 +10,7 @@ import pytest
 import qppengine as qe
 from qppengine import reference
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_sums_beyond_int32_are_left_to_fp16(scheme: str) -> None:
     peaked[:, 0] = 63.5 * 2**-10  # the others are two steps
     for weight, fits in ((even, False), (peaked, True)):
         graph = linear_network(weight)
-        data = serialize(graph, qe.calibrate(graph, images, 1.0, progress=False))
+        data = serialize(graph, qe.fit(qe.calibrate(graph, images, 1.0, progress=False)))
         session = Session(data, scheme)
         result = session.run(images[0])
         (exact,) = reference.run(graph, images[0])
@@ -70,7 +70,7 @@ def test_filters_of_any_size_keep_their_digits(kind: str, gain: float) -> None:
     graph = gain_network(kind, gain)
     x = np.random.default_rng(3).random((1, 16, 12, 12), np.float32) * np.float32(min(1, 10 / gain))
     images = [x * np.float32(factor) for factor in np.linspace(0.8, 1.2, 8)]
-    data = serialize(graph, qe.calibrate(graph, images, 1.0, progress=False))
+    data = serialize(graph, qe.fit(qe.calibrate(graph, images, 1.0, progress=False)))
     (exact,) = reference.run(graph, x)
     for algorithm in ("direct", "winograd"):
         for scheme in ("fp16", *SCHEMES):
@@ -92,7 +92,8 @@ def test_overflow_names_the_value(scheme: str) -> None:
     if scheme != "fp16":
         graph = qe.keep_fp16(graph, skip_last=True)
     data = serialize(
-        graph, None if scheme == "fp16" else qe.calibrate(graph, images, 1.0, progress=False)
+        graph,
+        None if scheme == "fp16" else qe.fit(qe.calibrate(graph, images, 1.0, progress=False)),
     )
     session = Session(data, scheme)
     session.run(images[0] * 0.01)

@@ -11,8 +11,8 @@ import pytest
 import qppengine as qe
 from qppengine import reference
 from qppengine.metrics import sqnr
+from qppengine.model_file import serialize
 from qppengine.operations import OPERATIONS
-from qppengine.serialize import serialize
 from qppengine.session import Session
 from random_graphs import HEIGHT, WIDTH, random_graph
 
@@ -59,7 +59,7 @@ def test_samples_of_a_batch_give_what_they_give_alone(seed: int) -> None:
         densities=DENSITIES,
         progress=False,
     )
-    model = serialize(graph, calibration)
+    model = serialize(graph, qe.fit(calibration))
     samples = [draw(graph, rng, gain) for gain in (0.1, 3, 1)]
     batch = tuple(np.concatenate(arrays) for arrays in zip(*samples, strict=True))
     configurations: list[dict[str, Any]] = [{"scheme": "fp16"}]
@@ -114,7 +114,7 @@ def test_outliers_are_never_worse_than_without_a_density(ratio: float, bits: int
         calibration = qe.calibrate(
             graph, [with_outliers(graph, rng, 48, ratio)], densities=DENSITIES, progress=False
         )
-        model = serialize(graph, calibration)
+        model = serialize(graph, qe.fit(calibration))
         inputs = with_outliers(graph, rng, 48, ratio)
         expected = reference.run(graph, *inputs)[0]
         if not np.ptp(expected, axis=0).any():

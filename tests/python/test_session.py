@@ -9,10 +9,11 @@ import pytest
 import qppengine as qe
 from qppengine import Session, reference
 from qppengine.metrics import sqnr
+from qppengine.model_file import load_graph, serialize
 from qppengine.passes import optimize
-from qppengine.predictor import fit
 from qppengine.profile import Profile
-from qppengine.serialize import load_graph, save, serialize
+from qppengine.regression import fit
+from qppengine.save import save
 from qppengine.session import cores
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ def test_dynamic_bounds_are_those_calibration_measures(
 
 
 def test_predictions_are_those_of_the_fit(model: Path, calibration: qe.Calibration) -> None:
-    (predictor,) = fit(calibration)
+    (predictor,) = fit(calibration).predictors
     session = Session(model, "qpp")
     clamps = np.zeros(3, int)
     for seed in range(20):
         x = image(seed) * np.float32(2.0 ** (seed % 7 - 3))
         session.run(x)
         features = session.features()[:, 0]
-        (predicted,) = predictor.predict(features, calibration.seen)
+        (predicted,) = predictor.predict(features, calibration.calibrated_range)
         np.testing.assert_allclose(session.qparams()[0], predicted, rtol=1e-5, atol=1e-5)
         free = features @ predictor.weight.T + predictor.bias
         clamps += np.abs(free.reshape(-1, 2) - predicted).max(axis=1) > 1e-5
@@ -118,8 +119,8 @@ def test_other_positions_predict_their_rows(
     y = session.run(samples[0])
     assert session.features().shape == (1, 2, 5)
     (bounds,) = session.qparams()
-    for predictor, features in zip(fit(calibration), session.features()[0], strict=True):
-        predicted = predictor.predict(features[None], calibration.seen)[0]
+    for predictor, features in zip(fit(calibration).predictors, session.features()[0], strict=True):
+        predicted = predictor.predict(features[None], calibration.calibrated_range)[0]
         rows = list(predictor.position.rows)
         np.testing.assert_allclose(bounds[rows], predicted, rtol=1e-5, atol=1e-6)
     assert sqnr(y, reference.run(graph, samples[0])[0]) > 25
@@ -154,7 +155,7 @@ def branches(samples: list[Array]) -> Session:
     net.output(right, left)
     graph = net.build()
     pairs = [(x[:, :1], x[:, 1:, :4, :5]) for x in samples]
-    return Session(serialize(graph, qe.calibrate(graph, pairs, progress=False)))
+    return Session(serialize(graph, qe.fit(qe.calibrate(graph, pairs, progress=False))))
 
 
 def test_several_inputs_and_outputs(branches: Session) -> None:

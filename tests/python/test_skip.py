@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import qppengine as qe
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def samples() -> list[Array]:
 @pytest.fixture(scope="module")
 def model(samples: list[Array]) -> bytes:
     graph = network(0.5)
-    return serialize(graph, qe.calibrate(graph, samples, 1.0, progress=False))
+    return serialize(graph, qe.fit(qe.calibrate(graph, samples, 1.0, progress=False)))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -76,7 +76,7 @@ def test_sums_of_unquantized_values_are_nearer(
 def test_what_sums_read_was_never_quantized(samples: list[Array], scheme: str) -> None:
     """Where branches give nothing, the sums are those of scheme fp16 to the bit."""
     graph = network(0)
-    data = serialize(graph, qe.calibrate(graph, samples, 1.0, progress=False))
+    data = serialize(graph, qe.fit(qe.calibrate(graph, samples, 1.0, progress=False)))
 
     def sums(session: Session) -> dict[str, Array]:
         stored = session.observe(samples[0])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import qppengine as qe
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -43,7 +43,7 @@ def trained() -> Trained:
     graph = qe.from_torch(module, images[:1].numpy(), name="digits")
     graph = qe.keep_fp16(graph, skip_first=True, skip_last=True)
     samples = (images[index : index + 1].numpy() for index in training[:64])
-    data = serialize(graph, qe.calibrate(graph, samples, 1.0, progress=False))
+    data = serialize(graph, qe.fit(qe.calibrate(graph, samples, 1.0, progress=False)))
     with torch.no_grad():
         scores = module(images[test]).numpy()
     return Trained(graph, data, images[test].numpy(), digits[test].numpy(), scores)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import qppengine as qe
 from qppengine.metrics import sqnr
-from qppengine.serialize import serialize
+from qppengine.model_file import serialize
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
@@ -49,7 +49,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     x = next(network.inputs(1, "test", seed=3))
     with torch.no_grad():
         expected = module(torch.from_numpy(x)).numpy()
-    return Case(name, graph, serialize(graph, calibration), x, expected)
+    return Case(name, graph, serialize(graph, qe.fit(calibration)), x, expected)
 
 
 def run(case: Case, scheme: str, **options: Any) -> tuple[Array, list[Any]]:

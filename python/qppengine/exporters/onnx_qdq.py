@@ -18,9 +18,9 @@ import numpy as np
 
 from qppengine.errors import UnsupportedError
 from qppengine.graph import KEEPS_LEVELS
+from qppengine.model_file import load_graph
 from qppengine.operations import sides
 from qppengine.reference import QParams, quantize_weight
-from qppengine.serialize import load_graph
 from qppengine.session import read_model
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from qppengine import (
     ShapeError,
     reference,
 )
+from qppengine.model_file import load_graph, serialize
 from qppengine.passes import optimize
-from qppengine.predictor import fit
-from qppengine.serialize import load_graph, save, serialize
+from qppengine.save import save
 from qppengine.session import SCHEMES, Session, read_model
 
 if TYPE_CHECKING:
@@ -76,17 +76,18 @@ def test_file_is_safetensors_with_the_quantization(
         # Three values, four sets of bounds: without density, then of every density.
         for index, one in enumerate((calibration, *calibration.by_density)):
             rows = slice(3 * index, 3 * index + 3)
-            np.testing.assert_array_equal(file.get_tensor("qparams/seen")[rows], one.seen)
+            calibrated_range = file.get_tensor("qparams/calibrated_range")[rows]
+            np.testing.assert_array_equal(calibrated_range, one.calibrated_range)
             np.testing.assert_array_equal(file.get_tensor("qparams/mean")[rows], one.mean_bounds)
             np.testing.assert_array_equal(file.get_tensor("qparams/range")[rows], one.range_bounds)
-        assert file.get_tensor("qparams/seen").shape == (12, 4)
+        assert file.get_tensor("qparams/calibrated_range").shape == (12, 4)
         assert file.get_tensor("predictors/0/weight").shape == (24, 5)
     assert (metadata["format"], metadata["format_version"]) == ("qppengine", "1")
     assert json.loads(metadata["graph"])["quantization"]["values"] == ["x", "head", "body"]
 
 
 def test_saving_what_was_loaded_changes_nothing(model: Path, calibration: qe.Calibration) -> None:
-    text, tensors = read_model(serialize(load_graph(model), calibration))
+    text, tensors = read_model(serialize(load_graph(model), qe.fit(calibration)))
     first_text, first_tensors = read_model(model)
     assert json.loads(text) == json.loads(first_text)
     assert tensors.keys() == first_tensors.keys()
@@ -111,11 +112,16 @@ def test_layout_of_arrays_in_memory_does_not_matter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """SciPy gives coefficients in Fortran order, since 1.18 for small problems, too."""
+    import sklearn.linear_model
+
+    regress = sklearn.linear_model.LinearRegression.fit
 
     def fit_in_fortran_order(*args: Any) -> Any:
-        return tuple(replace(p, weight=np.asfortranarray(p.weight)) for p in fit(*args))
+        model = regress(*args)
+        model.coef_ = np.asfortranarray(model.coef_)
+        return model
 
-    monkeypatch.setattr("qppengine.serialize.fit", fit_in_fortran_order)
+    monkeypatch.setattr(sklearn.linear_model.LinearRegression, "fit", fit_in_fortran_order)
     shuffled = replace(
         calibration,
         bounds=np.asfortranarray(calibration.bounds),
@@ -184,7 +190,7 @@ def test_file_without_densities_has_one_set_of_bounds(
     graph: Graph, samples: list[Array], model: Path
 ) -> None:
     """As files have been before there were densities."""
-    data = serialize(graph, qe.calibrate(graph, samples, densities=(), progress=False))
+    data = serialize(graph, qe.fit(qe.calibrate(graph, samples, densities=(), progress=False)))
     data = edit(data, lambda d: d["quantization"].pop("densities"))
     for scheme in SCHEMES:
         Session(data, scheme).run(samples[0])
@@ -206,7 +212,7 @@ def test_names_of_modules_cannot_clash_with_those_of_the_format() -> None:
     for name in ("qparams", "predictors.0", "qparams/mean"):
         graph = one_conv(weight, name)
         images = [np.full((1, 1, 4, 4), i, np.float32) for i in range(8)]
-        data = serialize(graph, qe.calibrate(graph, images, progress=False))
+        data = serialize(graph, qe.fit(qe.calibrate(graph, images, progress=False)))
         np.testing.assert_array_equal(load_graph(data).nodes[0].tensors["weight"], weight)
 
 
@@ -232,13 +238,13 @@ def test_slopes_beyond_fp16_are_refused() -> None:
 
 def test_calibration_of_another_network_is_refused(calibration: qe.Calibration) -> None:
     with pytest.raises(CalibrationError, match=r"expected the values \['x'\], got \['x', 'head'"):
-        serialize(one_conv(np.ones((1, 1, 3, 3))), calibration)
+        serialize(one_conv(np.ones((1, 1, 3, 3))), qe.fit(calibration))
 
 
 def test_calibration_too_small_to_fit_is_refused(graph: Graph, samples: list[Array]) -> None:
     calibration = qe.calibrate(graph, samples[:3], progress=False)
     with pytest.raises(CalibrationError, match="expected at least 6 samples"):
-        serialize(graph, calibration)
+        serialize(graph, qe.fit(calibration))
 
 
 def test_network_without_convolutions_is_saved(tmp_path: Path) -> None:
@@ -478,10 +484,10 @@ import hashlib
 import sys
 
 import qppengine as qe
-from qppengine.serialize import load_graph, serialize
+from qppengine.model_file import load_graph, serialize
 
 graph, calibration = load_graph(sys.argv[1]), qe.Calibration.load(sys.argv[2])
-print(hashlib.sha256(serialize(graph, calibration)).hexdigest())
+print(hashlib.sha256(serialize(graph, qe.fit(calibration))).hexdigest())
 """
 
 
@@ -510,7 +516,7 @@ def test_equal_graphs_give_equal_bytes(
         for node in graph.nodes
     )
     same = replace(graph, nodes=reversed_nodes)
-    assert serialize(same, calibration) == serialize(graph, calibration)
+    assert serialize(same, qe.fit(calibration)) == serialize(graph, qe.fit(calibration))
 
 
 def test_tensors_of_a_file_are_aligned(graph: Graph) -> None:
