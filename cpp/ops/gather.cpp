@@ -71,7 +71,8 @@ Shape Gather::prepare(std::span<const Shape> inputs, int /*threads*/) {
     columns_ = pad(mode, padding.width, right, input_.width);
   }
   QPP_CHECK(!rows_.empty() && !columns_.empty() && !channels_.empty(), ShapeError, "node '",
-            name_of(spec_), "' (", kind(), "): nothing is left of the input ", to_string(input_));
+            name_of(spec_), "' (", kind(), "): the output would be empty for the input ",
+            to_string(input_));
   output_.height = static_cast<std::int64_t>(rows_.size());
   output_.width = static_cast<std::int64_t>(columns_.size());
   output_.channels = static_cast<std::int64_t>(channels_.size());

@@ -74,7 +74,7 @@ Shape Resize::prepare(std::span<const Shape> inputs, int /*threads*/) {
   output_.height = spec_.size ? spec_.size->height : scaled(input_.height, spec_.scale_height);
   output_.width = spec_.size ? spec_.size->width : scaled(input_.width, spec_.scale_width);
   QPP_CHECK(output_.height > 0 && output_.width > 0, ShapeError, "node '", spec_.name,
-            "' (resize): nothing is left of the input ", to_string(input_));
+            "' (resize): the output would be empty for the input ", to_string(input_));
   rows_ = make_taps({input_.height, output_.height, spec_.scale_height}, spec_);
   columns_ = make_taps({input_.width, output_.width, spec_.scale_width}, spec_);
   if (dtype_ == DType::qai8 && spec_.mode == ResizeMode::bilinear) weigh_corners();

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every exception the package raises on purpose, in one small tree, and its warnings.
+"""The package's exceptions and warnings.
 
-``except qppengine.Error`` catches them all. Each also derives from the built-in exception a Python
-programmer would expect, so code that knows nothing of this package may catch `ValueError`,
-`TypeError` or `OSError`. The C++ extension raises the same classes.
+``except qppengine.Error`` catches all exceptions. Each also derives from the matching built-in
+exception, so that generic code can catch `ValueError`, `TypeError` or `OSError`. The C++ extension
+raises the same classes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,29 @@ class ModelError(Error, ValueError):
 
 
 class ShapeError(Error, ValueError):
-    """An array has another rank or shape than the network takes; expected and got are told."""
+    """An array has another rank or shape than the network expects; the message names both."""
 
 
 class DTypeError(Error, TypeError):
-    """An array has another dtype than float32; the message tells how to convert it."""
+    """An array has another dtype than float32; the message says how to convert it."""
 
 
 class UnsupportedError(Error, ValueError):
-    """A request is well formed, but this engine does not offer it."""
+    """A request is well formed, but this engine does not support it.
+
+    ``closest`` describes the supported form that is closest to the request.
+    """
+
+    def __init__(self, problem: object, *, closest: str | None = None) -> None:
+        super().__init__(
+            problem if closest is None else f"{problem}; closest supported form: {closest}"
+        )
 
 
 class UnsupportedModelError(UnsupportedError):
-    """A network holds operations the engine does not have.
+    """A network contains operations that the engine does not support.
 
-    ``problems`` lists all of them, one line each: module path, operation, nearest supported form.
+    ``problems`` lists all of them, one line each: module path, operation, closest supported form.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -49,7 +57,7 @@ class UnsupportedModelError(UnsupportedError):
 
 
 class NonFiniteError(Error, ValueError):
-    """NaN or infinity where a quantized network needs finite numbers; the value is named."""
+    """NaN or infinity where a quantized network needs finite numbers; names the value."""
 
 
 class CalibrationError(Error, ValueError):
@@ -69,7 +77,7 @@ class FixedSizesWarning(UserWarning):
 
 
 def listing(headline: str, problems: Sequence[str]) -> str:
-    """`headline` and all problems, one a line, so that a user need not meet them one by one."""
+    """`headline`, the number of problems, and all problems, one per line."""
     return "\n  - ".join(
         [f"{headline} ({len(problems)} problem{'s' * (len(problems) != 1)}):", *problems]
     )

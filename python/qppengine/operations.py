@@ -393,7 +393,9 @@ def _infer_conv_transpose2d(node: Node, shapes: Sequence[Shape]) -> Shape:
         if more >= max(stride, dilation):
             raise ShapeError(f"{node.name}: output_padding must be below stride or dilation")
         if n is not None and (n - 1) * stride + rest < 1:
-            raise ShapeError(f"{node.name}: nothing is left of {node.inputs[0]!r} of size {n}")
+            raise ShapeError(
+                f"{node.name}: the output would be empty: {node.inputs[0]!r} has size {n}"
+            )
     return (batch, filters * groups, *sizes)
 
 
@@ -432,7 +434,9 @@ def _infer_slice(node: Node, shapes: Sequence[Shape]) -> Shape:
         start, stop, step = (node.attributes[key] for key in ("start", "stop", "step"))
         shape[axis] = len(range(*slice(start, stop, step).indices(size)))
         if shape[axis] == 0:
-            raise ShapeError(f"{node.name}: nothing is left of {node.inputs[0]!r} of size {size}")
+            raise ShapeError(
+                f"{node.name}: the output would be empty: {node.inputs[0]!r} has size {size}"
+            )
     return tuple(shape)
 
 
@@ -444,7 +448,9 @@ def _infer_pad(node: Node, shapes: Sequence[Shape]) -> Shape:
             continue
         shape[axis] = size + before + after
         if size + min(before, 0) + min(after, 0) < 1:
-            raise ShapeError(f"{node.name}: nothing is left of {node.inputs[0]!r} of size {size}")
+            raise ShapeError(
+                f"{node.name}: the output would be empty: {node.inputs[0]!r} has size {size}"
+            )
         if node.attributes["mode"] == "reflect" and max(before, after) >= size:
             raise ShapeError(
                 f"{node.name}: {node.inputs[0]!r} of size {size} has no {max(before, after)} "
@@ -556,7 +562,9 @@ def _infer_resize(node: Node, shapes: Sequence[Shape]) -> Shape:
         for n, scale in zip(size, node.attributes["scale"], strict=True)
     )
     if 0 in sizes:
-        raise ShapeError(f"{node.name}: nothing is left of {node.inputs[0]!r} of size {list(size)}")
+        raise ShapeError(
+            f"{node.name}: the output would be empty: {node.inputs[0]!r} has size {list(size)}"
+        )
     return (*shapes[0][:2], *sizes)
 
 

@@ -122,7 +122,8 @@ TEST_CASE("a scale that leaves nothing is refused by name") {
   Resize op(spec, DType::f16, KernelSelection::from_environment());
   const Shape shape{.batch = 1, .height = 9, .width = 9, .channels = 8};
   CHECK_THROWS_WITH_AS(op.prepare(std::span(&shape, 1), 1),
-                       "node 'r' (resize): nothing is left of the input [1, 8, 9, 9]", ShapeError);
+                       "node 'r' (resize): the output would be empty for the input [1, 8, 9, 9]",
+                       ShapeError);
 }
 
 }  // namespace qpp

@@ -152,7 +152,7 @@ def test_constants_that_nobody_reads_cost_nothing() -> None:
     [
         (lambda m, x: m.conv(x) * torch.erfinv(m.conv.bias)[:, None, None], "erfinv"),
         (lambda m, x: m.conv(x) + torch.rand(4, 6, 6) * m.conv.bias[:, None, None], "rand"),
-        (lambda m, x: m.conv(x) + torch.arange(36.0).view(6, 6), "other numbers for other pixels"),
+        (lambda m, x: m.conv(x) + torch.arange(36.0).view(6, 6), "elements differ between pixels"),
         (lambda m, x: (m.conv(x), m.conv.bias * 2), "does not depend on an input"),
     ],
 )

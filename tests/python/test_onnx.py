@@ -311,22 +311,22 @@ def test_all_problems_are_listed_with_their_nodes() -> None:
     with pytest.raises(UnsupportedModelError) as info:
         from_onnx(proto)
     assert info.value.problems == (
-        "second: onnx.LRN: not supported; nearest is BatchNormalization",
-        "the node of 'c': onnx.Resize: mode=cubic; nearest is linear",
-        "last: com.example.Fancy: not supported; nearest is none",
+        "second: onnx.LRN: not supported; closest supported form: BatchNormalization",
+        "the node of 'c': onnx.Resize: mode=cubic; closest supported form: linear",
+        "last: com.example.Fancy: not supported",
     )
 
 
 @pytest.mark.parametrize(
     ("proto", "message"),
     [
-        (model(node("Relu"), x=(1, 2, 3, 4, 5)), "5 dimensions; closest supported"),
+        (model(node("Relu"), x=(1, 2, 3, 4, 5)), "5 dimensions; closest supported form"),
         (model(node("Transpose", perm=[1, 0, 2, 3])), "output 'y': a transposed image"),
-        (model(node("Relu"), x=("n", "c", 2, 2)), "channels must be known"),
+        (model(node("Relu"), x=("n", "c", 2, 2)), "channels, must be known"),
         (model(node("Relu", "c"), c=image(1, 2)), "output 'y' does not depend on an input"),
         (
             model(node("Transpose", perm=[0, 2, 3, 1]), x=(1, 2, "h", "w")),
-            "output 'y': a transposed image of open size",
+            "output 'y': a transposed image with dynamic dimensions",
         ),
     ],
 )

@@ -287,7 +287,7 @@ def test_a_size_of_minus_one_is_open() -> None:
 
 def test_channels_last_with_open_sizes_says_what_to_do() -> None:
     nodes = [node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), node("Relu", ["t"], ["y"])]
-    with pytest.raises(UnsupportedModelError, match=r"channels must be known.*fixed sizes"):
+    with pytest.raises(UnsupportedModelError, match=r"channels, must be known.*fixed sizes"):
         from_onnx(model(nodes, shape=(1, "h", "w", 3)))
     assert from_onnx(model(nodes, shape=(1, 8, 6, 3))).shapes["y"] == (1, 3, 8, 6)
 

@@ -427,8 +427,8 @@ def _resize(writer: _Writer, node: Node, inputs: Sequence[str]) -> None:
     else:
         if node.attributes.get("snap_scale"):
             raise UnsupportedError(
-                f"{node.name}: ONNX resizes by scales without snap_scale; closest supported form: "
-                "a network of fixed sizes"
+                f"{node.name}: ONNX has no resize by scales with snap_scale",
+                closest="a network of fixed sizes",
             )
         scales = np.array([1, 1, *node.attributes["scale"]], np.float32)
         target = [writer.constant("scales", scales)]

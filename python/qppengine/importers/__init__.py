@@ -119,7 +119,7 @@ def from_torch(
     graph = imported(_exported(module, inputs, None))  # or what is wrong with that
     sizes = ", ".join(f"{value.name} {list(value.shape)}" for value in graph.inputs)
     warnings.warn(
-        f"the network takes images of one size, {sizes}: with open height and width {reason}",
+        f"the network accepts images of one size, {sizes}: with dynamic height and width {reason}",
         FixedSizesWarning,
         stacklevel=2,
     )

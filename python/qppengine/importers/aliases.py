@@ -210,7 +210,9 @@ class _Rewriter:
         plain = _without_effect(call.op) if namespace == "aten" else None
         writes_out = has_out(overload) or (plain and not isinstance(subject, Ref))
         if writes_out or not call.target.startswith(_KNOWN_NAMESPACES):
-            problem = "changes tensors that it is given; closest supported form: what it returns"
+            problem = (
+                "changes its arguments in place; closest supported form: use of the returned tensor"
+            )
             current = replace(current, problem=problem)
             for name in dict.fromkeys(ref.name for ref in call.refs()):
                 self._change(self._tensor(name), current)

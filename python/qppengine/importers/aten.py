@@ -71,7 +71,7 @@ def conv_transpose2d(operation: Operation, graph: GraphBuilder) -> str:
         raise UnsupportedError("weight must have 4 dimensions")
     stride = _pair(operation, "stride", 1)
     if stride[0] != stride[1]:
-        raise UnsupportedError(f"stride={list(stride)}; nearest is one stride for both axes")
+        raise UnsupportedError(f"stride={list(stride)}", closest="one stride for both axes")
     return graph.conv_transpose2d(
         operation.value("input"),
         weight,
@@ -90,7 +90,7 @@ def batch_norm(operation: Operation, graph: GraphBuilder) -> str:
     """Normalization by running statistics; weight and bias may be None."""
     mean, var = operation.tensor("running_mean"), operation.tensor("running_var")
     if operation.get("training") or mean is None or var is None:
-        raise UnsupportedError("statistics of the batch; nearest is running statistics, eval()")
+        raise UnsupportedError("statistics of the batch", closest="running statistics, eval()")
     weight, bias = operation.tensor("weight"), operation.tensor("bias")
     return graph.batch_norm(
         operation.value("input"),
@@ -226,7 +226,7 @@ def div(operation: Operation, graph: GraphBuilder) -> str:
     """A division by constants."""
     constant = _constant(operation, "other", "self")
     if constant is None:
-        raise UnsupportedError("division by a tensor; nearest is division by constants")
+        raise UnsupportedError("division by a tensor", closest="division by constants")
     if not constant.all():
         raise UnsupportedError("division by zero")
     return graph.affine(_value(operation, graph), 1 / constant, 0, name=operation.name)
@@ -283,7 +283,7 @@ def mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
         value = graph.global_avg_pool(operation.value("self"), name=operation.name)
         return _reduced(operation, value, axes)
     if axes != [1]:
-        raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=[2, 3] or dim=1")
+        raise UnsupportedError(f"dim={operation.get('dim')}", closest="dim=[2, 3] or dim=1")
     channels = operation.shape("self", graph)[1] or 1
     weight = np.full((1, channels, 1, 1), 1 / channels, np.float32)
     value = graph.conv2d(operation.value("self"), weight, name=operation.name)
@@ -295,7 +295,7 @@ def amax(operation: Operation, graph: GraphBuilder) -> str | Placed:
     """The maximum over height and width."""
     axes = _axes(operation, "dim")
     if axes != [2, 3]:
-        raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=[2, 3]")
+        raise UnsupportedError(f"dim={operation.get('dim')}", closest="dim=[2, 3]")
     return _reduced(
         operation, graph.adaptive_max_pool2d(operation.value("self"), 1, name=operation.name), axes
     )
@@ -306,7 +306,7 @@ def argmax(operation: Operation, graph: GraphBuilder) -> str | Placed:
     """The index of the largest channel, as a float."""
     axes = _axes(operation, "dim")
     if axes != [1]:
-        raise UnsupportedError(f"dim={operation.get('dim')}; nearest is dim=1")
+        raise UnsupportedError(f"dim={operation.get('dim')}", closest="dim=1")
     return _reduced(operation, graph.argmax(operation.value("self"), name=operation.name), axes)
 
 
@@ -335,7 +335,7 @@ def slice_(operation: Operation, graph: GraphBuilder) -> str:
         for key, argument in (("start", "start"), ("stop", "end"), ("step", "step"))
     }
     if any(isinstance(bound, Other) for bound in bounds.values()):
-        raise UnsupportedError("bounds known at run time only; nearest is constant bounds")
+        raise UnsupportedError("bounds known at run time only", closest="constant bounds")
     start, step = bounds["start"] or 0, bounds["step"] or 1
     stop = None if bounds["stop"] is None or bounds["stop"] >= _OPEN_END else bounds["stop"]
     if (start, stop, step) == (0, None, 1):
@@ -348,7 +348,7 @@ def narrow(operation: Operation, graph: GraphBuilder) -> str:
     """A part of one axis by its start and length."""
     start, length = operation.get("start"), operation.get("length")
     if not isinstance(start, int) or not isinstance(length, int) or start < 0:
-        raise UnsupportedError("bounds known at run time only; nearest is constant bounds")
+        raise UnsupportedError("bounds known at run time only", closest="constant bounds")
     axis = operation.axis("self", operation.get("dim"))
     return sliced(operation, graph, "self", axis, (start, start + length, 1))
 
@@ -358,9 +358,7 @@ def select(operation: Operation, graph: GraphBuilder) -> Placed:
     """One index of a dimension, which is gone."""
     dimension, index = operation.get("dim"), operation.get("index")
     if not isinstance(index, int):
-        raise UnsupportedError(
-            "an index known at run time only; closest supported form: a constant"
-        )
+        raise UnsupportedError("an index known at run time only", closest="a constant")
     return _selected(operation, graph, dimension, index)
 
 
@@ -401,7 +399,9 @@ def scatter(operation: Operation, graph: GraphBuilder) -> Placed:
     if not rest:
         return Placed(source, axes)
     if axis == 0:
-        raise UnsupportedError("a change of some samples; closest supported form: of all")
+        raise UnsupportedError(
+            "a change of some samples of the batch", closest="the same change of all samples"
+        )
     if operation.is_computed(operation.get("self")):
         value = operation.value("self")
         parts = [(start, graph.slice(value, axis, start, end)) for start, end in rest]
@@ -422,7 +422,7 @@ def _with_border(
     inner = graph.shape(source)[axis]
     if border is None or border.any() or size is None or inner is None:
         raise UnsupportedError(
-            "a part of a constant image; closest supported form: a part of zeros, or of channels"
+            "a part of a constant image", closest="a part of zeros, or of channels"
         )
     sides = [0, 0, 0, 0]  # top, left, bottom, right
     sides[axis - 2], sides[axis] = begin, size - inner - begin
@@ -437,8 +437,8 @@ def _scattered_part(operation: Operation, size: int | None) -> tuple[int, int | 
         end = None if start == -1 else start + 1
     if operation.get("step", 1) != 1 or any(isinstance(bound, Other) for bound in (start, end)):
         raise UnsupportedError(
-            "a change of every second element, or of a part known at run time only; closest "
-            "supported form: parts of step 1 with constant bounds"
+            "a change of every second element, or of a part known at run time only",
+            closest="parts of step 1 with constant bounds",
         )
     if size is not None:
         begin, stop, _ = slice(start, end).indices(size)
@@ -446,7 +446,7 @@ def _scattered_part(operation: Operation, size: int | None) -> tuple[int, int | 
     if start == 0 and (end is None or end >= _OPEN_END):
         return 0, None
     raise UnsupportedError(
-        "a change of a part of an open size; closest supported form: an export with fixed sizes"
+        "a change of a part of a dynamic dimension", closest="an export with fixed sizes"
     )
 
 
@@ -511,8 +511,8 @@ def repeat(operation: Operation, graph: GraphBuilder) -> Placed:
     counts = operation.get("repeats", operation.get("dims"))
     if len(counts) != len(axes) or not all(1 <= n <= _MAX_COPIES for n in counts):
         raise UnsupportedError(
-            f"repeats={counts} of {len(axes)} dimensions; closest supported form: from 1 to "
-            f"{_MAX_COPIES} for each"
+            f"repeats={counts} of {len(axes)} dimensions",
+            closest=f"from 1 to {_MAX_COPIES} for each",
         )
     value = operation.value("self")
     for dimension, count in enumerate(counts):
@@ -526,9 +526,7 @@ def _repeated(operation: Operation, graph: GraphBuilder, argument: str) -> Place
     """A tensor in the shape of the output, which may have more dimensions before its own."""
     sizes = operation.output_shape()
     if len(sizes) not in AXES:
-        raise UnsupportedError(
-            f"a tensor of {len(sizes)} dimensions; closest supported form: up to four"
-        )
+        raise UnsupportedError(f"a tensor of {len(sizes)} dimensions", closest="up to four")
     axes = axes_of(len(sizes))
     own = operation.axes(argument)
     value = moved(graph, Placed(operation.value(argument), own), axes[len(axes) - len(own) :])
@@ -541,7 +539,7 @@ def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
     axis = operation.axis("self", operation.get("dim", 0))
     size = operation.shape("self", graph)[axis]
     if size is None:
-        raise UnsupportedError("parts of a size known at run time only; nearest is dim=1")
+        raise UnsupportedError("parts of a size known at run time only", closest="dim=1")
     lengths = operation.get("split_sizes", operation.get("split_size"))
     if lengths is None:
         lengths = -(-size // operation.get("chunks"))
@@ -558,11 +556,11 @@ def pad(operation: Operation, graph: GraphBuilder) -> str:
     sides = operation.get("pad")
     if mode not in modes or value not in (None, 0):
         raise UnsupportedError(
-            f"mode={mode!r}, value={value}; nearest is zeros, 'reflect' or 'replicate'"
+            f"mode={mode!r}, value={value}", closest="zeros, 'reflect' or 'replicate'"
         )
     rank = len(operation.axes("self"))
     if not isinstance(sides, list) or len(sides) > 4 or rank != 4:
-        raise UnsupportedError(f"pad={sides} of {rank} dimensions; nearest is the pad of an image")
+        raise UnsupportedError(f"pad={sides} of {rank} dimensions", closest="the pad of an image")
     left, right, top, bottom = [*sides, 0, 0][:4]
     return graph.pad(
         operation.value("self"), (top, left, bottom, right), mode=modes[mode], name=operation.name
@@ -584,7 +582,7 @@ def upsample(operation: Operation, graph: GraphBuilder) -> str:
     if size is not None and not (
         isinstance(size, list) and all(isinstance(item, int) for item in size)
     ):
-        raise UnsupportedError("a size known at run time only; nearest is scale_factor")
+        raise UnsupportedError("a size known at run time only", closest="scale_factor")
     if size is None and not isinstance(scales, list):
         raise UnsupportedError("neither size nor scale_factor")
     bilinear = "bilinear" in operation.call.target
@@ -666,7 +664,7 @@ def linear(operation: Operation, graph: GraphBuilder) -> str:
     if weight is None or weight.ndim != 2:
         raise UnsupportedError("weight must have 2 dimensions")
     if operation.shape("input", graph)[2:] != (1, 1):
-        raise UnsupportedError("an input that is no vector; nearest is linear behind flatten")
+        raise UnsupportedError("an input that is not a vector", closest="linear after flatten")
     bias = operation.tensor("bias")
     return graph.conv2d(value, weight[:, :, None, None], bias, name=operation.name)
 
@@ -674,7 +672,7 @@ def linear(operation: Operation, graph: GraphBuilder) -> str:
 @importer("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default")
 def dropout(operation: Operation, graph: GraphBuilder) -> str:
     """Only dropout that trains: any other returns its input and is no part of a program."""
-    raise UnsupportedError("dropout that trains; nearest is eval()")
+    raise UnsupportedError("dropout in training mode", closest="eval()")
 
 
 @importer("aten.clone.default", "aten.contiguous.default")
@@ -694,7 +692,7 @@ def clone(operation: Operation, graph: GraphBuilder) -> str:
 def cast(operation: Operation, graph: GraphBuilder) -> str:
     """A cast to another floating-point type, all of which are one to a graph."""
     if not np.issubdtype(operation.output_dtype(), np.floating):
-        raise UnsupportedError("a cast to integers; nearest is a floating-point type")
+        raise UnsupportedError("a cast to integers", closest="a floating-point type")
     return operation.value("self")
 
 
@@ -738,7 +736,7 @@ def _constant(operation: Operation, argument: str, other: str) -> Array | None:
     axes = operation.axes(other)
     if tensor.ndim > len(axes):
         raise UnsupportedError(
-            f"a constant of {tensor.ndim} dimensions; closest supported form: up to {len(axes)}"
+            f"a constant of {tensor.ndim} dimensions", closest=f"up to {len(axes)}"
         )
     return by_channel(tensor, axes[len(axes) - tensor.ndim :])
 

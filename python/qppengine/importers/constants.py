@@ -224,8 +224,8 @@ def fold(
     sizes = [tuple(n for n in shape if n is not None) for shape in shapes]
     if any(len(known) != len(shape) for known, shape in zip(sizes, shapes, strict=True)):
         raise UnsupportedError(
-            "a constant whose size depends on that of the input; closest supported form: an "
-            "export with fixed sizes"
+            "a constant whose size depends on that of the input",
+            closest="an export with fixed sizes",
         )
     for known in sizes:
         _bound(math.prod(known))
@@ -263,7 +263,7 @@ def _compute(op: str, arguments: Mapping[str, Any], shape: tuple[int, ...]) -> A
 def _bound(elements: int) -> None:
     if elements > _MAX_ELEMENTS:
         raise UnsupportedError(
-            f"a constant of {elements} elements; closest supported form: up to {_MAX_ELEMENTS}"
+            f"a constant of {elements} elements", closest=f"up to {_MAX_ELEMENTS}"
         )
 
 
@@ -369,8 +369,8 @@ def _softmax(x: Constant, dim: int) -> Any:
 def _product(x: Constant, y: Constant) -> Any:
     if x.size * y.size // max(x.shape[-1], 1) > _MAX_PRODUCTS:
         raise UnsupportedError(
-            f"a product of constants {list(x.shape)} and {list(y.shape)}; closest supported form: "
-            f"up to {_MAX_PRODUCTS} multiplications"
+            f"a product of constants {list(x.shape)} and {list(y.shape)}",
+            closest=f"up to {_MAX_PRODUCTS} multiplications",
         )
     _bound(x.size // x.shape[-1] * (y.size // y.shape[0 if y.ndim == 1 else -2]))
     return np.matmul(x, y)

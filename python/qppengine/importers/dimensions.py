@@ -55,9 +55,7 @@ def sliced(
 ) -> str:
     """A part of one axis: start, stop and step."""
     if axis == 0 or operation.axes(argument).count(axis) > 1:
-        raise UnsupportedError(
-            "a part of the batch; nearest is a part of channels, rows or columns"
-        )
+        raise UnsupportedError("a part of the batch", closest="a part of channels, rows or columns")
     value = operation.value(argument)
     return graph.slice(value, axis, *part, name=graph.unique(operation.name))
 
@@ -119,16 +117,15 @@ def _aligned(operation: Operation, graph: GraphBuilder, first: str, second: str)
         # Several dimensions share an axis, where only tensors of one shape match.
         if sizes[0] != sizes[1] or axes[0] != axes[1]:
             raise UnsupportedError(
-                f"operands {_text(sizes[0])} and {_text(sizes[1])}; closest supported form: two "
-                "of one shape, or of up to four dimensions"
+                f"operands {_text(sizes[0])} and {_text(sizes[1])}",
+                closest="two of one shape, or of up to four dimensions",
             )
     else:
         values[short] = moved(graph, Placed(values[short], axes[short]), targets)
     batches = {graph.shape(value)[0] for value in values}
     if len(batches - {None}) > 1:
         raise UnsupportedError(
-            f"operands {_text(sizes[0])} and {_text(sizes[1])}; closest supported form: two of "
-            "one batch size"
+            f"operands {_text(sizes[0])} and {_text(sizes[1])}", closest="two of one batch size"
         )
     return values[0], values[1]
 
@@ -141,11 +138,11 @@ def expanded(graph: GraphBuilder, value: str, target: Shape, name: str | None = 
     shape = graph.shape(value)
     if any(have not in (want, 1) for have, want in zip(shape, target, strict=True)):
         raise UnsupportedError(
-            f"{_text(shape)} repeated to {_text(target)}; closest supported form: sizes of 1, or "
-            "an export with fixed sizes"
+            f"{_text(shape)} repeated to {_text(target)}",
+            closest="sizes of 1, or an export with fixed sizes",
         )
     if shape[0] != target[0]:
-        raise UnsupportedError("samples repeated; closest supported form: channels or pixels")
+        raise UnsupportedError("samples repeated", closest="channels or pixels")
     if shape[1] != target[1]:
         weight = np.ones((target[1] or 1, 1, 1, 1), np.float32)
         value = graph.conv2d(value, weight, name=name)
@@ -153,8 +150,7 @@ def expanded(graph: GraphBuilder, value: str, target: Shape, name: str | None = 
         size = [n for n in target[2:] if n is not None]
         if len(size) < 2:
             raise UnsupportedError(
-                f"{_text(shape)} repeated to {_text(target)}; closest supported form: an export "
-                "with fixed sizes"
+                f"{_text(shape)} repeated to {_text(target)}", closest="an export with fixed sizes"
             )
         value = graph.resize(value, size=size, name=name)
     return value
@@ -166,8 +162,8 @@ def by_channel(tensor: Array, axes: Sequence[int]) -> Array:
         first = np.take(tensor, [0], dimension)
         if axis != 1 and not (tensor == first).all():
             raise UnsupportedError(
-                f"a constant of shape {list(tensor.shape)} with other numbers for other pixels; "
-                "closest supported form: one number, or one per channel"
+                f"a constant of shape {list(tensor.shape)} whose elements differ between pixels",
+                closest="one number, or one per channel",
             )
         tensor = tensor if axis == 1 else first
     return np.ravel(tensor)
@@ -192,15 +188,15 @@ def rearranged(
     if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MOST_DIMENSIONS:
         result = _text([sizes[index] for index in order])
         raise UnsupportedError(
-            f"sizes {_text(own)} to {result}; nearest is a batch that stays the first dimension"
+            f"sizes {_text(own)} to {result}", closest="a batch that stays the first dimension"
         )
     view, places = list(sizes[1:]), [index - 1 for index in order[1:]]
     if len(view) == 2:  # the second lies on the last axis
         view, places = [view[0], 1, view[1]], [2 * places[0], 1, 2 * places[1]]
     if None in view and (None in view[:-2] or len(view) < 3 or list(own[-2:]) != view[-2:]):
         raise UnsupportedError(
-            f"sizes {_text(own)} to {_text(sizes)}, known at run time only; nearest is an export "
-            "with fixed sizes"
+            f"sizes {_text(own)} to {_text(sizes)}, known at run time only",
+            closest="an export with fixed sizes",
         )
     value = operation.in_order(argument, graph)
     shape = operation.shape(argument, graph)
@@ -218,11 +214,11 @@ def rearranged(
 def _swap_with_channels(graph: GraphBuilder, value: str, axis: int) -> str:
     """An image whose channels and rows, or columns, are exchanged."""
     if axis == 0:
-        raise UnsupportedError("dimension 0, the batch; nearest is dimension 1")
+        raise UnsupportedError("dimension 0, the batch", closest="dimension 1")
     _, *sizes = graph.shape(value)
     if None in sizes:
         raise UnsupportedError(
-            f"axis {axis} of an image of open size; nearest is an export with fixed sizes"
+            f"axis {axis} of an image with dynamic dimensions", closest="an export with fixed sizes"
         )
     order = [0, 1, 2]
     order[0], order[axis - 1] = order[axis - 1], order[0]

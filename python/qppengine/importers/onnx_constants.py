@@ -125,7 +125,7 @@ def _cast(reads: Reads, inputs: list[Tensor], budget: Budget) -> Tensor:
     if target.name == "bfloat16":
         return result.astype(np.float32)
     if target.kind not in "biuf":
-        raise ModelError(f"a cast to {target.name}; closest supported: a number of 8 to 64 bits")
+        raise ModelError(f"a cast to {target.name}; closest supported form: 8 to 64 bits")
     return result
 
 
@@ -144,7 +144,9 @@ def _constant(reads: Reads, _: list[Tensor], budget: Budget) -> Tensor:
             result = np.asarray(value, kind)
             budget.reserve(result.size)
             return result
-    raise ModelError("a constant that is not a tensor of numbers; closest supported: value")
+    raise ModelError(
+        "a constant that is not a tensor of numbers; closest supported form: the attribute value"
+    )
 
 
 def _constant_of_shape(reads: Reads, inputs: list[Tensor], budget: Budget) -> Tensor:

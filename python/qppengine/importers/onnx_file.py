@@ -118,7 +118,7 @@ def read_file(
     for kind, values in (("inputs", graph.input), ("outputs", graph.output)):
         limits.check(kind, len(values), f"the {kind} of the ONNX model")
     if graph.sparse_initializer:
-        raise UnsupportedModelError(["sparse weights; closest supported: dense weights"])
+        raise UnsupportedModelError(["sparse weights; closest supported form: dense weights"])
     limits.check("nodes", len(graph.initializer), "the constants of the ONNX model")
     tensors = TensorReader(graph.initializer, folder, limits)
     nodes = list(_Nodes(model, opset, tensors, limits).expanded())
@@ -297,8 +297,8 @@ class _Nodes:
         versions = {o.version for o in function.opset_import if o.domain in ("", "ai.onnx")}
         if versions - {self._opset}:
             raise UnsupportedError(
-                f"function {function.name!r} of operator set {max(versions)}; closest supported: "
-                f"that of the model, {self._opset}"
+                f"function {function.name!r} of operator set {max(versions)}",
+                closest=f"that of the model, {self._opset}",
             )
         self._calls += 1
         prefix = f"{function.name}/{self._calls}/"

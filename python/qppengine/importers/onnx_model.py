@@ -106,16 +106,18 @@ class _Reader:
             if info.element_type not in _FLOATS:
                 problems.append(
                     f"input {info.name!r} is not a tensor of floating-point numbers; closest "
-                    "supported: FLOAT"
+                    "supported form: FLOAT"
                 )
             elif info.shape is None or len(info.shape) not in AXES:
                 rank = "unknown rank" if info.shape is None else f"{len(info.shape)} dimensions"
-                problems.append(f"input {info.name!r} has {rank}; closest supported: [N, C, H, W]")
+                problems.append(
+                    f"input {info.name!r} has {rank}; closest supported form: [N, C, H, W]"
+                )
             elif len(info.shape) > 1 and not isinstance(info.shape[1], int):
                 sizes = ["any" if size is None else size for size in info.shape]
                 problems.append(
-                    f"input {info.name!r} is {sizes}: channels must be known, which are the second "
-                    "dimension; closest supported: an export with fixed sizes, or as [N, C, H, W]"
+                    f"input {info.name!r} is {sizes}: the second dimension, channels, must be "
+                    "known; closest supported form: an export with fixed sizes, or [N, C, H, W]"
                 )
         if problems:
             raise UnsupportedModelError(problems)
@@ -390,6 +392,7 @@ def _integer_problems(nodes: Sequence[OnnxNode], images: set[str]) -> list[str]:
             integers.update(node.outputs)
         elif read and node.target not in _MOVES and _is_computed(node, images):
             problems.append(
-                f"{node.label}: {node.target} of integers; closest supported: after a Cast to FLOAT"
+                f"{node.label}: {node.target} of integers; closest supported form: a Cast to "
+                "FLOAT before it"
             )
     return problems

@@ -62,7 +62,7 @@ def conv_transpose(operation: Operation, graph: GraphBuilder) -> str:
     window = _Window.of(operation, "X", weight.shape[2:], more)
     if operation.get("output_shape") or len(set(window.stride)) != 1:
         raise UnsupportedError(
-            f"strides={window.stride}, or output_shape; nearest is pads and one stride for images"
+            f"strides={window.stride}, or output_shape", closest="pads and one stride for images"
         )
     padding = tuple(map(min, window.begins, window.ends))
     value = graph.conv_transpose2d(
@@ -86,14 +86,14 @@ def conv_transpose(operation: Operation, graph: GraphBuilder) -> str:
 def gemm(operation: Operation, graph: GraphBuilder) -> str:
     """``alpha * A @ B + beta * C`` of rows A: a 1x1 convolution of single pixels."""
     if operation.get("transA"):
-        raise UnsupportedError("transA=1; nearest is transA=0")
+        raise UnsupportedError("transA=1", closest="transA=0")
     matrix = _tensor(operation, "B")
     weight = operation.get("alpha") * (matrix if operation.get("transB") else matrix.T)
     bias = None
     if operation.get("C") is not None:
         offset = _tensor(operation, "C")
         if offset.size not in (1, offset.shape[-1] if offset.ndim else 1):
-            raise UnsupportedError("C must be one row; nearest is C of shape [N]")
+            raise UnsupportedError("C must be one row", closest="C of shape [N]")
         bias = np.broadcast_to(operation.get("beta") * offset.ravel(), len(weight))
     return graph.conv2d(_rows(operation, "A"), weight[:, :, None, None], bias, name=operation.name)
 
@@ -103,7 +103,7 @@ def matmul(operation: Operation, graph: GraphBuilder) -> str:
     """The product of channels with a constant matrix ``[C, O]``: a 1x1 convolution."""
     matrix = _tensor(operation, "B")
     if matrix.ndim != 2:
-        raise UnsupportedError("B must be a matrix; nearest is Gemm or Conv")
+        raise UnsupportedError("B must be a matrix", closest="Gemm or Conv")
     rows = _rows(operation, "A")
     return graph.conv2d(rows, matrix.T[:, :, None, None], name=operation.name)
 
@@ -112,7 +112,7 @@ def matmul(operation: Operation, graph: GraphBuilder) -> str:
 def batch_normalization(operation: Operation, graph: GraphBuilder) -> str:
     """Normalization by given statistics."""
     if operation.get("training_mode"):
-        raise UnsupportedError("statistics of the batch; nearest is training_mode=0")
+        raise UnsupportedError("statistics of the batch", closest="training_mode=0")
     prefix = "input_" if operation.get("input_mean") is not None else ""  # since 14
     return graph.batch_norm(
         operation.image("X", graph),
@@ -227,7 +227,7 @@ def div(operation: Operation, graph: GraphBuilder) -> str:
     """A division by a constant."""
     divisor = _constant(operation, "B", "A")
     if divisor is None or not divisor.all():
-        raise UnsupportedError("a divisor that is computed, or zero; nearest is a constant")
+        raise UnsupportedError("a divisor that is computed, or zero", closest="a constant")
     return graph.affine(operation.value("A"), 1 / divisor, 0, name=operation.name)
 
 
@@ -253,9 +253,7 @@ def max_pool(operation: Operation, graph: GraphBuilder) -> str:
     """Maxima of windows."""
     window = _Window.of(operation, "X", operation.get("kernel_shape"))
     if window.dilation != (1, 1) and operation.get("auto_pad").startswith("SAME"):
-        raise UnsupportedError(
-            "auto_pad of dilated windows, where runtimes differ; nearest is pads"
-        )
+        raise UnsupportedError("auto_pad of dilated windows, where runtimes differ", closest="pads")
     return graph.max_pool2d(
         operation.image("X", graph),
         window.kernel,
@@ -272,7 +270,7 @@ def average_pool(operation: Operation, graph: GraphBuilder) -> str:
     """Means of windows."""
     window = _Window.of(operation, "X", operation.get("kernel_shape"))
     if window.dilation != (1, 1):
-        raise UnsupportedError("dilations; nearest is dilations=1")
+        raise UnsupportedError("dilations", closest="dilations=1")
     return graph.avg_pool2d(
         operation.image("X", graph),
         window.kernel,
@@ -287,7 +285,7 @@ def average_pool(operation: Operation, graph: GraphBuilder) -> str:
 def _pool_padding(window: _Window) -> tuple[int, ...]:
     widest = (2 * max(pair) for pair in zip(window.begins, window.ends, strict=True))
     if any(n > kernel for n, kernel in zip(widest, window.kernel, strict=True)):
-        raise UnsupportedError(f"pads={window.padding}; nearest is at most half the kernel")
+        raise UnsupportedError(f"pads={window.padding}", closest="at most half the kernel")
     return window.padding
 
 
@@ -314,7 +312,7 @@ def reduce_mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
         return _reduced(operation, graph.conv2d(value, weight, name=operation.name), axes)
     # Axes that carry no dimension have size 1.
     if not set(axes) or {2, 3} & set(sizes) != set(axes):
-        raise UnsupportedError(f"axes={operation.get('axes')}; nearest is axes=[2, 3] or axes=[1]")
+        raise UnsupportedError(f"axes={operation.get('axes')}", closest="axes=[2, 3] or axes=[1]")
     return _reduced(operation, graph.global_avg_pool(value, name=operation.name), axes)
 
 
@@ -323,7 +321,7 @@ def reduce_max(operation: Operation, graph: GraphBuilder) -> str | Placed:
     """The maximum over height and width."""
     axes, value = _axes(operation, "data"), operation.value("data")
     if not set(axes) or {2, 3} & set(operation.axes("data")) != set(axes):
-        raise UnsupportedError(f"axes={operation.get('axes')}; nearest is axes=[2, 3]")
+        raise UnsupportedError(f"axes={operation.get('axes')}", closest="axes=[2, 3]")
     return _reduced(operation, graph.adaptive_max_pool2d(value, 1, name=operation.name), axes)
 
 
@@ -332,7 +330,9 @@ def arg_max(operation: Operation, graph: GraphBuilder) -> str | Placed:
     """The index of the first largest channel, as a float."""
     axis = operation.axis("data", operation.get("axis"))
     if axis != 1 or operation.get("select_last_index"):
-        raise UnsupportedError("the last maximum, or not of channels; nearest is axis=1")
+        raise UnsupportedError(
+            "select_last_index=1, or an axis other than channels", closest="axis=1"
+        )
     return _reduced(operation, graph.argmax(operation.value("data"), name=operation.name), [1])
 
 
@@ -347,11 +347,11 @@ def resize(operation: Operation, graph: GraphBuilder) -> str:
         written = (float(str(scale)) for scale in scales)
         factors = dict(zip(positions(dimensions, len(sizes)), written, strict=True))
     elif None in targets[2:]:
-        raise UnsupportedError("sizes known at run time only; nearest is scales")
+        raise UnsupportedError("sizes known at run time only", closest="scales")
     else:
         factors = {}
     if sizes[:2] != targets[:2] or len(sizes) != 4 or operation.get("antialias"):
-        raise UnsupportedError("antialias, or a change of channels; nearest is height and width")
+        raise UnsupportedError("antialias, or a change of channels", closest="height and width")
     scale = [factors.get(dimension, 1.0) for dimension in (2, 3)]
     axes = [
         _ResizedAxis(size, target, factor if factors else None)
@@ -383,14 +383,14 @@ class _ResizedAxis(NamedTuple):
         target = self.target or math.floor(size * scale)
         if max(size, target) > _MAX_RESIZED:
             raise UnsupportedError(
-                f"{max(size, target)} rows or columns; nearest is {_MAX_RESIZED}"
+                f"{max(size, target)} rows or columns", closest=f"up to {_MAX_RESIZED}"
             )
         index = np.arange(target)
         length = size * scale  # as ONNX has it: no whole number
         if coordinates == "align_corners" and not math.isclose(length, target, rel_tol=1e-6):
             # ONNX's text and ONNX Runtime differ in where the last pixel is.
             raise UnsupportedError(
-                f"align_corners with the scale {scale:g} of {size} pixels; nearest is sizes"
+                f"align_corners with the scale {scale:g} of {size} pixels", closest="sizes"
             )
         places = {
             "half_pixel": (index + 0.5) / scale - 0.5,
@@ -404,7 +404,7 @@ class _ResizedAxis(NamedTuple):
         }
         if coordinates not in places:
             raise UnsupportedError(
-                f"coordinate_transformation_mode={coordinates}; nearest is half_pixel"
+                f"coordinate_transformation_mode={coordinates}", closest="half_pixel"
             )
         return np.clip(places[coordinates], 0, size - 1)
 
@@ -434,14 +434,14 @@ def _resize_mode(operation: Operation, axes: Sequence[_ResizedAxis]) -> dict[str
             ):
                 return {"mode": name}
         raise UnsupportedError(
-            f"nearest with {coordinates} and {rounding}; nearest is asymmetric and floor"
+            f"nearest with {coordinates} and {rounding}", closest="asymmetric and floor"
         )
     if mode != "linear":
-        raise UnsupportedError(f"mode={mode}; nearest is linear")
+        raise UnsupportedError(f"mode={mode}", closest="linear")
     for aligned, own in ((False, "half_pixel"), (True, "engine_align_corners")):
         if all(np.allclose(axis.places(coordinates), axis.places(own)) for axis in axes):
             return {"mode": "bilinear", "align_corners": aligned}
-    raise UnsupportedError(f"linear with {coordinates}; nearest is half_pixel or align_corners")
+    raise UnsupportedError(f"linear with {coordinates}", closest="half_pixel or align_corners")
 
 
 @importer("onnx.DepthToSpace")
@@ -480,7 +480,7 @@ def slice_(operation: Operation, graph: GraphBuilder) -> str:
         axis = operation.axis("data", dimension)
         if None in (start, end) or step < 1 or axis == 0 or axes.count(axis) > 1:
             raise UnsupportedError(
-                "a part of the batch, backwards, or known at run time only; nearest is constants"
+                "a part of the batch, backwards, or known at run time only", closest="constants"
             )
         stop = None if end >= _OPEN_END else end
         value = graph.slice(value, axis, start, stop, step, name=graph.unique(operation.name))
@@ -498,7 +498,7 @@ def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
         length = -(-size // count)
         lengths = [min(length, size - start) for start in range(0, size, length)]
     if not isinstance(lengths, list) or not all(lengths):
-        raise UnsupportedError(f"split={lengths}; nearest is parts of constant, positive size")
+        raise UnsupportedError(f"split={lengths}", closest="parts of constant, positive size")
     return split_into(operation, graph, "input", axis, lengths)
 
 
@@ -512,11 +512,11 @@ def pad(operation: Operation, graph: GraphBuilder) -> str:
     rank = len(operation.axes("data"))
     axes = [operation.axis("data", dimension) for dimension in operation.get("axes") or range(rank)]
     if mode not in modes or value != 0 or not isinstance(pads, list) or None in pads:
-        raise UnsupportedError(f"mode={mode}, value {value:g}; nearest is constant zeros")
+        raise UnsupportedError(f"mode={mode}, value {value:g}", closest="constant zeros")
     begins = dict(zip(axes, pads[: len(axes)], strict=True))
     ends = dict(zip(axes, pads[len(axes) :], strict=True))
     if any(begins.get(axis) or ends.get(axis) for axis in (0, 1)):
-        raise UnsupportedError(f"pads={pads} of batch or channels; nearest is height and width")
+        raise UnsupportedError(f"pads={pads} of batch or channels", closest="height and width")
     around = [side.get(axis, 0) for side in (begins, ends) for axis in (2, 3)]
     return graph.pad(operation.value("data"), around, mode=modes[mode], name=operation.name)
 
@@ -529,7 +529,7 @@ def flatten(operation: Operation, graph: GraphBuilder) -> Placed:
     """All but the batch in one dimension."""
     rank = len(operation.axes("input"))
     if rank < 2 or operation.get("axis") % rank != 1:
-        raise UnsupportedError(f"axis={operation.get('axis')}; nearest is axis=1")
+        raise UnsupportedError(f"axis={operation.get('axis')}", closest="axis=1")
     return rearranged(operation, graph, "input", operation.output_shape())
 
 
@@ -579,9 +579,9 @@ def transpose(operation: Operation, graph: GraphBuilder) -> Placed:
 def identity(operation: Operation, graph: GraphBuilder) -> str:
     """Operators that return the tensor they are given, as far as the engine sees it."""
     if operation.get("training_mode"):
-        raise UnsupportedError("dropout that trains; nearest is training_mode=false")
+        raise UnsupportedError("dropout in training mode", closest="training_mode=false")
     if operation.get("to", 1) not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
-        raise UnsupportedError("a cast to integers; nearest is a floating-point type")
+        raise UnsupportedError("a cast to integers", closest="a floating-point type")
     argument = next(name for name, a in operation.call.arguments.items() if isinstance(a, Ref))
     return operation.value(argument)
 
@@ -613,7 +613,7 @@ class _Window(NamedTuple):
         rank = len(kernel)
         size = operation.tensor_shape(argument)[2:]
         if rank not in (1, 2) or len(size) != rank:
-            raise UnsupportedError(f"{rank} spatial dimensions; nearest is 2")
+            raise UnsupportedError(f"{rank} spatial dimensions", closest="2 spatial dimensions")
         stride = operation.get("strides", [1] * rank)
         dilation = operation.get("dilations", [1] * rank)
         pads = operation.get("pads", [0] * 2 * rank)
@@ -646,11 +646,11 @@ def _same(size: int | None, span: int, stride: int) -> int:
     if stride == 1:
         return span - 1
     if size is None:
-        raise UnsupportedError("auto_pad of any size; nearest is pads")
+        raise UnsupportedError("auto_pad of any size", closest="pads")
     total = (-(-size // stride) - 1) * stride + span - size
     if total < 0:  # runtimes differ in whether they skip pixels at the beginning
         raise UnsupportedError(
-            f"auto_pad of a window of {span} with stride {stride}; nearest is pads"
+            f"auto_pad of a window of {span} with stride {stride}", closest="pads"
         )
     return total
 
@@ -658,7 +658,7 @@ def _same(size: int | None, span: int, stride: int) -> int:
 def _rows(operation: Operation, argument: str) -> str:
     """A value of one row of channels for every sample."""
     if operation.axes(argument) != AXES[2]:
-        raise UnsupportedError(f"{argument} must be [N, C]; nearest is Flatten before it")
+        raise UnsupportedError(f"{argument} must be [N, C]", closest="a Flatten before it")
     return operation.value(argument)
 
 
@@ -676,7 +676,7 @@ def _by_channel(operation: Operation, argument: str, image: str) -> Array:
     axes = operation.axes(image)
     sizes = dict(zip(axes[::-1], tensor.shape[::-1], strict=False))
     if tensor.ndim > len(axes) or any(n != 1 for axis, n in sizes.items() if axis != 1):
-        raise UnsupportedError(f"{argument} {list(tensor.shape)}; nearest is one for every channel")
+        raise UnsupportedError(f"{argument} {list(tensor.shape)}", closest="one for every channel")
     return tensor.ravel()
 
 
@@ -692,7 +692,7 @@ def _axes(operation: Operation, argument: str) -> list[int]:
     """The axes of the image that the dimensions of the argument "axes" lie on; all by default."""
     dimensions = operation.get("axes")
     if not dimensions and operation.get("noop_with_empty_axes"):
-        raise UnsupportedError("a reduction over no axes; nearest is axes=[2, 3]")
+        raise UnsupportedError("a reduction over no axes", closest="axes=[2, 3]")
     if not dimensions:
         return list(operation.axes(argument))
     return [operation.axis(argument, dimension) for dimension in dimensions]

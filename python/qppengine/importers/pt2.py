@@ -139,7 +139,7 @@ def _read_signature(
                 else:
                     inputs.append(Value(argument.name, as_image(shape)))
             elif isinstance(argument, Other):
-                problems.append(f"an input is no tensor ({argument.kind})")
+                problems.append(f"an input is not a tensor ({argument.kind})")
         elif kind in ("parameter", "buffer", "tensor_constant"):
             key = _field(content, f"{kind}_name", str)
             name = _field(_field(content, "arg", dict), "name", str)
@@ -158,7 +158,9 @@ def _read_signature(
         if kind == "user_output" and isinstance(argument, Ref):
             outputs.append(argument.name)
         else:
-            problems.append(f"an output of kind {kind!r} that is no tensor of the network's own")
+            problems.append(
+                f"an output of kind {kind!r} that is not a tensor computed by the network"
+            )
     return _Signature(tuple(inputs), tuple(outputs), tensors, states, tuple(problems))
 
 
@@ -212,7 +214,7 @@ def _parse(members: Mapping[str, bytes], path: str) -> dict[str, Any]:
     try:
         content = json.loads(members[path])
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no JSON: {error}") from error
+        raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: expected an object, got {type(content).__name__}")
     return content

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-_NEAREST = {
+_CLOSEST = {
     "upsample_bicubic2d": "upsample_bilinear2d",
     "group_norm": "batch_norm",
     "instance_norm": "batch_norm",
@@ -108,7 +108,7 @@ class Operation:
             self._values[ref.name].axes for ref in (refs if isinstance(refs, list) else [refs])
         }
         if len(places) != 1:
-            raise UnsupportedError(f"{argument} of different layouts; nearest is none")
+            raise UnsupportedError(f"{argument} have different layouts")
         return places.pop()
 
     def axis(self, argument: str, dimension: int) -> int:
@@ -118,8 +118,7 @@ class Operation:
             raise ModelError(f"{self.name}: dimension {dimension} of a tensor that has {len(axes)}")
         if axes.count(axes[dimension]) > 1:
             raise UnsupportedError(
-                f"dimension {dimension} of {len(axes)}; closest supported form: up to four "
-                "dimensions"
+                f"dimension {dimension} of {len(axes)}", closest="up to four dimensions"
             )
         return axes[dimension]
 
@@ -153,7 +152,7 @@ class Operation:
 
     def _known_shape(self, name: str) -> Shape:
         if name not in self._program.shapes:
-            raise UnsupportedError(f"{name!r} is of unknown rank; nearest is a known shape")
+            raise UnsupportedError(f"{name!r} has an unknown rank", closest="a known shape")
         return self._program.shapes[name]
 
     def is_computed(self, ref: Ref) -> bool:
@@ -263,7 +262,7 @@ class Constants:
         if not isinstance(argument, Ref):
             return argument
         if argument.name not in self._arrays:
-            raise UnsupportedError(f"{argument.name!r} is no constant of a known dtype")
+            raise UnsupportedError(f"{argument.name!r} is not a constant of a known dtype")
         return self._arrays[argument.name]
 
 
@@ -424,7 +423,10 @@ def moved(graph: GraphBuilder, placed: Placed, targets: tuple[int, ...]) -> str:
     ]
     sizes = graph.shape(placed.value)[1:]
     if sources[0] != 0 or None in sizes:
-        raise UnsupportedError("a transposed image of open size, or batch; nearest is N, C, H, W")
+        raise UnsupportedError(
+            "a transposed image with dynamic dimensions",
+            closest="dimensions in the order N, C, H, W",
+        )
     return graph.rearrange(placed.value, sizes, [axis - 1 for axis in sources[1:]])
 
 
@@ -438,7 +440,7 @@ def _import(operation: Operation, builder: GraphBuilder) -> Result:
     if call.problem:
         raise UnsupportedError(call.problem)
     if call.target not in _IMPORTERS:
-        raise UnsupportedError(f"not supported; nearest is {_NEAREST.get(call.op, 'none')}")
+        raise UnsupportedError("not supported", closest=_CLOSEST.get(call.op))
     return _guarded(call, _IMPORTERS[call.target], operation, builder)
 
 
