@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
-#include <new>
 #include <utility>
 
 #include "network/planner.h"
@@ -26,14 +25,6 @@ bool are_finite(const float* values, std::int64_t count) {
   }
   constexpr std::uint32_t kInfinity = 0x7f800000;
   return largest < kInfinity;
-}
-
-AlignedVector<std::byte> allocate(std::size_t bytes) {
-  try {
-    return AlignedVector<std::byte>(bytes);
-  } catch (const std::bad_alloc&) {
-    throw Error(concat("the values of a run need ", bytes, " bytes, which are not available"));
-  }
 }
 
 }  // namespace
@@ -115,7 +106,7 @@ void Executor::lay_out_arena() {
   peak_bytes_ = qpp::peak_bytes(blocks);
   const MemoryPlan plan = plan_memory(blocks);
   arena_ = {};  // the old arena goes before the new one comes
-  arena_ = allocate(plan.bytes);
+  arena_ = Arena(plan.bytes);
   offsets_.clear();
   for (const std::size_t home : homes) offsets_.push_back(plan.offsets[home]);
 }

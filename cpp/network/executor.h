@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "base/align.h"
 #include "base/call_lock.h"
+#include "network/arena.h"
 #include "network/program.h"
 #include "network/qp_table.h"
 
@@ -109,7 +109,7 @@ class Executor {
   std::vector<TensorView> step_inputs_;
   std::vector<std::size_t> offsets_;  // per buffer, then of the scratch of every step
   std::size_t peak_bytes_ = 0;
-  AlignedVector<std::byte> arena_;
+  Arena arena_;
 };
 
 }  // namespace qpp

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 import qppengine as qe
@@ -48,3 +50,15 @@ def test_arena_is_near_the_peak_of_what_is_alive(
             memory = session.memory()
             assert memory["peak"] <= memory["arena"] <= 1.1 * memory["peak"]
             assert memory["peak"] < most
+
+
+def test_a_prepared_network_takes_memory_when_it_runs() -> None:
+    """A file of a kilobyte may ask for sizes that no device has: to look at it must cost little."""
+    graph = qe.GraphBuilder("large")
+    x = graph.input("x", (None, 3, None, 1 << 24))
+    graph.output(graph.conv2d(x, np.ones((4, 3, 3, 3), np.float32), padding=1))
+    session = qe.Session(serialize(graph.build()), "fp16")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    session.prepare((1, 3, 16, 1 << 24))
+    assert session.memory()["arena"] > 4 << 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 << 10  # kilobytes
