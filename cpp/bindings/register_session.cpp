@@ -74,26 +74,25 @@ std::vector<FloatArray> run(Session& session, const std::vector<FloatArray>& arr
   return outputs;
 }
 
-/// A copy of what a step wrote of the samples so far, without the padding of channels.
+/// A copy of the output of a step for one sample, without the padding of channels.
 struct ObservedStep {
+  std::int64_t sample = 0;
   std::size_t step = 0;
   std::string value;
   DType dtype = DType::f16;
   Shape shape;
   std::vector<std::byte> bytes;
   std::vector<float> residuals;  // of all elements, in steps, of a dense + sparse value; else empty
-  std::vector<float> scales;     // of every sample
-  std::vector<std::int32_t> zero_points;
+  float scale = 0;
+  std::int32_t zero_point = 0;
 };
 
-/// Appends a number for every element, in the order of the elements without padding: zero for all
-/// but the outliers.
-void append_residuals(const TensorView& view, std::vector<float>& all) {
-  if (!view.outliers.present()) return;
+/// A number for every element, in the order of the elements without padding: zero for all but the
+/// outliers.
+std::vector<float> residuals_of(const TensorView& view) {
+  if (!view.outliers.present()) return {};
   const Shape& shape = view.shape;
-  const std::size_t first = all.size();
-  all.resize(first + static_cast<std::size_t>(shape.pixels() * shape.channels));
-  float* residuals = all.data() + first;
+  std::vector<float> residuals(static_cast<std::size_t>(shape.pixels() * shape.channels));
   for (std::int64_t y = 0; y < shape.batch * shape.height; ++y) {
     const OutlierRow row = view.outliers.row(y);
     for (std::uint32_t i = row.begins[0]; i < row.begins[shape.width]; ++i) {
@@ -101,34 +100,32 @@ void append_residuals(const TensorView& view, std::vector<float>& all) {
       const std::int64_t channel = row.positions[i] % shape.stride();
       if (channel >= shape.channels) continue;
       const std::int64_t element = (y * shape.width + x) * shape.channels + channel;
-      residuals[element] = static_cast<float>(steps_of_residual(row.residuals[i]));
+      residuals[static_cast<std::size_t>(element)] =
+          static_cast<float>(steps_of_residual(row.residuals[i]));
     }
   }
+  return residuals;
 }
 
-void append(const StepOutput& output, ObservedStep& copy) {
+ObservedStep copy(const StepOutput& output) {
   const Shape& shape = output.data.shape;
   const std::size_t size = size_of(output.data.dtype);
   const std::size_t pixel = static_cast<std::size_t>(shape.channels) * size;
   const std::size_t stride = static_cast<std::size_t>(shape.stride()) * size;
-  const std::size_t first = copy.bytes.size();
-  copy.step = output.step;
-  copy.value = output.value;
-  copy.dtype = output.data.dtype;
-  copy.shape = shape;
-  copy.shape.batch = output.sample + 1;
-  copy.bytes.resize(first + static_cast<std::size_t>(shape.pixels()) * pixel);
+  ObservedStep step{
+      .sample = output.sample,
+      .step = output.step,
+      .value = output.value,
+      .dtype = output.data.dtype,
+      .shape = shape,
+      .bytes = std::vector<std::byte>(static_cast<std::size_t>(shape.pixels()) * pixel),
+      .residuals = residuals_of(output.data),
+      .scale = output.qparams.scale,
+      .zero_point = output.qparams.zero_point};
   const auto* src = static_cast<const std::byte*>(output.data.data);
   for (std::size_t p = 0; p < static_cast<std::size_t>(shape.pixels()); ++p)
-    std::memcpy(copy.bytes.data() + first + p * pixel, src + p * stride, pixel);
-  append_residuals(output.data, copy.residuals);
-  copy.scales.push_back(output.qparams.scale);
-  copy.zero_points.push_back(output.qparams.zero_point);
-}
-
-template <typename T>
-py::array_t<T> to_array(const std::vector<T>& values) {
-  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+    std::memcpy(step.bytes.data() + p * pixel, src + p * stride, pixel);
+  return step;
 }
 
 py::dict to_dict(const ObservedStep& observed) {
@@ -144,27 +141,27 @@ py::dict to_dict(const ObservedStep& observed) {
     residuals = std::move(array);
   }
   py::dict result;
+  result["sample"] = observed.sample;
   result["step"] = observed.step;
   result["value"] = observed.value;
   result["stored"] = stored;
   result["residuals"] = residuals;
-  result["scale"] = to_array(observed.scales);
-  result["zero_point"] = to_array(observed.zero_points);
+  result["scale"] = observed.scale;
+  result["zero_point"] = observed.zero_point;
   return result;
 }
 
 py::list observe(Session& session, const std::vector<FloatArray>& arrays) {
   const std::vector<Session::Input> inputs = sources_of(session, arrays);
-  std::map<std::size_t, ObservedStep> steps;
+  std::vector<ObservedStep> steps;
   {
     InterruptibleRun interruptible;
-    session.run(
-        inputs, [](std::size_t, const Shape&) -> float* { return nullptr; },
-        {.observe = [&steps](const StepOutput& output) { append(output, steps[output.step]); },
-         .check_interrupt = interruptible.check_interrupt()});
+    session.run(inputs, [](std::size_t, const Shape&) -> float* { return nullptr; },
+                {.observe = [&steps](const StepOutput& output) { steps.push_back(copy(output)); },
+                 .check_interrupt = interruptible.check_interrupt()});
   }
   py::list result;
-  for (const auto& [index, step] : steps) result.append(to_dict(step));
+  for (const ObservedStep& step : steps) result.append(to_dict(step));
   return result;
 }
 

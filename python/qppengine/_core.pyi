@@ -35,12 +35,13 @@ class Kernel(TypedDict):
     available: bool
 
 class ObservedStep(TypedDict):
+    sample: int
     step: int
     value: str
     stored: npt.NDArray[np.int8 | np.float16]
     residuals: npt.NDArray[np.float32] | None
-    scale: npt.NDArray[np.float32]
-    zero_point: npt.NDArray[np.int32]
+    scale: float
+    zero_point: int
 
 class Session:
     def __init__(

@@ -31,6 +31,7 @@ from qppengine.save import save
 from qppengine.session import (
     SCHEMES,
     Session,
+    StoredValue,
     __version__,
     cores,
     cpu_features,
@@ -391,14 +392,13 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
             }
             for name, y in outputs.items()
         ]
-        for stored in session.observe(*arrays):
-            layer = layers.setdefault(stored.value, {"value": stored.value})
-            if f"{scheme} dtype" in layer and stored.stored.dtype != np.int8:
-                continue  # for fp16 readers, beside the int8 one
-            layer[f"{scheme} dtype"] = stored.stored.dtype.name
-            layer[scheme] = _finite(metrics.sqnr(stored.numbers, expected[stored.value]), digits=1)
-            if stored.density is not None:
-                layer[f"{scheme} density"] = _finite(stored.density)
+        for value, stored in _stored_values(session, arrays).items():
+            layer = layers.setdefault(value, {"value": value})
+            layer[f"{scheme} dtype"] = stored[0].stored.dtype.name
+            numbers = np.concatenate([one.numbers for one in stored])
+            layer[scheme] = _finite(metrics.sqnr(numbers, expected[value]), digits=1)
+            if densities := [one.density for one in stored if one.density is not None]:
+                layer[f"{scheme} density"] = _finite(np.mean(densities))
     columns = ("", " dtype") if options["density"] is None else ("", " dtype", " density")
     names = [scheme + column for scheme in _schemes(model) for column in columns]
     table = [
@@ -414,6 +414,17 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
         },
         as_json,
     )
+
+
+def _stored_values(session: Session, arrays: Sequence[Array]) -> dict[str, list[StoredValue]]:
+    """All stored values by name, one per sample: in int8 where the value exists in int8."""
+    observed = session.observe(*arrays)
+    int8 = {one.value for one in observed if one.stored.dtype == np.int8}
+    values: dict[str, list[StoredValue]] = {}
+    for one in observed:
+        if one.stored.dtype == np.int8 or one.value not in int8:
+            values.setdefault(one.value, []).append(one)
+    return values
 
 
 @main.command()

@@ -44,15 +44,16 @@ Model: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
 
 @dataclass(frozen=True, eq=False)
 class StoredValue:
-    """A value as a step stores it: ``[N, H, W, C]`` in int8 or float16."""
+    """A value of one sample as a step stores it: ``[1, H, W, C]`` in int8 or float16."""
 
+    sample: int  # its index in the batch
     node: str
     value: str
     op: str
     stored: npt.NDArray[np.int8 | np.float16]
-    # Of int8, for every sample: x = scale * (stored - zero_point + residuals); float32, int32 [N].
-    scale: npt.NDArray[np.float32]
-    zero_point: npt.NDArray[np.int32]
+    # Of int8: x = scale * (stored - zero_point + residuals).
+    scale: float
+    zero_point: int
     residuals: npt.NDArray[np.float32] | None  # of dense + sparse values, zero but for outliers
 
     @property
@@ -62,13 +63,13 @@ class StoredValue:
 
     @property
     def numbers(self) -> Array:
-        """The numbers it stands for, float32 ``[N, C, H, W]``."""
+        """The numbers it represents, float32 ``[1, C, H, W]``."""
         x = self.stored.astype(np.float32)
         if self.stored.dtype == np.int8:
-            x -= self.zero_point.astype(np.float32)[:, None, None, None]
+            x -= np.float32(self.zero_point)
             if self.residuals is not None:
                 x += self.residuals
-            x *= self.scale[:, None, None, None]
+            x *= np.float32(self.scale)
         return np.ascontiguousarray(np.moveaxis(x, 3, 1))
 
 
@@ -218,13 +219,14 @@ class Session:
         return Profile(self._core.explain(), None if is_emulated() else times)
 
     def observe(self, *inputs: Any) -> list[StoredValue]:
-        """Runs the network and returns what every step of it writes, in order.
+        """Runs the network and returns the output of every step: sample by sample, in order.
 
         The steps are those of a plain `run`: nothing is fused less because of it.
         """
         steps = self._core.explain()
         return [
             StoredValue(
+                observed["sample"],
                 steps[observed["step"]]["node"],
                 observed["value"],
                 steps[observed["step"]]["op"],
