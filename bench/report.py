@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run ``qpp_bench`` on lists of shapes and tell what each costs, next to the least it could.
+"""Run ``qpp_bench`` on lists of shapes and compare the cost of each with its roofline.
 
     python bench/report.py build/host/qpp_bench bench/shapes/*.txt -o costs.csv
 
 Times are wall-clock medians of the machine it runs on. For other quantities, such as cycles, name
 an instrument: a command that runs the program it is given and prints one JSON object on standard
-output. ``--key`` says where the number stands in it; the cost of one run is the difference between
+output. ``--key`` is the path of the number in it; the cost of one run is the difference between
 three runs and one, halved.
 
     python bench/report.py --instrument "my-counter --json" --key whole.cycles --unit cycles ...
 
 ``--only`` measures the works that match a pattern, and those that the file of ``--output`` lacks;
-its other rows stay as they are, each with the commit and the date it was measured at:
+its other rows keep their costs, each with the commit and the date of its measurement:
 
     python bench/report.py build/host/qpp_bench bench/shapes/*.txt -o costs.csv --only resize
 
-An emulator's elapsed time says nothing, so without an instrument it is refused. ``--update`` writes
-the tables into documents, between the lines ``<!-- bench NAME -->`` (of the list) and
+``--no-measure`` measures nothing: it computes rooflines and tables from the costs in ``--output``.
+Timing is not available under emulation, so that an emulator needs an instrument. ``--update``
+writes the tables into documents, between the lines ``<!-- bench NAME -->`` (of the list) and
 ``<!-- bench end -->``.
 
 The roofline of a Cortex-A76 is the largest of
 
-* multiply-accumulates, at 32 (int8) or 16 (fp16) a cycle; Winograd does a quarter of those counted
-  here, and so may pass it;
+* multiply-accumulates, at 32 (int8) or 16 (fp16) a cycle. Winograd's F(4x4, 3x3) needs 36 products
+  for the 144 of a direct convolution, in fp16 whatever the type of its source is;
 * instructions of elementwise work, as `SLOTS` counts them: two vector pipes, two loads and one
   store of 16 bytes a cycle;
 * bytes that must be read or written once, without padding, as far as a cache cannot hold them: what
@@ -42,10 +43,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Row = dict[str, str | float]
 
@@ -53,8 +57,9 @@ WARM_RUNS, RUNS = 1, 3
 
 # ------------------------------------------------------------------------------------ the roofline
 
-MACS = {"int8": 32, "ds": 32, "fp16": 16}  # a cycle; of dense + sparse the dense ones
-CACHES = ((4 << 20, 4.6), (512 << 10, 12.8))  # bytes that fit, bytes a cycle of the level behind
+MACS = {"int8": 32, "ds": 32, "fp16": 16}  # a cycle; for dense + sparse, of the dense part
+WINOGRAD_PRODUCTS = 36 / 144  # of F(4x4, 3x3), relative to those of a direct convolution
+CACHES = ((4 << 20, 4.6), (512 << 10, 12.8))  # bytes that fit, bytes a cycle of the next level
 
 # Cycles of the busier vector pipe for one element (of the output; of the input where a pool or a
 # statistic reduces it), by command and type. The kernels' boxes list the instructions.
@@ -84,25 +89,29 @@ def depthwise_slots(dtype: str, size: int, stride: int) -> int:
     return (3 * stride + size) * zips + 4 * (dots + 13)  # 13 for the output stage
 
 
-def roofline(arguments: list[str], report: dict[str, Any]) -> float:
-    """Cycles of a Cortex-A76 that the work needs at least, or 0 where nothing is known of it."""
+def roofline(arguments: list[str], report: Mapping[str, Any]) -> float:
+    """Least cycles of a Cortex-A76 for the work and the algorithm of its kernel; 0 if unknown."""
     command = arguments[0]
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
     dtype = options.get("--dtype", "fp16")
-    bytes_moved = float(report.get("bytes", 0))
+
+    def number(name: str) -> float:
+        return float(report.get(name) or 0)
+
+    bytes_moved = number("bytes")
     slots = SLOTS.get((command, dtype), 0)
-    elements = float(report.get("elements", 0))
+    elements = number("elements")
     if command == "depthwise":  # which counts multiply-accumulates
         size = int(options.get("--kernel", 3))
-        elements = float(report["macs"]) / size**2
+        elements = number("macs") / size**2
         slots = depthwise_slots(dtype, size, int(options.get("--stride", 1))) / 64
     if command == "resize":  # int8 interleaves four corners, fp16 interpolates columns, once
         scale = int(options.get("--scale", 2))
         slots = (8 + 12 / scale**2 if dtype == "int8" else 6 + 10 / scale) / 32
-    bounds = [
-        float(report.get("macs", 0)) / MACS[dtype],
-        elements * slots,
-    ]
+    products = number("macs")
+    if str(report.get("kernel", "")).startswith("winograd4"):
+        products, dtype = products * WINOGRAD_PRODUCTS, "fp16"
+    bounds = [products / MACS[dtype], elements * slots]
     bounds += [
         (bytes_moved if command == "linear" else bytes_moved - size) / rate for size, rate in CACHES
     ]
@@ -114,7 +123,7 @@ def roofline(arguments: list[str], report: dict[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """A line of a list: how often a network does what."""
+    """A line of a list: arguments of ``qpp_bench``, and how often a network needs that work."""
 
     network: str
     count: int
@@ -122,12 +131,12 @@ class Work:
 
     @property
     def text(self) -> str:
-        """The arguments as one writes them."""
+        """The arguments as typed in a shell."""
         return shlex.join(self.arguments)
 
     @property
     def place(self) -> tuple[str, str]:
-        """What tells its row from all others."""
+        """The key of its row."""
         return self.network, self.text
 
 
@@ -169,7 +178,7 @@ class Meter:
     ghz: float
 
     def measure(self, program: list[str]) -> Row:
-        """What ``qpp_bench`` says of the work, what a run costs, and the roofline's share of it."""
+        """The cost of a run, and the counts that ``qpp_bench`` reports for the work."""
         report = run(
             [*self.launcher, *program, "--iters", "1" if self.instrument else "20", "--json"]
         )
@@ -177,12 +186,10 @@ class Meter:
             cost = self.instrument_cost(program)
         elif report["ms_median"] is None:
             raise click.ClickException(
-                "this machine is emulated, so elapsed time says nothing; name an --instrument"
+                "timing is not available under emulation; pass an --instrument"
             )
         else:
             cost = float(report["ms_median"])
-        cycles = {"cycles": cost, "ms": cost * self.ghz * 1e6}.get(self.unit)
-        least = roofline(program[1:], report)
         return {
             "kernel": report.get("kernel", ""),
             "cost": cost,
@@ -190,10 +197,18 @@ class Meter:
             "macs": report.get("macs", ""),
             "elements": report.get("elements", ""),
             "bytes": report.get("bytes", ""),
-            "roofline_cycles": round(least),
-            "roofline_share": round(least / cycles, 3) if cycles and least else "",
+            "roofline_cycles": "",
+            "roofline_share": "",
             "compiler": report["compiler"],
         }
+
+    def compare(self, work: Work, row: Row) -> Row:
+        """The row with the roofline of its work, and the share of it that the cost reaches."""
+        cost = float(row["cost"])
+        cycles = {"cycles": cost, "ms": cost * self.ghz * 1e6}.get(str(row["unit"]))
+        least = roofline(work.arguments, row)
+        share: str | float = round(least / cycles, 3) if cycles and least else ""
+        return row | {"roofline_cycles": round(least), "roofline_share": share}
 
     def instrument_cost(self, program: list[str]) -> float:
         """Cost of one run, by the instrument."""
@@ -211,7 +226,7 @@ class Meter:
 
 
 def find_commit() -> str:
-    """What the repository stands at."""
+    """The commit of the work tree."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         capture_output=True,
@@ -239,8 +254,16 @@ def read_rows(path: Path) -> dict[tuple[str, str], Row]:
     return rows
 
 
+def write_rows(path: Path, rows: dict[tuple[str, str], Row]) -> None:
+    """Writes the rows, with the names of the columns first."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(next(iter(rows.values()))))
+        writer.writeheader()
+        writer.writerows(rows.values())
+
+
 def markdown(rows: list[Row]) -> str:
-    """One table; ``n`` is how often the network does the work."""
+    """One table; ``n`` is how often the network needs the work."""
     unit = rows[0]["unit"]
     lines = [f"| n | work | kernel | {unit} | share of roofline |", "|---|---|---|---|---|"]
     for row in rows:
@@ -252,7 +275,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def update(document: Path, tables: dict[str, str]) -> None:
-    """Replaces what stands between the marks of each table that the document has."""
+    """Replaces the text between the marks of each table that the document has."""
     text = document.read_text()
     for name, table in tables.items():
         begin, end = f"<!-- bench {name} -->\n", "<!-- bench end -->"
@@ -271,21 +294,22 @@ def update(document: Path, tables: dict[str, str]) -> None:
 @click.option(
     "--only",
     metavar="PATTERN",
-    help="Part of a work's text, or glob: measure what matches, keep the other rows of --output.",
+    help="Measure the works that match this part of their text, or glob; keep the other rows.",
 )
-@click.option("--launcher", default="", help="Command in front of BENCH, such as an emulator.")
+@click.option("--no-measure", is_flag=True, help="Compute the tables from the costs in --output.")
+@click.option("--launcher", default="", help="Command that runs BENCH, such as an emulator.")
 @click.option("--instrument", default="", help="Command that measures the program it is given.")
-@click.option("--key", default="cycles", show_default=True, help="Dotted path in its JSON.")
-@click.option("--unit", default="ms", show_default=True, help="What the numbers are.")
-@click.option("--machine", default=platform.machine(), show_default=True, help="What it is called.")
+@click.option("--key", default="cycles", show_default=True, help="Path of the number in its JSON.")
+@click.option("--unit", default="ms", show_default=True, help="Unit of the costs.")
+@click.option("--machine", default=platform.machine(), show_default=True, help="Machine's name.")
 @click.option("--ghz", default=2.6, show_default=True, help="Clock, for the roofline of times.")
-@click.option("--jobs", default=1, show_default=True, help="Runs at a time of an instrument.")
+@click.option("--jobs", default=1, show_default=True, help="Concurrent runs of an instrument.")
 @click.option(
     "--update",
     "documents",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A document whose tables are written anew.",
+    help="Document whose tables are replaced.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of Markdown tables.")
 def main(
@@ -293,6 +317,7 @@ def main(
     lists: tuple[Path, ...],
     output: Path | None,
     only: str | None,
+    no_measure: bool,
     launcher: str,
     instrument: str,
     key: str,
@@ -305,14 +330,18 @@ def main(
 ) -> None:
     """Measure every shape of LISTS with the qpp_bench at BENCH."""
     if jobs > 1 and not instrument:
-        raise click.UsageError("--jobs: times of programs that run side by side say nothing")
-    if only is not None and not (output and output.exists()):
-        raise click.UsageError("--only: expected the file of an earlier run as --output")
+        raise click.UsageError(
+            "--jobs: concurrent runs disturb each other's times; pass an --instrument"
+        )
+    keep = no_measure or only is not None
+    if keep and not (output and output.exists()):
+        option = "--no-measure" if no_measure else "--only"
+        raise click.UsageError(f"{option}: expected the file of an earlier run as --output")
     meter = Meter(shlex.split(launcher), shlex.split(instrument), key, unit, ghz)
     works = {work.place: work for path in lists for work in read_list(path)}
     names = dict.fromkeys(work.network for work in works.values())
     rows: dict[tuple[str, str], Row] = {}
-    if only is not None and output:
+    if keep and output:
         rows = {
             place: row
             for place, row in read_rows(output).items()
@@ -323,6 +352,8 @@ def main(
         for place, work in works.items()
         if place not in rows or (only is not None and fnmatchcase(work.text, f"*{only}*"))
     }
+    if no_measure and programs:
+        raise click.UsageError(f"--no-measure: {output} has no cost of {', '.join(programs)}")
     about: Row = {
         "machine": machine,
         "commit": find_commit(),
@@ -336,12 +367,9 @@ def main(
     for place, work in works.items():
         row: Row = {"list": work.network, "count": work.count, "work": work.text}
         cost = costs.get(work.text)
-        rows[place] = rows[place] | row if cost is None else row | cost | about
+        rows[place] = meter.compare(work, rows[place] | row if cost is None else row | cost | about)
     if output:
-        with output.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(next(iter(rows.values()))))
-            writer.writeheader()
-            writer.writerows(rows.values())
+        write_rows(output, rows)
     tables = {
         name: markdown([rows[place] for place in works if place[0] == name]) for name in names
     }

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "bench" / "report.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "bench" / "report.py"
 
 BENCH = """#!{python}
 import json, sys
@@ -135,14 +136,14 @@ def test_refuses_the_times_of_an_emulator(tmp_path: Path, shapes: Path) -> None:
     bench = script(tmp_path / "bench", BENCH, ms="None")
     done = report(bench, shapes)
     assert done.returncode == 1
-    assert "elapsed time says nothing" in done.stderr
+    assert "timing is not available under emulation" in done.stderr
     assert not done.stdout
 
 
 def test_times_of_programs_side_by_side_are_refused(tmp_path: Path, shapes: Path) -> None:
     done = report(script(tmp_path / "bench", BENCH, ms="0.5"), shapes, "--jobs", 2)
     assert done.returncode == 2
-    assert "side by side" in done.stderr
+    assert "concurrent runs" in done.stderr
 
 
 def test_the_roofline_is_the_largest_bound() -> None:
@@ -157,6 +158,8 @@ def test_the_roofline_is_the_largest_bound() -> None:
     assert roofline(["depthwise", "--dtype", "int8"], {"macs": 9 * 32}) == (24 + 24 + 52) / 2
     assert roofline(["depthwise", "--dtype", "fp16"], {"macs": 9 * 32}) == (36 + 12) / 2
     assert roofline(["predict"], {"elements": 3200}) == 0
+    winograd = {"macs": 3200, "kernel": "winograd4_multiply_f16_f16_f16_8x8_neon_fp16"}
+    assert roofline(conv, winograd) == roofline(["conv"], winograd) == 3200 / 4 / 16
 
 
 def test_a_failing_bench_is_reported(tmp_path: Path, shapes: Path) -> None:
@@ -164,3 +167,32 @@ def test_a_failing_bench_is_reported(tmp_path: Path, shapes: Path) -> None:
     done = report(bench, shapes)
     assert done.returncode == 1
     assert "no such option" in done.stderr
+
+
+def test_documents_show_the_tables_of_the_results(tmp_path: Path) -> None:
+    costs = tmp_path / "costs.csv"
+    costs.write_bytes((ROOT / "bench" / "results" / "cortex_a76_modelled.csv").read_bytes())
+    documents = {name: (ROOT / name).read_text() for name in ("README.md", "docs/performance.md")}
+    options: list[object] = ["--no-measure", "-o", costs]
+    for index, text in enumerate(documents.values()):
+        (tmp_path / f"{index}.md").write_text(text)
+        options += ["--update", tmp_path / f"{index}.md"]
+    done = report(SCRIPT, *sorted((ROOT / "bench" / "shapes").glob("*.txt")), *options)
+    assert done.returncode == 0, done.stderr
+    for index, (name, text) in enumerate(documents.items()):
+        assert (tmp_path / f"{index}.md").read_text() == text, name
+    shares = [row["roofline_share"] for row in written(costs)]
+    assert all(float(share) <= 1 for share in shares if share)
+
+
+def test_tables_are_not_made_of_missing_costs(tmp_path: Path, shapes: Path) -> None:
+    output = tmp_path / "out.csv"
+    bench = script(tmp_path / "bench", BENCH, ms="0.5")
+    done = report(bench, shapes, "--no-measure", "-o", output)
+    assert done.returncode == 2
+    assert "--no-measure: expected the file of an earlier run as --output" in done.stderr
+    assert report(bench, shapes, "-o", output).returncode == 0
+    shapes.write_text("minmax --size 4x4x8\n")
+    done = report(bench, shapes, "--no-measure", "-o", output)
+    assert done.returncode == 2
+    assert "has no cost of minmax --size 4x4x8" in done.stderr
