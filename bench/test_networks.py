@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_benchmark.fixture import BenchmarkFixture
-    from qppengine.graph import Array, Node
+    from qppengine.ir import Array, Node
 
 BENCHED = ("resnet18", "hrnet_w18_cityscapes", "espcn_x3")
 SAMPLES = 8  # to calibrate on

@@ -24,8 +24,9 @@ from qppengine.errors import (
     UnsupportedModelError,
 )
 from qppengine.exporters import to_dot, to_onnx
-from qppengine.graph import Graph, Node, Value
+from qppengine.graph import Graph
 from qppengine.importers import from_onnx, from_torch
+from qppengine.ir import Node, Value
 from qppengine.limits import Limits
 from qppengine.model_file import load_graph
 from qppengine.passes import keep_fp16

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qppengine.errors import ModelError, ShapeError, listing
-from qppengine.graph import Graph, Node, Value
+from qppengine.graph import Graph
+from qppengine.ir import Node, Value, channels_of
 from qppengine.limits import DEFAULT_LIMITS, Limits
-from qppengine.operations import channels_of, infer_shape, node_problems
+from qppengine.operations import infer_shape, node_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from qppengine.operations import Shape
+    from qppengine.ir import Shape
 
 
 class GraphBuilder:

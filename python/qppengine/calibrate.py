@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from qppengine.errors import CalibrationError, Error
-from qppengine.graph import Value
+from qppengine.ir import Value
 from qppengine.model_file import serialize
 from qppengine.passes import optimize
 from qppengine.positions import find_positions
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
-    from qppengine.graph import Array, Graph
+    from qppengine.graph import Graph
+    from qppengine.ir import Array
 
 DENSITIES = (0.01, 0.03, 0.1)  # the paper's
 

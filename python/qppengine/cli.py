@@ -41,7 +41,8 @@ from qppengine.session import (
 )
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array, Graph
+    from qppengine.graph import Graph
+    from qppengine.ir import Array
 
 # Optional packages and the extra of qppengine that brings them.
 _EXTRAS = {

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from qppengine.graph import Array, Graph
+    from qppengine.graph import Graph
+    from qppengine.ir import Array
 
 ALPHA = 0.9998  # the paper's for super-resolution
 CALIBRATION_SAMPLES = 300

@@ -9,44 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, cast
 
 from qppengine.errors import ModelError, ShapeError, listing
-from qppengine.operations import Shape, infer_shape, is_int, node_problems
+from qppengine.int8_plan import Int8Plan, plan_int8
+from qppengine.operations import infer_shape, node_problems
+from qppengine.operations.attributes import is_int
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 
-Array: TypeAlias = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Value:
-    """An input of the network."""
-
-    name: str
-    shape: Shape
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One operation. `output` is the name of the value it makes.
-
-    With `fp16` it reads fp16 in quantized runs, too (`qppengine.passes.keep_fp16`).
-    """
-
-    op: str
-    name: str
-    inputs: tuple[str, ...]
-    output: str
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, Array] = field(default_factory=dict)
-    fp16: bool = False
+    from qppengine.ir import Node, Shape, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +52,7 @@ class Graph:
             shapes[node.output] = infer_shape(node, [shapes[name] for name in node.inputs])
         return shapes
 
-    def closed_shapes(self, size: int) -> dict[str, tuple[int, ...]]:
+    def resolve_shapes(self, size: int) -> dict[str, tuple[int, ...]]:
         """Shape of every value for one image of `size` pixels a side, where that is open.
 
         Raises `ShapeError` when such an image does not pass.
@@ -104,92 +79,60 @@ class Graph:
 
     @cached_property
     def int8_nodes(self) -> frozenset[str]:
-        """Names of the nodes that read int8 in a quantized run, but for those that keep fp16.
+        """Names of the nodes that read int8 in a quantized run.
 
-        That is convolutions, and operations that follow in int8 whose output is read so.
+        These are convolutions and the operations that propagate int8 to them, except for nodes that
+        keep fp16.
         """
-        return frozenset(self._int8_inputs)
+        return frozenset(name for name, count in self._int8_inputs.items() if count)
 
     def reads_int8(self, node: Node, index: int = 0) -> bool:
         """Whether a node reads this input in int8 in a quantized run.
 
-        Nodes of `int8_nodes` read all inputs so, but for the residual of a convolution whose output
-        nobody reads in int8.
+        Nodes of `int8_nodes` read all inputs so, except for the residual of a convolution whose
+        output no node reads in int8.
         """
-        return index < self._int8_inputs.get(node.name, 0)
+        return index < self._int8_inputs[node.name]
+
+    def shares_qparams(self, node: Node) -> bool:
+        """Whether the int8 output of a node has the quantization parameters of its input."""
+        groups = self.qparams_groups
+        return (
+            self.reads_int8(node)
+            and node.output in groups
+            and groups[node.output] == groups[node.inputs[0]]
+        )
 
     @cached_property
-    def _int8_inputs(self) -> Mapping[str, int]:
-        """How many inputs the nodes of `int8_nodes` read in int8: the first ones."""
-        counts: dict[str, int] = {}
-        held: set[str] = set()
-        for node in reversed(self.nodes):
-            follows = node.op in _FOLLOWS_IN_INT8 and node.output in held
-            if not node.fp16 and (_asks_for_int8(node) or follows):
-                counts[node.name] = len(node.inputs) if follows else 1
-                held.update(node.inputs[: counts[node.name]])
-        return counts
+    def qparams_groups(self) -> Mapping[str, str]:
+        """For each value in int8, in order of definition, the value whose qparams it uses.
 
-    @cached_property
-    def row_owners(self) -> Mapping[str, str]:
-        """What a quantized run holds in int8, and the value whose row of the QP table it uses.
-
-        The output of an operation in int8 that keeps levels shares the row of its input; every
-        other value owns one.
+        The output of an operation in int8 that only moves or selects elements shares the qparams of
+        its input; every other value has its own.
         """
-        readers = [node for node in self.nodes if node.name in self.int8_nodes]
-        held = {value for node in readers for value in node.inputs[: self._int8_inputs[node.name]]}
-        owners = {value: value for value in self.shapes if value in held}
-        for node in readers:
-            if node.op in KEEPS_LEVELS and node.output in held:
-                owners[node.output] = owners[node.inputs[0]]
-        return owners
+        groups = self._int8_plan.groups
+        return {value: groups[value] for value in self.shapes if value in groups}
 
     @cached_property
     def quantized_values(self) -> tuple[str, ...]:
-        """The values that own a row of the QP table, as defined."""
-        return tuple(value for value, owner in self.row_owners.items() if value == owner)
+        """The values that have qparams of their own, in order of definition."""
+        return tuple(value for value, group in self.qparams_groups.items() if value == group)
+
+    @cached_property
+    def _int8_plan(self) -> Int8Plan:
+        return plan_int8(self.nodes)
+
+    @cached_property
+    def _int8_inputs(self) -> Mapping[str, int]:
+        """How many inputs each node reads in int8: the first ones."""
+        names = (node.name for node in self.nodes)
+        return dict(zip(names, self._int8_plan.int8_inputs, strict=True))
 
 
 def unique_name(name: str, taken: Container[str]) -> str:
     """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""
     candidates = (f"{name}_{i}" if i else name for i in itertools.count())
     return next(candidate for candidate in candidates if candidate not in taken)
-
-
-# Operations whose int8 output has the levels of the input, and all that read int8 where their
-# output is wanted in int8.
-KEEPS_LEVELS = frozenset(
-    {
-        "max_pool2d",
-        "adaptive_max_pool2d",
-        "slice",
-        "pad",
-        "resize",
-        "flatten",
-        "rearrange",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-    }
-)
-_FOLLOWS_IN_INT8 = KEEPS_LEVELS | {
-    "conv2d",
-    "add",
-    "sub",
-    "mul",
-    "avg_pool2d",
-    "global_avg_pool",
-    "adaptive_avg_pool2d",
-    "concat",
-}
-
-
-def _asks_for_int8(node: Node) -> bool:
-    """Convolutions read int8, save those that only scale and shift channels: they follow."""
-    if node.op != "conv2d":
-        return False
-    filters, *taken = node.tensors["weight"].shape
-    return taken != [1, 1, 1] or filters != node.attributes.get("groups", 1)
 
 
 def _structure_problems(graph: Graph) -> Iterator[str]:

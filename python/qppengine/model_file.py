@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qppengine.errors import CalibrationError, Error, ModelError, UnsupportedError
-from qppengine.graph import Graph, Node, Value
+from qppengine.graph import Graph
+from qppengine.ir import Node, Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
 from qppengine.session import read_model
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
     from qppengine.quantization import Quantization
     from qppengine.session import Model
 

@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from qppengine.errors import ModelError
-from qppengine.graph import Node, unique_name
+from qppengine.graph import unique_name
+from qppengine.ir import Node, sides
 from qppengine.limits import DEFAULT_LIMITS, Limits
-from qppengine.operations import ACTIVATIONS, BINARY_ACTIVATIONS, sides
+from qppengine.operations.activation import ACTIVATIONS, BINARY_ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qppengine.graph import Array, Graph
+    from qppengine.graph import Graph
+    from qppengine.ir import Array
 
 
 def optimize(graph: Graph, limits: Limits = DEFAULT_LIMITS) -> Graph:

@@ -57,7 +57,7 @@ def _choose_names(graph: Graph, positions: str | Sequence[str]) -> tuple[str, ..
         )
     computed: set[str] = set()  # from quantized values
     for node in graph.nodes:
-        if any(value in graph.row_owners or value in computed for value in node.inputs):
+        if any(value in graph.qparams_groups or value in computed for value in node.inputs):
             computed.add(node.output)
     first = tuple(value for value in graph.quantized_values if value not in computed)
     return first if positions == "first" else (*first, *_stage_inputs(graph))
@@ -80,8 +80,8 @@ def _stage_inputs(graph: Graph) -> Iterator[str]:
 def _shapes_of_large_image(graph: Graph) -> dict[str, tuple[int, ...]]:
     for size in (1024, 256, 64):
         with contextlib.suppress(ShapeError):
-            return graph.closed_shapes(size)
-    return graph.closed_shapes(16)
+            return graph.resolve_shapes(size)
+    return graph.resolve_shapes(16)
 
 
 def _assign_values(graph: Graph, names: tuple[str, ...]) -> dict[str, str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 FEATURE_KINDS = ("quantile", "mean", "std", "min", "max", "absmax")
 TRANSFORMS = ("identity", "log")

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from qppengine.graph import Array, Graph
+    from qppengine.graph import Graph
+    from qppengine.ir import Array
 
 # Sizes tried for the open dimensions of a verification run.
 _PROBE_SIZES = (16, 64, 256, 1024)
@@ -175,5 +176,5 @@ def _probe(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Shapes of all values, for the smallest image tried that passes through the network."""
     for size in _PROBE_SIZES:
         with contextlib.suppress(ShapeError):
-            return graph.closed_shapes(size)
+            return graph.resolve_shapes(size)
     raise UnsupportedError(f"the network takes no image of {_PROBE_SIZES[-1]} pixels a side")

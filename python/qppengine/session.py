@@ -14,7 +14,7 @@ import numpy as np
 from qppengine import _core
 from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels
 from qppengine.errors import DTypeError, ShapeError, UnsupportedError
-from qppengine.graph import Value
+from qppengine.ir import Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.paths import to_path
 from qppengine.profile import Profile
@@ -22,7 +22,7 @@ from qppengine.profile import Profile
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 __all__ = [
     "SCHEMES",

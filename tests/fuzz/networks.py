@@ -9,7 +9,7 @@ import numpy as np
 import qppengine as qe
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 
 def everything() -> qe.Graph:

@@ -19,7 +19,7 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 CHANNELS = 12
 HEIGHT, WIDTH = 13, 18

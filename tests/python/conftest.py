@@ -12,7 +12,7 @@ import qppengine as qe
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 
 @pytest.fixture(scope="session")

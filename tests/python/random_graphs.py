@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import qppengine as qe
-from qppengine.operations import FUNCTIONS
+from qppengine.operations.elementwise import UNARY_ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 HEIGHT, WIDTH = 12, 14
 MOST_CHANNELS = 32
@@ -137,7 +137,7 @@ class RandomNetwork:
         if kind == "activation":
             return self.net.activation(x, self.choose("relu", "tanh"))
         if kind == "function":
-            return self.net.function(x, self.choose(*FUNCTIONS))
+            return self.net.function(x, self.choose(*UNARY_ACTIVATIONS))
         if kind == "prelu":
             return self.net.prelu(x, self.vector(channels, -0.3, 0.5))
         return self.net.clamp(x, -3, 3)

@@ -16,7 +16,7 @@ from qppengine.cli import main
 from qppengine.model_file import load_graph
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")

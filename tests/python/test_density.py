@@ -14,7 +14,7 @@ from qppengine.model_file import load_graph, serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 SCHEMES = ("static", "dynamic", "qpp")
 

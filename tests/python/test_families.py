@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 import families  # noqa: E402
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 SIZE = 64
 

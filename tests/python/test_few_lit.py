@@ -14,7 +14,7 @@ from qppengine.regression import fit
 from qppengine.session import Session
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")

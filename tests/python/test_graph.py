@@ -70,7 +70,7 @@ def test_values_read_by_convolutions_are_quantized_in_order_of_definition(graph:
         (conv(inputs=("x", "x")), r"a residual of the output's shape \[1, 4, None, 8\], 'x' has"),
         (
             conv(inputs=("x", "x"), attributes=CONV | {"activation": "tanh"}),
-            "beside a residual must be one of none, relu, clamp",
+            "with a residual must be one of none, relu, clamp",
         ),
         (
             conv(inputs=("x", "x"), attributes=CONV | {"groups": 3}),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 
 def model(

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 # Inputs of a case are images if its operators are among these; else only the first input is one,
 # and the others are weights.

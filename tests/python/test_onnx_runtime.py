@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 CASES = 60
 # The least number of these cases that are imported, not refused.

@@ -24,7 +24,7 @@ from torch import nn  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

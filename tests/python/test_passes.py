@@ -10,7 +10,7 @@ from qppengine import Graph, GraphBuilder, Limits, ModelError, keep_fp16, refere
 from qppengine.passes import drop_identities, fold_batch_norm, fuse_activations, optimize
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 RNG = np.random.default_rng(3)
 
@@ -303,7 +303,7 @@ def test_layers_can_keep_fp16(arguments: Any, expected: list[str]) -> None:
 
 
 def test_values_that_only_fp16_reads_own_no_row() -> None:
-    assert stages().row_owners["x"] == "x"
+    assert stages().qparams_groups["x"] == "x"
     graph = keep_fp16(stages(), skip_first=True, skip_last=True)
     assert graph.quantized_values == ("stem.conv",)
 

@@ -17,7 +17,7 @@ from qppengine.session import Session
 from random_graphs import HEIGHT, WIDTH, random_graph
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")

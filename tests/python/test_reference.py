@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from qppengine import Graph, GraphBuilder, ShapeError, reference
 from qppengine.metrics import sqnr
-from qppengine.reference import QParams, quantize_weight
+from qppengine.qparams import QParams, quantize_weight
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(4)

@@ -19,7 +19,7 @@ from qppengine.session import cores
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 QUANTIZED = ("static", "dynamic", "qpp")
 

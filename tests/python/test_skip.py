@@ -13,7 +13,7 @@ from qppengine.model_file import serialize
 from qppengine.session import Session
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")

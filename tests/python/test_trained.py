@@ -19,7 +19,7 @@ from qppengine.models.resnet import resnet18  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 TRAINING = 1400  # of the 1797 images; the others only test
 EPOCHS, BATCH, RATE = 5, 50, 6e-3

@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 from qppengine.models.zoo import NETWORKS  # noqa: E402
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 SIZES = {"resnet18": 96, "resnet34": 96, "hrnet_w18_cityscapes": 64, "espcn_x3": 48}
 WEIGHTS = {"f16": "f", "qai8": "qsi8cx"}  # of the kernels of convolutions, by source

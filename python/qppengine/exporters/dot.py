@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qppengine.graph import Graph
-    from qppengine.operations import Shape
+    from qppengine.ir import Shape
 
 # What a quantized run holds in int8 is drawn blue and bold.
 _INT8 = 'color="#1f5fa8", penwidth=2'

@@ -17,8 +17,8 @@ from qppengine.importers.program import Call, Ref
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from qppengine.ir import Shape
     from qppengine.limits import Limits
-    from qppengine.operations import Shape
 
 
 class Layout(NamedTuple):

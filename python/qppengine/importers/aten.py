@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qppengine.builder import GraphBuilder
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 _OPEN_END = 2**31  # what stands for the end of a slice, and any more
 _MAX_COPIES = 64  # that repeat makes along one dimension

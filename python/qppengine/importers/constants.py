@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from qppengine.importers.program import Call
-    from qppengine.operations import Shape
+    from qppengine.ir import Shape
 
 Constant: TypeAlias = "npt.NDArray[Any]"
 Dims: TypeAlias = "int | Sequence[int] | None"

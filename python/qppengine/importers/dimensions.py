@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qppengine.builder import GraphBuilder
-    from qppengine.graph import Array
-    from qppengine.operations import Shape
+    from qppengine.ir import Array, Shape
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qppengine.errors import Error, ModelError, UnsupportedModelError
-from qppengine.graph import Array, Value
 from qppengine.importers.budget import Budget
 from qppengine.importers.onnx_constants import fold, is_foldable
 from qppengine.importers.onnx_file import OnnxGraph, OnnxNode, Unread, read_file
 from qppengine.importers.onnx_shapes import Reads, Sizes, UnknownError, infer_shapes, resize_scales
 from qppengine.importers.program import AXES, Call, Other, Program, Ref
+from qppengine.ir import Array, Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-    from qppengine.operations import Shape
+    from qppengine.ir import Shape
 
 _FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
 _MAX_NUMBERS = 2**16  # in an argument that is integers; no importer takes as many

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qppengine.builder import GraphBuilder
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 
 _OPEN_END = 2**31 - 1  # what stands for the end of a slice, and any more

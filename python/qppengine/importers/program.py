@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from qppengine.graph import Value
-    from qppengine.operations import Shape
+    from qppengine.ir import Shape, Value
 
 # By rank, where the dimensions of a tensor lie among [N, C, H, W] unless an importer moves them.
 AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from qppengine.errors import ModelError, UnsupportedModelError
-from qppengine.graph import Value
 from qppengine.importers.aliases import Layout, without_aliases
 from qppengine.importers.program import AXES, Call, Other, Program, Ref, as_image, needed_calls
+from qppengine.ir import Value
 from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:

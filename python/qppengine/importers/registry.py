@@ -29,8 +29,8 @@ from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
 from qppengine.passes import name_outputs
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array, Graph
-    from qppengine.operations import Shape
+    from qppengine.graph import Graph
+    from qppengine.ir import Array, Shape
 
 _T = TypeVar("_T")
 

@@ -22,7 +22,8 @@ from qppengine.passes import keep_fp16
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qppengine.graph import Array, Graph
+    from qppengine.graph import Graph
+    from qppengine.ir import Array
     from qppengine.photos import Split
 
 # Of red, green and blue in ImageNet, by which inputs of classifiers are normalized.

@@ -16,7 +16,7 @@ import numpy as np
 import qppengine as qe
 
 if TYPE_CHECKING:
-    from qppengine.graph import Array
+    from qppengine.ir import Array
 
 MODEL = "espcn_x3.qpp"
 SIGNATURES = "signatures.json"
