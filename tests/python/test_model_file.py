@@ -551,3 +551,11 @@ def test_a_network_without_quantized_values_runs_alike_in_every_scheme(
             for density in (None, *densities):
                 session = Session(tmp_path / "n.qpp", scheme=scheme, density=density)
                 np.testing.assert_array_equal(session.run(samples[0]), expected)
+
+
+def test_deprecated_serialize_fits_a_calibration(graph: Graph, calibration: qe.Calibration) -> None:
+    from qppengine import serialize as deprecated
+
+    with pytest.deprecated_call():
+        data = deprecated.serialize(graph, calibration)
+    assert data == serialize(graph, qe.fit(calibration))
