@@ -22,7 +22,7 @@ __all__ = ["load_graph", "save", "serialize"]
 
 
 def serialize(graph: Graph, quantization: Quantization | Calibration | None = None) -> bytes:
-    """The bytes of a model file, as `qppengine.model_file.serialize`, which takes no calibration."""
+    """The bytes of a model file; a calibration is fitted first."""
     warnings.warn(
         "qppengine.serialize is deprecated; use qppengine.model_file.serialize(graph, "
         "qppengine.fit(calibration))",
