@@ -65,7 +65,7 @@ def make_layer(network: str, layer: str) -> tuple[bytes, tuple[Array, ...]]:
     def draw() -> tuple[Array, ...]:
         return tuple(random.standard_normal(size, np.float32) for size in sizes)
 
-    inputs = tuple(map(qe.Value, node.inputs, sizes))
+    inputs = tuple(map(qe.InputInfo, node.inputs, sizes))
     alone = replace(make_graph(network), inputs=inputs, outputs=(node.output,), nodes=(node,))
     return make_model(alone, (draw() for _ in range(SAMPLES))), draw()
 

@@ -26,7 +26,7 @@ from qppengine.errors import (
 from qppengine.exporters import to_dot, to_onnx
 from qppengine.graph import Graph
 from qppengine.importers import from_onnx, from_torch
-from qppengine.ir import Node, Value
+from qppengine.ir import InputInfo, Node
 from qppengine.limits import Limits
 from qppengine.model_file import load_graph
 from qppengine.passes import keep_fp16
@@ -55,6 +55,7 @@ __all__ = [
     "FixedSizesWarning",
     "Graph",
     "GraphBuilder",
+    "InputInfo",
     "Limits",
     "ModelError",
     "Node",
@@ -67,7 +68,6 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "UnsupportedModelError",
-    "Value",
     "__version__",
     "calibrate",
     "fit",

@@ -10,7 +10,7 @@ import numpy as np
 
 from qppengine.errors import ModelError, ShapeError, listing
 from qppengine.graph import Graph
-from qppengine.ir import Node, Value, channels_of
+from qppengine.ir import InputInfo, Node, channels_of
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.operations import infer_shape, node_problems
 
@@ -37,7 +37,7 @@ class GraphBuilder:
         self._name = name
         self._limits = limits
         self._reserved = 0  # elements
-        self._inputs: list[Value] = []
+        self._inputs: list[InputInfo] = []
         self._outputs: list[str] = []
         self._nodes: list[Node] = []
         self._taken: set[str] = set()  # names
@@ -47,7 +47,7 @@ class GraphBuilder:
 
     def input(self, name: str, shape: Sequence[int | None]) -> str:
         """An input of shape ``[N, C, H, W]``; ``None`` is any size."""
-        self._inputs.append(Value(name, tuple(shape)))
+        self._inputs.append(InputInfo(name, tuple(shape)))
         self._taken.add(name)
         return name
 
@@ -125,9 +125,9 @@ class GraphBuilder:
         """``min(max(x, lo), hi)``."""
         return self.activation(x, "clamp", clamp=(lo, hi), name=name)
 
-    def function(self, x: str, function: str, *, name: str | None = None) -> str:
-        """One of `FUNCTIONS`, element by element, as in `torch.nn.functional`."""
-        return self._add(function, [x], name, {})
+    def unary(self, x: str, op: str, *, name: str | None = None, **attributes: Any) -> str:
+        """One of `UNARY_ACTIVATIONS`, element by element, with the attributes that it has."""
+        return self._add(op, [x], name, attributes)
 
     def prelu(self, x: str, weight: npt.ArrayLike, *, name: str | None = None) -> str:
         """``max(x, 0) + weight * min(x, 0)``, weight ``[C]`` or ``[1]``."""
@@ -264,7 +264,7 @@ class GraphBuilder:
         return self._add("pad", [x], name, {"padding": tuple(padding), "mode": mode})
 
     def concat(self, *inputs: str, name: str | None = None) -> str:
-        """The channels of all inputs, one behind the other."""
+        """The channels of all inputs, concatenated."""
         return self._add("concat", inputs, name, {})
 
     def resize(

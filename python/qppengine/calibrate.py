@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from qppengine.errors import CalibrationError, Error
-from qppengine.ir import Value
+from qppengine.ir import InputInfo
 from qppengine.model_file import serialize
 from qppengine.passes import optimize
 from qppengine.positions import find_positions
@@ -141,7 +141,7 @@ def _measure_in_worker(token: str, model: bytes, chunk: _Chunk) -> list[_Measure
 
 def _with_open_batch(graph: Graph) -> Graph:
     """The graph for batches of any size: samples are measured one by one."""
-    inputs = tuple(Value(value.name, (None, *value.shape[1:])) for value in graph.inputs)
+    inputs = tuple(InputInfo(value.name, (None, *value.shape[1:])) for value in graph.inputs)
     return replace(graph, inputs=inputs)
 
 

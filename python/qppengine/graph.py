@@ -21,7 +21,7 @@ from qppengine.operations.attributes import is_int
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 
-    from qppengine.ir import Node, Shape, Value
+    from qppengine.ir import InputInfo, Node, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Graph:
     """A network: nodes in an order in which they can run. Raises `ModelError` if it is none."""
 
     name: str
-    inputs: tuple[Value, ...]
+    inputs: tuple[InputInfo, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
 

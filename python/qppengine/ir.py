@@ -18,7 +18,7 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Value:
+class InputInfo:
     """An input of the network."""
 
     name: str

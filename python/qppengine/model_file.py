@@ -14,7 +14,7 @@ import numpy as np
 
 from qppengine.errors import CalibrationError, Error, ModelError, UnsupportedError
 from qppengine.graph import Graph
-from qppengine.ir import Node, Value
+from qppengine.ir import InputInfo, Node
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
 from qppengine.session import read_model
@@ -78,7 +78,7 @@ def load_graph(model: Model, limits: Limits = DEFAULT_LIMITS) -> Graph:
         document = json.loads(text)
         return Graph(
             document["name"],
-            tuple(Value(v["name"], tuple(v["shape"])) for v in document["inputs"]),
+            tuple(InputInfo(v["name"], tuple(v["shape"])) for v in document["inputs"]),
             tuple(document["outputs"]),
             tuple(
                 Node(

@@ -106,8 +106,8 @@ def keep_fp16(
         )
     convolutions = [node for node in graph.nodes if node.op == "conv2d"]
     if skip_first:
-        behind = _reached(graph.nodes, {node.output for node in convolutions})
-        kept.update(node.name for node in convolutions if behind.isdisjoint(node.inputs))
+        later = _reached(graph.nodes, {node.output for node in convolutions})
+        kept.update(node.name for node in convolutions if later.isdisjoint(node.inputs))
     if skip_last:
         in_front = {value for node in convolutions for value in node.inputs}
         for node in reversed(graph.nodes):
@@ -234,7 +234,7 @@ def fuse_residuals(graph: Graph) -> Graph:
     """Lets convolutions add what their only reader adds to their output: skip connections.
 
     Of two such convolutions the later one does, so that the other's output is complete before. In a
-    longer sum each convolution takes one term: where that in front of a sum has one already, the
+    longer sum each convolution takes one term: where the one before a sum has one already, the
     convolution that made this term takes the sum's other one, if it can.
     """
     nodes: dict[str, Node] = {}  # by output
@@ -403,7 +403,7 @@ def _lowered(node: Node) -> list[Node]:
 
 
 def fold_flatten(graph: Graph) -> Graph:
-    """Lets a linear layer behind a flattening read the image: a convolution as large as that."""
+    """Lets a linear layer after a flattening read the image, as a convolution of its size."""
     sources = {node.output: node.inputs[0] for node in graph.nodes if node.op == "flatten"}
     nodes = []
     for node in graph.nodes:
@@ -420,7 +420,7 @@ def fold_flatten(graph: Graph) -> Graph:
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Lets convolutions pad by themselves what is padded with zeros in front of them."""
+    """Lets convolutions do the zero padding that precedes them."""
     pads = {
         node.output: node
         for node in graph.nodes

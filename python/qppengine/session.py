@@ -14,7 +14,7 @@ import numpy as np
 from qppengine import _core
 from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels
 from qppengine.errors import DTypeError, ShapeError, UnsupportedError
-from qppengine.ir import Value
+from qppengine.ir import InputInfo
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.paths import to_path
 from qppengine.profile import Profile
@@ -143,9 +143,9 @@ class Session:
         self.scheme = scheme
 
     @property
-    def inputs(self) -> tuple[Value, ...]:
+    def inputs(self) -> tuple[InputInfo, ...]:
         """Name and shape ``[N, C, H, W]`` of every input; None is any size."""
-        return tuple(Value(name, tuple(shape)) for name, shape in self._core.inputs)
+        return tuple(InputInfo(name, tuple(shape)) for name, shape in self._core.inputs)
 
     @property
     def outputs(self) -> tuple[str, ...]:

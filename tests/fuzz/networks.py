@@ -27,10 +27,10 @@ def everything() -> qe.Graph:
     grouped = net.conv2d(y, weight(8, 4, 3, 3), padding=2, dilation=2, groups=2)
     y = net.conv2d(y, weight(8, 8, 3, 3), padding=1, residual=y)
     y = net.concat(net.add(depthwise, y, activation="relu"), net.sub(grouped, y), y)
-    gate = net.function(net.global_avg_pool(y), "sigmoid")
+    gate = net.unary(net.global_avg_pool(y), "sigmoid")
     y = net.mul(y, gate)
     for function in ("silu", "hardsigmoid", "hardswish"):
-        y = net.function(y, function)
+        y = net.unary(y, function)
     y = net.clamp(net.prelu(y, rng.random(24)), -1, 3)
     y = net.avg_pool2d(net.conv2d(y, weight(16, 24, 3, 3), padding=1), 2, count_include_pad=False)
     y = net.resize(y, scale=2, mode="bilinear", align_corners=True)

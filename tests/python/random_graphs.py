@@ -129,7 +129,7 @@ class RandomNetwork:
 
     def gate(self, x: str) -> str:
         scores = self.net.global_avg_pool(x) if self.coin() else self.pick(like=x)
-        return self.net.mul(x, self.net.function(scores, self.choose("sigmoid", "hardsigmoid")))
+        return self.net.mul(x, self.net.unary(scores, self.choose("sigmoid", "hardsigmoid")))
 
     def activation(self, x: str) -> str:
         channels, _, _ = self.sizes(x)
@@ -137,7 +137,7 @@ class RandomNetwork:
         if kind == "activation":
             return self.net.activation(x, self.choose("relu", "tanh"))
         if kind == "function":
-            return self.net.function(x, self.choose(*UNARY_ACTIVATIONS))
+            return self.net.unary(x, self.choose(*UNARY_ACTIVATIONS))
         if kind == "prelu":
             return self.net.prelu(x, self.vector(channels, -0.3, 0.5))
         return self.net.clamp(x, -3, 3)

@@ -45,7 +45,7 @@ def _network(batch: int | None = None) -> qe.Graph:
     z = net.input("z", (batch, 8, None, None))
     y = net.conv2d(x, _weight(rng, 8, 3, 3, 3), padding=1, activation="relu", name="stem")
     y = net.add(y, net.conv2d(y, _weight(rng, 8, 8, 3, 3), padding=1, name="inner"), name="sum")
-    gate = net.function(net.global_avg_pool(y, name="pool"), "sigmoid", name="gate")
+    gate = net.unary(net.global_avg_pool(y, name="pool"), "sigmoid", name="gate")
     y = net.mul(y, gate, name="gated")
     y = net.rearrange(net.concat(y, z, name="joined"), (4, 4, None, None), (1, 0, 2, 3))
     y = net.conv2d(y, _weight(rng, 8, 16, 3, 3), padding=1, name="tail")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import qppengine.builder
-from qppengine import Graph, GraphBuilder, ModelError, Node, ShapeError, Value
+from qppengine import Graph, GraphBuilder, InputInfo, ModelError, Node, ShapeError
 
 CONV = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "activation": "none"}
 
@@ -23,7 +23,7 @@ def conv(**changes: Any) -> Node:
 
 
 def one_node(node: Node) -> Graph:
-    return Graph("g", (Value("x", (1, 3, None, 8)),), (node.output,), (node,))
+    return Graph("g", (InputInfo("x", (1, 3, None, 8)),), (node.output,), (node,))
 
 
 def test_shapes_follow_the_operations(graph: Graph) -> None:
@@ -123,7 +123,7 @@ def test_invalid_nodes_are_named_with_their_problem(node: Node, problem: str) ->
 )
 def test_invalid_inputs_are_named(shape: Any, problem: str) -> None:
     with pytest.raises(ModelError, match=f"input 'x': .*{problem}"):
-        Graph("g", (Value("x", shape),), ("c",), (conv(),))
+        Graph("g", (InputInfo("x", shape),), ("c",), (conv(),))
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -143,7 +143,7 @@ def test_consequences_of_a_wrong_shape_are_not_reported() -> None:
     wrong = conv(tensors={"weight": ones(4, 2, 3, 3)})
     after = conv(name="d", inputs=("c",), output="d")
     with pytest.raises(ModelError, match="1 problem"):
-        Graph("g", (Value("x", (1, 3, 8, 8)),), ("d",), (wrong, after))
+        Graph("g", (InputInfo("x", (1, 3, 8, 8)),), ("d",), (wrong, after))
 
 
 def test_inference_for_an_image_too_small_names_the_node() -> None:

@@ -196,7 +196,7 @@ def test_of_two_convolutions_the_later_one_adds() -> None:
 def test_a_convolution_adds_what_is_computed_behind_it() -> None:
     net, x = start()
     conv = unit(net, x, "conv")
-    net.output(net.add(conv, net.function(x, "sigmoid")))
+    net.output(net.add(conv, net.unary(x, "sigmoid")))
     before = net.build()
     after = optimize(before)
     assert ops(after) == ["sigmoid", "conv2d"]
@@ -208,7 +208,7 @@ def test_the_terms_of_a_sum_are_shared_out() -> None:
     net, x = start()
     total = net.add(unit(net, x, "a"), unit(net, x, "b"))
     total = net.add(total, unit(net, x, "c"))
-    for term in (net.function(x, "sigmoid"), net.tanh(x)):
+    for term in (net.unary(x, "sigmoid"), net.tanh(x)):
         total = net.add(total, term)
     net.output(net.relu(total))
     before = net.build()

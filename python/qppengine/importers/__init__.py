@@ -38,7 +38,7 @@ def from_onnx(
     """Imports an ONNX model of floating-point numbers and optimizes it (`qppengine.passes`).
 
     ``source`` is an ``.onnx`` file, its bytes, or the model itself. Nodes have the paths of the
-    modules they come from as far as the exporter tells them; ``name`` defaults to the graph's name.
+    modules they come from where the exporter names them; ``name`` defaults to the graph's name.
     Inputs and outputs keep their names.
 
     The engine's tensors have four dimensions. Inputs and outputs with fewer get dimensions of size

@@ -10,7 +10,7 @@ import numpy as np
 
 from qppengine.errors import UnsupportedError
 from qppengine.importers.program import axes_of
-from qppengine.importers.registry import Operation, Placed, moved
+from qppengine.importers.registry import ImportContext, Placed, moved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qppengine.ir import Array, Shape
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_MOST_DIMENSIONS = 7  # of a rearrangement, the batch among them
+_MAX_DIMENSIONS = 7  # of a rearrangement, the batch among them
 
 
 def clamped(graph: GraphBuilder, value: str, low: float, high: float, name: str) -> str:
@@ -38,7 +38,7 @@ def softmax_over(graph: GraphBuilder, value: str, axis: int, *, log: bool, name:
 
 
 def concatenated(graph: GraphBuilder, values: Sequence[str], axis: int, name: str) -> str:
-    """Values one behind the other; another axis than the channels takes their place."""
+    """Concatenated values; another axis is exchanged with the channels for that."""
     if axis == 1:
         return graph.concat(*values, name=name)
     fronts = [_swap_with_channels(graph, value, axis) for value in values]
@@ -46,32 +46,30 @@ def concatenated(graph: GraphBuilder, values: Sequence[str], axis: int, name: st
 
 
 def sliced(
-    operation: Operation,
+    context: ImportContext,
     graph: GraphBuilder,
     argument: str,
     axis: int,
     part: tuple[int, int | None, int],
 ) -> str:
     """A part of one axis: start, stop and step."""
-    if axis == 0 or operation.axes(argument).count(axis) > 1:
+    if axis == 0 or context.axes(argument).count(axis) > 1:
         raise UnsupportedError("a part of the batch", closest="a part of channels, rows or columns")
-    value = operation.value(argument)
-    return graph.slice(value, axis, *part, name=graph.unique(operation.name))
+    value = context.value(argument)
+    return graph.slice(value, axis, *part, name=graph.unique(context.name))
 
 
 def split_into(
-    operation: Operation, graph: GraphBuilder, argument: str, axis: int, lengths: Sequence[int]
+    context: ImportContext, graph: GraphBuilder, argument: str, axis: int, lengths: Sequence[int]
 ) -> list[str | Placed]:
-    """Parts of one axis, one behind the other."""
+    """Consecutive parts of one axis."""
     ends = np.cumsum(lengths).tolist()
     parts = zip(ends, lengths, strict=True)
-    return [
-        sliced(operation, graph, argument, axis, (end - length, end, 1)) for end, length in parts
-    ]
+    return [sliced(context, graph, argument, axis, (end - length, end, 1)) for end, length in parts]
 
 
 def combined(
-    operation: Operation,
+    context: ImportContext,
     graph: GraphBuilder,
     op: str,
     first: str,
@@ -84,7 +82,7 @@ def combined(
     """
     x, y = (
         value if gain == 1 else graph.affine(value, gain, 0)
-        for value, gain in zip(_aligned(operation, graph, first, second), gains, strict=True)
+        for value, gain in zip(_aligned(context, graph, first, second), gains, strict=True)
     )
     shapes = graph.shape(x), graph.shape(y)
     channels = max(shape[1] or 1 for shape in shapes)
@@ -98,17 +96,19 @@ def combined(
         x, y = (expanded(graph, value, (*graph.shape(value)[:2], *full)) for value in (x, y))
     if sizes[0] == (1, 1) != sizes[1]:  # the graph takes one number per channel second
         if op == "sub":
-            return graph.add(graph.affine(y, -1, 0), x, name=operation.name)
+            return graph.add(graph.affine(y, -1, 0), x, name=context.name)
         x, y = y, x
     function = {"add": graph.add, "sub": graph.sub, "mul": graph.mul}[op]
-    return function(x, y, name=operation.name)
+    return function(x, y, name=context.name)
 
 
-def _aligned(operation: Operation, graph: GraphBuilder, first: str, second: str) -> tuple[str, str]:
+def _aligned(
+    context: ImportContext, graph: GraphBuilder, first: str, second: str
+) -> tuple[str, str]:
     """Two values whose dimensions are on the same axes, counted from the last."""
-    values = [operation.value(argument) for argument in (first, second)]
-    axes = [operation.axes(argument) for argument in (first, second)]
-    sizes = [operation.tensor_shape(argument) for argument in (first, second)]
+    values = [context.value(argument) for argument in (first, second)]
+    axes = [context.axes(argument) for argument in (first, second)]
+    sizes = [context.tensor_shape(argument) for argument in (first, second)]
     short = 0 if len(axes[0]) < len(axes[1]) else 1
     rank = len(axes[short])
     targets = axes[1 - short][len(axes[1 - short]) - rank :]
@@ -175,7 +175,7 @@ def filled(graph: GraphBuilder, like: str, channels: Array, name: str | None = N
 
 
 def rearranged(
-    operation: Operation,
+    context: ImportContext,
     graph: GraphBuilder,
     argument: str,
     sizes: Sequence[int | None],
@@ -183,8 +183,8 @@ def rearranged(
 ) -> Placed:
     """A tensor seen with dimensions `sizes`, which are then put in another order."""
     order = list(range(len(sizes))) if order is None else order
-    own = operation.tensor_shape(argument)
-    if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MOST_DIMENSIONS:
+    own = context.tensor_shape(argument)
+    if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MAX_DIMENSIONS:
         result = _text([sizes[index] for index in order])
         raise UnsupportedError(
             f"sizes {_text(own)} to {result}", closest="a batch that stays the first dimension"
@@ -197,8 +197,8 @@ def rearranged(
             f"sizes {_text(own)} to {_text(sizes)}, known at run time only",
             closest="an export with fixed sizes",
         )
-    value = operation.in_order(argument, graph)
-    shape = operation.shape(argument, graph)
+    value = context.in_order(argument, graph)
+    shape = context.shape(argument, graph)
     if any(n is None for n in view):
         view[-2:] = [None, None]
     target = [math.prod(n or 1 for n in view[:-2]), *view[-2:]] if len(view) > 2 else [*view, 1, 1]
@@ -206,8 +206,8 @@ def rearranged(
     if places == sorted(places) and list(shape[1:]) == target:
         return Placed(value, axes)
     if len(view) == 1:
-        return Placed(graph.flatten(value, name=operation.name), axes)
-    return Placed(graph.rearrange(value, view, places, name=operation.name), axes)
+        return Placed(graph.flatten(value, name=context.name), axes)
+    return Placed(graph.rearrange(value, view, places, name=context.name), axes)
 
 
 def _swap_with_channels(graph: GraphBuilder, value: str, axis: int) -> str:

@@ -21,8 +21,8 @@ from qppengine.importers.budget import Budget
 from qppengine.importers.onnx_constants import fold, is_foldable
 from qppengine.importers.onnx_file import OnnxGraph, OnnxNode, Unread, read_file
 from qppengine.importers.onnx_shapes import Reads, Sizes, UnknownError, infer_shapes, resize_scales
-from qppengine.importers.program import AXES, Call, Other, Program, Ref
-from qppengine.ir import Array, Value
+from qppengine.importers.program import AXES, Call, ImportedProgram, Other, Ref
+from qppengine.ir import Array, InputInfo
 from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _WINDOWS = {"kernel_shape", "strides", "dilations", "pads", "output_padding"}
 
 def read_onnx(
     source: str | os.PathLike[str] | bytes | onnx.ModelProto, limits: Limits = DEFAULT_LIMITS
-) -> Program:
+) -> ImportedProgram:
     """The program in an ONNX file, its bytes, or a model in memory.
 
     Raises `ModelError` for a malformed model or one beyond `limits`, `UnsupportedModelError` for
@@ -72,7 +72,7 @@ class _Reader:
         self._trials: _Trials
         self._tensors: dict[str, Array] = {}
 
-    def read(self) -> Program:
+    def read(self) -> ImportedProgram:
         self._check_inputs()
         nodes = _needed(self._graph.nodes, self._graph.outputs)
         for node in nodes:
@@ -89,7 +89,7 @@ class _Reader:
         calls = [self._call(node) for node in nodes if _is_computed(node, self._images)]
         names = self._trials.names
         shapes = {name: shape for name in names if (shape := self._shape(name)) is not None}
-        return Program(
+        return ImportedProgram(
             self._graph.name,
             inputs,
             self._graph.outputs,
@@ -122,14 +122,14 @@ class _Reader:
         if problems:
             raise UnsupportedModelError(problems)
 
-    def _inputs(self) -> tuple[Value, ...]:
+    def _inputs(self) -> tuple[InputInfo, ...]:
         inputs = []
         for info in self._graph.inputs:
             image: list[int | None] = [1] * 4
             shape = self._shape(info.name) or ()
             for axis, size in zip(AXES[len(shape)], shape, strict=True):
                 image[axis] = size
-            inputs.append(Value(info.name, tuple(image)))
+            inputs.append(InputInfo(info.name, tuple(image)))
         return tuple(inputs)
 
     def _shape(self, name: str) -> Shape | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Importers of ONNX operators. Inputs and attributes bear the names of ONNX's schemas."""
+"""Importers of ONNX operators. Inputs and attributes are named as in ONNX's schemas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qppengine.importers.dimensions import (
 )
 from qppengine.importers.onnx_shapes import positions
 from qppengine.importers.program import AXES, Ref
-from qppengine.importers.registry import Operation, Placed, importer
+from qppengine.importers.registry import ImportContext, Placed, importer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,97 +31,97 @@ if TYPE_CHECKING:
     from qppengine.ir import Array
 
 
-_OPEN_END = 2**31 - 1  # what stands for the end of a slice, and any more
+_OPEN_END = 2**31 - 1  # this and larger numbers mean the end of a slice
 
 
 # ------------------------------------------------------------------- convolutions, linear layers
 
 
 @importer("onnx.Conv")
-def conv(operation: Operation, graph: GraphBuilder) -> str:
+def conv(context: ImportContext, graph: GraphBuilder) -> str:
     """A convolution of images or, with a kernel of height 1, of sequences."""
-    weight = _tensor(operation, "W")
-    window = _Window.of(operation, "X", weight.shape[2:])
+    weight = _tensor(context, "W")
+    window = _Window.of(context, "X", weight.shape[2:])
     return graph.conv2d(
-        operation.image("X", graph),
+        context.image("X", graph),
         weight.reshape(*weight.shape[:2], *window.kernel),
-        operation.tensor("B"),
+        context.tensor("B"),
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
-        groups=operation.get("group"),
-        name=operation.name,
+        groups=context.get("group"),
+        name=context.name,
     )
 
 
 @importer("onnx.ConvTranspose")
-def conv_transpose(operation: Operation, graph: GraphBuilder) -> str:
+def conv_transpose(context: ImportContext, graph: GraphBuilder) -> str:
     """A transposed convolution with the same stride for rows and columns."""
-    weight = _tensor(operation, "W")
-    more = operation.get("output_padding", [0] * (weight.ndim - 2))
-    window = _Window.of(operation, "X", weight.shape[2:], more)
-    if operation.get("output_shape") or len(set(window.stride)) != 1:
+    weight = _tensor(context, "W")
+    more = context.get("output_padding", [0] * (weight.ndim - 2))
+    window = _Window.of(context, "X", weight.shape[2:], more)
+    if context.get("output_shape") or len(set(window.stride)) != 1:
         raise UnsupportedError(
             f"strides={window.stride}, or output_shape", closest="pads and one stride for images"
         )
     padding = tuple(map(min, window.begins, window.ends))
     value = graph.conv_transpose2d(
-        operation.image("X", graph),
+        context.image("X", graph),
         weight.reshape(*weight.shape[:2], *window.kernel),
-        operation.tensor("B"),
+        context.tensor("B"),
         stride=window.stride,
         padding=padding,
         output_padding=[0, *more][-2:],
         dilation=window.dilation,
-        groups=operation.get("group"),
-        name=operation.name,
+        groups=context.get("group"),
+        name=context.name,
     )
     if window.begins == window.ends:
         return value
     cut = [p - n for ns in (window.begins, window.ends) for p, n in zip(padding, ns, strict=True)]
-    return graph.pad(value, cut, name=operation.name)
+    return graph.pad(value, cut, name=context.name)
 
 
 @importer("onnx.Gemm")
-def gemm(operation: Operation, graph: GraphBuilder) -> str:
+def gemm(context: ImportContext, graph: GraphBuilder) -> str:
     """``alpha * A @ B + beta * C`` of rows A: a 1x1 convolution of single pixels."""
-    if operation.get("transA"):
+    if context.get("transA"):
         raise UnsupportedError("transA=1", closest="transA=0")
-    matrix = _tensor(operation, "B")
-    weight = operation.get("alpha") * (matrix if operation.get("transB") else matrix.T)
+    matrix = _tensor(context, "B")
+    weight = context.get("alpha") * (matrix if context.get("transB") else matrix.T)
     bias = None
-    if operation.get("C") is not None:
-        offset = _tensor(operation, "C")
+    if context.get("C") is not None:
+        offset = _tensor(context, "C")
         if offset.size not in (1, offset.shape[-1] if offset.ndim else 1):
             raise UnsupportedError("C must be one row", closest="C of shape [N]")
-        bias = np.broadcast_to(operation.get("beta") * offset.ravel(), len(weight))
-    return graph.conv2d(_rows(operation, "A"), weight[:, :, None, None], bias, name=operation.name)
+        bias = np.broadcast_to(context.get("beta") * offset.ravel(), len(weight))
+    return graph.conv2d(_rows(context, "A"), weight[:, :, None, None], bias, name=context.name)
 
 
 @importer("onnx.MatMul")
-def matmul(operation: Operation, graph: GraphBuilder) -> str:
+def matmul(context: ImportContext, graph: GraphBuilder) -> str:
     """The product of channels with a constant matrix ``[C, O]``: a 1x1 convolution."""
-    matrix = _tensor(operation, "B")
+    matrix = _tensor(context, "B")
     if matrix.ndim != 2:
         raise UnsupportedError("B must be a matrix", closest="Gemm or Conv")
-    rows = _rows(operation, "A")
-    return graph.conv2d(rows, matrix.T[:, :, None, None], name=operation.name)
+    rows = _rows(context, "A")
+    return graph.conv2d(rows, matrix.T[:, :, None, None], name=context.name)
 
 
 @importer("onnx.BatchNormalization")
-def batch_normalization(operation: Operation, graph: GraphBuilder) -> str:
+def batch_normalization(context: ImportContext, graph: GraphBuilder) -> str:
     """Normalization by given statistics."""
-    if operation.get("training_mode"):
+    if context.get("training_mode"):
         raise UnsupportedError("statistics of the batch", closest="training_mode=0")
-    prefix = "input_" if operation.get("input_mean") is not None else ""  # since 14
+    prefix = "input_" if context.get("input_mean") is not None else ""  # since 14
     return graph.batch_norm(
-        operation.image("X", graph),
-        _tensor(operation, "scale"),
-        _tensor(operation, "B"),
-        _tensor(operation, f"{prefix}mean"),
-        _tensor(operation, f"{prefix}var"),
-        eps=operation.get("epsilon"),
-        name=operation.name,
+        context.image("X", graph),
+        _tensor(context, "scale"),
+        _tensor(context, "B"),
+        _tensor(context, f"{prefix}mean"),
+        _tensor(context, f"{prefix}var"),
+        eps=context.get("epsilon"),
+        name=context.name,
     )
 
 
@@ -129,156 +129,156 @@ def batch_normalization(operation: Operation, graph: GraphBuilder) -> str:
 
 
 @importer("onnx.Relu")
-def relu(operation: Operation, graph: GraphBuilder) -> str:
+def relu(context: ImportContext, graph: GraphBuilder) -> str:
     """``max(X, 0)``."""
-    return graph.relu(operation.value("X"), name=operation.name)
+    return graph.relu(context.value("X"), name=context.name)
 
 
 @importer("onnx.Tanh")
-def tanh(operation: Operation, graph: GraphBuilder) -> str:
+def tanh(context: ImportContext, graph: GraphBuilder) -> str:
     """The hyperbolic tangent."""
-    return graph.tanh(operation.value("input"), name=operation.name)
+    return graph.tanh(context.value("input"), name=context.name)
 
 
 @importer("onnx.Sigmoid", "onnx.HardSwish")
-def function(operation: Operation, graph: GraphBuilder) -> str:
-    """The functions that bear the operator's name."""
-    name = operation.call.target.removeprefix("onnx.").lower()
-    return graph.function(operation.value("X"), name, name=operation.name)
+def unary(context: ImportContext, graph: GraphBuilder) -> str:
+    """Unary activations with the operator's name."""
+    name = context.call.target.removeprefix("onnx.").lower()
+    return graph.unary(context.value("X"), name, name=context.name)
 
 
 @importer("onnx.HardSigmoid")
-def hard_sigmoid(operation: Operation, graph: GraphBuilder) -> str:
+def hard_sigmoid(context: ImportContext, graph: GraphBuilder) -> str:
     """``min(max(alpha * X + beta, 0), 1)``; a function of its own with the usual numbers."""
-    alpha, beta = operation.get("alpha"), operation.get("beta")
+    alpha, beta = context.get("alpha"), context.get("beta")
     if math.isclose(alpha, 1 / 6, rel_tol=1e-5) and beta == 0.5:
-        return graph.function(operation.value("X"), "hardsigmoid", name=operation.name)
-    line = graph.affine(operation.image("X", graph), alpha, beta)
-    return graph.clamp(line, 0, 1, name=operation.name)
+        return graph.unary(context.value("X"), "hardsigmoid", name=context.name)
+    line = graph.affine(context.image("X", graph), alpha, beta)
+    return graph.clamp(line, 0, 1, name=context.name)
 
 
 @importer("onnx.LeakyRelu")
-def leaky_relu(operation: Operation, graph: GraphBuilder) -> str:
+def leaky_relu(context: ImportContext, graph: GraphBuilder) -> str:
     """A parametric ReLU with one constant slope."""
-    return graph.prelu(operation.value("X"), [operation.get("alpha")], name=operation.name)
+    return graph.prelu(context.value("X"), [context.get("alpha")], name=context.name)
 
 
 @importer("onnx.PRelu")
-def prelu(operation: Operation, graph: GraphBuilder) -> str:
+def prelu(context: ImportContext, graph: GraphBuilder) -> str:
     """A parametric ReLU with one slope, or one for every channel."""
-    slopes = _by_channel(operation, "slope", "X")
-    return graph.prelu(operation.value("X"), slopes, name=operation.name)
+    slopes = _by_channel(context, "slope", "X")
+    return graph.prelu(context.value("X"), slopes, name=context.name)
 
 
 @importer("onnx.Clip")
-def clip(operation: Operation, graph: GraphBuilder) -> str:
+def clip(context: ImportContext, graph: GraphBuilder) -> str:
     """A clamp whose missing bounds are the largest finite numbers; relu where it is one."""
-    bounds = [operation.tensor(name) for name in ("min", "max")]
+    bounds = [context.tensor(name) for name in ("min", "max")]
     if any(bound is not None and bound.size != 1 for bound in bounds):
         raise UnsupportedError("min and max must be single numbers")
     low, high = (
         default if bound is None else float(bound.item())
         for bound, default in zip(bounds, (-math.inf, math.inf), strict=True)
     )
-    return clamped(graph, operation.value("input"), min(low, high), high, operation.name)
+    return clamped(graph, context.value("input"), min(low, high), high, context.name)
 
 
 @importer("onnx.Softmax", "onnx.LogSoftmax")
-def softmax(operation: Operation, graph: GraphBuilder) -> str:
+def softmax(context: ImportContext, graph: GraphBuilder) -> str:
     """The softmax over one axis, or its logarithm."""
-    axis = operation.axis("input", operation.get("axis"))
-    log = "Log" in operation.call.target
-    return softmax_over(graph, operation.value("input"), axis, log=log, name=operation.name)
+    axis = context.axis("input", context.get("axis"))
+    log = "Log" in context.call.target
+    return softmax_over(graph, context.value("input"), axis, log=log, name=context.name)
 
 
 # ------------------------------------------------------------------------------------- arithmetic
 
 
 @importer("onnx.Add")
-def add(operation: Operation, graph: GraphBuilder) -> str:
+def add(context: ImportContext, graph: GraphBuilder) -> str:
     """A sum, of two tensors or with a constant."""
     for value, constant in (("A", "B"), ("B", "A")):
-        if (shift := _constant(operation, constant, value)) is not None:
-            return graph.affine(operation.value(value), 1, shift, name=operation.name)
-    return combined(operation, graph, "add", "A", "B")
+        if (shift := _constant(context, constant, value)) is not None:
+            return graph.affine(context.value(value), 1, shift, name=context.name)
+    return combined(context, graph, "add", "A", "B")
 
 
 @importer("onnx.Sub")
-def sub(operation: Operation, graph: GraphBuilder) -> str:
+def sub(context: ImportContext, graph: GraphBuilder) -> str:
     """A difference, of two tensors or with a constant."""
-    if (shift := _constant(operation, "B", "A")) is not None:
-        return graph.affine(operation.value("A"), 1, -shift, name=operation.name)
-    if (shift := _constant(operation, "A", "B")) is not None:
-        return graph.affine(operation.value("B"), -1, shift, name=operation.name)
-    return combined(operation, graph, "sub", "A", "B")
+    if (shift := _constant(context, "B", "A")) is not None:
+        return graph.affine(context.value("A"), 1, -shift, name=context.name)
+    if (shift := _constant(context, "A", "B")) is not None:
+        return graph.affine(context.value("B"), -1, shift, name=context.name)
+    return combined(context, graph, "sub", "A", "B")
 
 
 @importer("onnx.Mul")
-def mul(operation: Operation, graph: GraphBuilder) -> str:
+def mul(context: ImportContext, graph: GraphBuilder) -> str:
     """A product, of two tensors or with a constant."""
     for value, constant in (("A", "B"), ("B", "A")):
-        if (gain := _constant(operation, constant, value)) is not None:
-            return graph.affine(operation.value(value), gain, 0, name=operation.name)
-    return combined(operation, graph, "mul", "A", "B")
+        if (gain := _constant(context, constant, value)) is not None:
+            return graph.affine(context.value(value), gain, 0, name=context.name)
+    return combined(context, graph, "mul", "A", "B")
 
 
 @importer("onnx.Div")
-def div(operation: Operation, graph: GraphBuilder) -> str:
+def div(context: ImportContext, graph: GraphBuilder) -> str:
     """A division by a constant."""
-    divisor = _constant(operation, "B", "A")
+    divisor = _constant(context, "B", "A")
     if divisor is None or not divisor.all():
         raise UnsupportedError("a divisor that is computed, or zero", closest="a constant")
-    return graph.affine(operation.value("A"), 1 / divisor, 0, name=operation.name)
+    return graph.affine(context.value("A"), 1 / divisor, 0, name=context.name)
 
 
 @importer("onnx.Neg")
-def neg(operation: Operation, graph: GraphBuilder) -> str:
+def neg(context: ImportContext, graph: GraphBuilder) -> str:
     """``-X``."""
-    return graph.affine(operation.value("X"), -1, 0, name=operation.name)
+    return graph.affine(context.value("X"), -1, 0, name=context.name)
 
 
 @importer("onnx.Concat")
-def concat(operation: Operation, graph: GraphBuilder) -> str:
-    """Tensors one behind the other."""
-    values = operation.value_list("inputs")
-    axis = operation.axis("inputs", operation.get("axis"))
-    return concatenated(graph, values, axis, operation.name)
+def concat(context: ImportContext, graph: GraphBuilder) -> str:
+    """Concatenated tensors."""
+    values = context.value_list("inputs")
+    axis = context.axis("inputs", context.get("axis"))
+    return concatenated(graph, values, axis, context.name)
 
 
 # ---------------------------------------------------------------------------------------- windows
 
 
 @importer("onnx.MaxPool")
-def max_pool(operation: Operation, graph: GraphBuilder) -> str:
+def max_pool(context: ImportContext, graph: GraphBuilder) -> str:
     """Maxima of windows."""
-    window = _Window.of(operation, "X", operation.get("kernel_shape"))
-    if window.dilation != (1, 1) and operation.get("auto_pad").startswith("SAME"):
+    window = _Window.of(context, "X", context.get("kernel_shape"))
+    if window.dilation != (1, 1) and context.get("auto_pad").startswith("SAME"):
         raise UnsupportedError("auto_pad of dilated windows, where runtimes differ", closest="pads")
     return graph.max_pool2d(
-        operation.image("X", graph),
+        context.image("X", graph),
         window.kernel,
         stride=window.stride,
         padding=_pool_padding(window),
         dilation=window.dilation,
-        ceil_mode=bool(operation.get("ceil_mode")),
-        name=operation.name,
+        ceil_mode=bool(context.get("ceil_mode")),
+        name=context.name,
     )
 
 
 @importer("onnx.AveragePool")
-def average_pool(operation: Operation, graph: GraphBuilder) -> str:
+def average_pool(context: ImportContext, graph: GraphBuilder) -> str:
     """Means of windows."""
-    window = _Window.of(operation, "X", operation.get("kernel_shape"))
+    window = _Window.of(context, "X", context.get("kernel_shape"))
     if window.dilation != (1, 1):
         raise UnsupportedError("dilations", closest="dilations=1")
     return graph.avg_pool2d(
-        operation.image("X", graph),
+        context.image("X", graph),
         window.kernel,
         stride=window.stride,
         padding=_pool_padding(window),
-        ceil_mode=bool(operation.get("ceil_mode")),
-        count_include_pad=bool(operation.get("count_include_pad")),
-        name=operation.name,
+        ceil_mode=bool(context.get("ceil_mode")),
+        count_include_pad=bool(context.get("count_include_pad")),
+        name=context.name,
     )
 
 
@@ -290,58 +290,58 @@ def _pool_padding(window: _Window) -> tuple[int, ...]:
 
 
 @importer("onnx.GlobalAveragePool")
-def global_average_pool(operation: Operation, graph: GraphBuilder) -> str:
+def global_average_pool(context: ImportContext, graph: GraphBuilder) -> str:
     """The mean of every channel."""
-    return graph.global_avg_pool(operation.image("X", graph), name=operation.name)
+    return graph.global_avg_pool(context.image("X", graph), name=context.name)
 
 
 @importer("onnx.GlobalMaxPool")
-def global_max_pool(operation: Operation, graph: GraphBuilder) -> str:
+def global_max_pool(context: ImportContext, graph: GraphBuilder) -> str:
     """The maximum of every channel."""
-    return graph.adaptive_max_pool2d(operation.image("X", graph), 1, name=operation.name)
+    return graph.adaptive_max_pool2d(context.image("X", graph), 1, name=context.name)
 
 
 @importer("onnx.ReduceMean")
-def reduce_mean(operation: Operation, graph: GraphBuilder) -> str | Placed:
+def reduce_mean(context: ImportContext, graph: GraphBuilder) -> str | Placed:
     """The mean over height and width, or over the channels, which is a convolution."""
-    axes, value = _axes(operation, "data"), operation.value("data")
-    sizes = dict(zip(operation.axes("data"), operation.tensor_shape("data"), strict=True))
+    axes, value = _axes(context, "data"), context.value("data")
+    sizes = dict(zip(context.axes("data"), context.tensor_shape("data"), strict=True))
     if sorted(axes) == [1] and (channels := sizes[1]) is not None:
         graph.reserve(channels)
         weight = np.full((1, channels, 1, 1), 1 / channels, np.float32)
-        return _reduced(operation, graph.conv2d(value, weight, name=operation.name), axes)
+        return _reduced(context, graph.conv2d(value, weight, name=context.name), axes)
     # Axes that carry no dimension have size 1.
     if not set(axes) or {2, 3} & set(sizes) != set(axes):
-        raise UnsupportedError(f"axes={operation.get('axes')}", closest="axes=[2, 3] or axes=[1]")
-    return _reduced(operation, graph.global_avg_pool(value, name=operation.name), axes)
+        raise UnsupportedError(f"axes={context.get('axes')}", closest="axes=[2, 3] or axes=[1]")
+    return _reduced(context, graph.global_avg_pool(value, name=context.name), axes)
 
 
 @importer("onnx.ReduceMax")
-def reduce_max(operation: Operation, graph: GraphBuilder) -> str | Placed:
+def reduce_max(context: ImportContext, graph: GraphBuilder) -> str | Placed:
     """The maximum over height and width."""
-    axes, value = _axes(operation, "data"), operation.value("data")
-    if not set(axes) or {2, 3} & set(operation.axes("data")) != set(axes):
-        raise UnsupportedError(f"axes={operation.get('axes')}", closest="axes=[2, 3]")
-    return _reduced(operation, graph.adaptive_max_pool2d(value, 1, name=operation.name), axes)
+    axes, value = _axes(context, "data"), context.value("data")
+    if not set(axes) or {2, 3} & set(context.axes("data")) != set(axes):
+        raise UnsupportedError(f"axes={context.get('axes')}", closest="axes=[2, 3]")
+    return _reduced(context, graph.adaptive_max_pool2d(value, 1, name=context.name), axes)
 
 
 @importer("onnx.ArgMax")
-def arg_max(operation: Operation, graph: GraphBuilder) -> str | Placed:
+def arg_max(context: ImportContext, graph: GraphBuilder) -> str | Placed:
     """The index of the first largest channel, as a float."""
-    axis = operation.axis("data", operation.get("axis"))
-    if axis != 1 or operation.get("select_last_index"):
+    axis = context.axis("data", context.get("axis"))
+    if axis != 1 or context.get("select_last_index"):
         raise UnsupportedError(
             "select_last_index=1, or an axis other than channels", closest="axis=1"
         )
-    return _reduced(operation, graph.argmax(operation.value("data"), name=operation.name), [1])
+    return _reduced(context, graph.argmax(context.value("data"), name=context.name), [1])
 
 
 @importer("onnx.Resize")
-def resize(operation: Operation, graph: GraphBuilder) -> str:
+def resize(context: ImportContext, graph: GraphBuilder) -> str:
     """Resizing of height and width, in any form that reads what one of the engine's reads."""
-    scales = operation.tensor("scales")
-    sizes, targets = operation.tensor_shape("X"), operation.output_shape()
-    dimensions = operation.get("axes") or list(range(len(sizes)))
+    scales = context.tensor("scales")
+    sizes, targets = context.tensor_shape("X"), context.output_shape()
+    dimensions = context.get("axes") or list(range(len(sizes)))
     if scales is not None and scales.size > 0:
         # The shortest decimal is what the author meant: 0.7, not the float32 below it.
         written = (float(str(scale)) for scale in scales)
@@ -350,7 +350,7 @@ def resize(operation: Operation, graph: GraphBuilder) -> str:
         raise UnsupportedError("sizes known at run time only", closest="scales")
     else:
         factors = {}
-    if sizes[:2] != targets[:2] or len(sizes) != 4 or operation.get("antialias"):
+    if sizes[:2] != targets[:2] or len(sizes) != 4 or context.get("antialias"):
         raise UnsupportedError("antialias, or a change of channels", closest="height and width")
     scale = [factors.get(dimension, 1.0) for dimension in (2, 3)]
     axes = [
@@ -358,11 +358,11 @@ def resize(operation: Operation, graph: GraphBuilder) -> str:
         for size, target, factor in zip(sizes[2:], targets[2:], scale, strict=True)
     ]
     return graph.resize(
-        operation.image("X", graph),
+        context.image("X", graph),
         size=None if factors else [target or 0 for target in targets[2:]],
         scale=scale if factors else None,
-        name=operation.name,
-        **_resize_mode(operation, axes),
+        name=context.name,
+        **_resize_mode(context, axes),
     )
 
 
@@ -417,12 +417,12 @@ _ROUNDINGS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] =
 }
 
 
-def _resize_mode(operation: Operation, axes: Sequence[_ResizedAxis]) -> dict[str, Any]:
+def _resize_mode(context: ImportContext, axes: Sequence[_ResizedAxis]) -> dict[str, Any]:
     """The form of the engine's that reads the same pixels."""
-    mode = operation.get("mode")
-    coordinates = operation.get("coordinate_transformation_mode")
+    mode = context.get("mode")
+    coordinates = context.get("coordinate_transformation_mode")
     if mode == "nearest":
-        rounding = operation.get("nearest_mode")
+        rounding = context.get("nearest_mode")
         round_ = _ROUNDINGS[rounding]
         for own, own_round, name in (
             ("asymmetric", np.floor, "nearest"),
@@ -445,72 +445,72 @@ def _resize_mode(operation: Operation, axes: Sequence[_ResizedAxis]) -> dict[str
 
 
 @importer("onnx.DepthToSpace")
-def depth_to_space(operation: Operation, graph: GraphBuilder) -> str:
+def depth_to_space(context: ImportContext, graph: GraphBuilder) -> str:
     """Channels to space; in mode DCR the channels of the result come last."""
-    factor = operation.get("blocksize")
-    value = operation.image("input", graph)
-    channels = operation.tensor_shape("input")[1]
-    if operation.get("mode") == "DCR" and channels is not None:
+    factor = context.get("blocksize")
+    value = context.image("input", graph)
+    channels = context.tensor_shape("input")[1]
+    if context.get("mode") == "DCR" and channels is not None:
         view = (factor, factor, channels // factor**2, None, None)
         value = graph.rearrange(value, view, (2, 0, 1, 3, 4))
-    return graph.pixel_shuffle(value, factor, name=operation.name)
+    return graph.pixel_shuffle(value, factor, name=context.name)
 
 
 @importer("onnx.SpaceToDepth")
-def space_to_depth(operation: Operation, graph: GraphBuilder) -> str:
+def space_to_depth(context: ImportContext, graph: GraphBuilder) -> str:
     """Space to channels; in mode DCR, the only one there was, the input's channels come last."""
-    factor = operation.get("blocksize")
-    value = graph.pixel_unshuffle(operation.image("input", graph), factor, name=operation.name)
-    channels = operation.tensor_shape("input")[1]
-    if operation.get("mode", "DCR") == "DCR" and channels is not None:
+    factor = context.get("blocksize")
+    value = graph.pixel_unshuffle(context.image("input", graph), factor, name=context.name)
+    channels = context.tensor_shape("input")[1]
+    if context.get("mode", "DCR") == "DCR" and channels is not None:
         view = (channels, factor, factor, None, None)
-        return graph.rearrange(value, view, (1, 2, 0, 3, 4), name=operation.name)
+        return graph.rearrange(value, view, (1, 2, 0, 3, 4), name=context.name)
     return value
 
 
 @importer("onnx.Slice")
-def slice_(operation: Operation, graph: GraphBuilder) -> str:
+def slice_(context: ImportContext, graph: GraphBuilder) -> str:
     """Parts of some axes, one after the other."""
-    starts, ends = operation.get("starts"), operation.get("ends")
-    dimensions = operation.get("axes") or list(range(len(starts)))
-    steps = operation.get("steps") or [1] * len(starts)
-    value = operation.value("data")
-    axes = operation.axes("data")
+    starts, ends = context.get("starts"), context.get("ends")
+    dimensions = context.get("axes") or list(range(len(starts)))
+    steps = context.get("steps") or [1] * len(starts)
+    value = context.value("data")
+    axes = context.axes("data")
     for start, end, dimension, step in zip(starts, ends, dimensions, steps, strict=True):
-        axis = operation.axis("data", dimension)
+        axis = context.axis("data", dimension)
         if None in (start, end) or step < 1 or axis == 0 or axes.count(axis) > 1:
             raise UnsupportedError(
                 "a part of the batch, backwards, or known at run time only", closest="constants"
             )
         stop = None if end >= _OPEN_END else end
-        value = graph.slice(value, axis, start, stop, step, name=graph.unique(operation.name))
+        value = graph.slice(value, axis, start, stop, step, name=graph.unique(context.name))
     return value
 
 
 @importer("onnx.Split")
-def split(operation: Operation, graph: GraphBuilder) -> list[str | Placed]:
+def split(context: ImportContext, graph: GraphBuilder) -> list[str | Placed]:
     """All parts of one axis."""
-    axis = operation.axis("input", operation.get("axis"))
-    size = operation.tensor_shape("input")[operation.get("axis")]
-    lengths = operation.get("split")
+    axis = context.axis("input", context.get("axis"))
+    size = context.tensor_shape("input")[context.get("axis")]
+    lengths = context.get("split")
     if lengths is None and size is not None:
-        count = operation.get("num_outputs") or len(operation.call.outputs)
+        count = context.get("num_outputs") or len(context.call.outputs)
         length = -(-size // count)
         lengths = [min(length, size - start) for start in range(0, size, length)]
     if not isinstance(lengths, list) or not all(lengths):
         raise UnsupportedError(f"split={lengths}", closest="parts of constant, positive size")
-    return split_into(operation, graph, "input", axis, lengths)
+    return split_into(context, graph, "input", axis, lengths)
 
 
 @importer("onnx.Pad")
-def pad(operation: Operation, graph: GraphBuilder) -> str:
+def pad(context: ImportContext, graph: GraphBuilder) -> str:
     """Pixels around images: zeros, or what the border reflects or repeats."""
     modes = {"constant": "zeros", "reflect": "reflect", "edge": "replicate"}
-    mode, pads = operation.get("mode"), operation.get("pads")
-    fill = operation.get("constant_value")
-    value = 0 if fill is None else float(_tensor(operation, "constant_value").item())
-    rank = len(operation.axes("data"))
-    axes = [operation.axis("data", dimension) for dimension in operation.get("axes") or range(rank)]
+    mode, pads = context.get("mode"), context.get("pads")
+    fill = context.get("constant_value")
+    value = 0 if fill is None else float(_tensor(context, "constant_value").item())
+    rank = len(context.axes("data"))
+    axes = [context.axis("data", dimension) for dimension in context.get("axes") or range(rank)]
     if mode not in modes or value != 0 or not isinstance(pads, list) or None in pads:
         raise UnsupportedError(f"mode={mode}, value {value:g}", closest="constant zeros")
     begins = dict(zip(axes, pads[: len(axes)], strict=True))
@@ -518,72 +518,72 @@ def pad(operation: Operation, graph: GraphBuilder) -> str:
     if any(begins.get(axis) or ends.get(axis) for axis in (0, 1)):
         raise UnsupportedError(f"pads={pads} of batch or channels", closest="height and width")
     around = [side.get(axis, 0) for side in (begins, ends) for axis in (2, 3)]
-    return graph.pad(operation.value("data"), around, mode=modes[mode], name=operation.name)
+    return graph.pad(context.value("data"), around, mode=modes[mode], name=context.name)
 
 
 # ---------------------------------------------------------------------------------------- shapes
 
 
 @importer("onnx.Flatten")
-def flatten(operation: Operation, graph: GraphBuilder) -> Placed:
+def flatten(context: ImportContext, graph: GraphBuilder) -> Placed:
     """All but the batch in one dimension."""
-    rank = len(operation.axes("input"))
-    if rank < 2 or operation.get("axis") % rank != 1:
-        raise UnsupportedError(f"axis={operation.get('axis')}", closest="axis=1")
-    return rearranged(operation, graph, "input", operation.output_shape())
+    rank = len(context.axes("input"))
+    if rank < 2 or context.get("axis") % rank != 1:
+        raise UnsupportedError(f"axis={context.get('axis')}", closest="axis=1")
+    return rearranged(context, graph, "input", context.output_shape())
 
 
 @importer("onnx.Reshape")
-def reshape(operation: Operation, graph: GraphBuilder) -> Placed:
+def reshape(context: ImportContext, graph: GraphBuilder) -> Placed:
     """The same elements with other dimensions."""
-    return rearranged(operation, graph, "data", operation.output_shape())
+    return rearranged(context, graph, "data", context.output_shape())
 
 
 @importer("onnx.Squeeze")
-def squeeze(operation: Operation, graph: GraphBuilder) -> Placed:
+def squeeze(context: ImportContext, graph: GraphBuilder) -> Placed:
     """Forgets dimensions of size 1."""
-    axes = operation.axes("data")
+    axes = context.axes("data")
     if len(axes) not in AXES:
-        return rearranged(operation, graph, "data", operation.output_shape())
-    if operation.get("axes") is None:
-        sizes = zip(axes, operation.tensor_shape("data"), strict=True)
+        return rearranged(context, graph, "data", context.output_shape())
+    if context.get("axes") is None:
+        sizes = zip(axes, context.tensor_shape("data"), strict=True)
         removed = [axis for axis, size in sizes if size == 1]
     else:
-        removed = _axes(operation, "data")
-    return Placed(operation.value("data"), tuple(axis for axis in axes if axis not in removed))
+        removed = _axes(context, "data")
+    return Placed(context.value("data"), tuple(axis for axis in axes if axis not in removed))
 
 
 @importer("onnx.Unsqueeze")
-def unsqueeze(operation: Operation, graph: GraphBuilder) -> Placed:
+def unsqueeze(context: ImportContext, graph: GraphBuilder) -> Placed:
     """Gives back dimensions of size 1, on axes that no other dimension lies on if there are any."""
-    axes, added = operation.axes("data"), operation.get("axes")
+    axes, added = context.axes("data"), context.get("axes")
     rank = len(axes) + len(added)
     places = {place % rank for place in added}
     for candidate in (AXES.get(rank, ()), *itertools.combinations(AXES[4], rank)):
         if tuple(a for place, a in enumerate(candidate) if place not in places) == axes:
-            return Placed(operation.value("data"), candidate)
-    return rearranged(operation, graph, "data", operation.output_shape())
+            return Placed(context.value("data"), candidate)
+    return rearranged(context, graph, "data", context.output_shape())
 
 
 @importer("onnx.Transpose")
-def transpose(operation: Operation, graph: GraphBuilder) -> Placed:
+def transpose(context: ImportContext, graph: GraphBuilder) -> Placed:
     """Another order of the dimensions: up to four change their names only, not the image."""
-    axes = operation.axes("data")
-    order = operation.get("perm", list(range(len(axes)))[::-1])
+    axes = context.axes("data")
+    order = context.get("perm", list(range(len(axes)))[::-1])
     if len(axes) in AXES:
-        return Placed(operation.value("data"), tuple(axes[dimension] for dimension in order))
-    return rearranged(operation, graph, "data", operation.tensor_shape("data"), order)
+        return Placed(context.value("data"), tuple(axes[dimension] for dimension in order))
+    return rearranged(context, graph, "data", context.tensor_shape("data"), order)
 
 
 @importer("onnx.Identity", "onnx.Dropout", "onnx.Cast")
-def identity(operation: Operation, graph: GraphBuilder) -> str:
+def identity(context: ImportContext, graph: GraphBuilder) -> str:
     """Operators that return the tensor they are given, as far as the engine sees it."""
-    if operation.get("training_mode"):
+    if context.get("training_mode"):
         raise UnsupportedError("dropout in training mode", closest="training_mode=false")
-    if operation.get("to", 1) not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+    if context.get("to", 1) not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
         raise UnsupportedError("a cast to integers", closest="a floating-point type")
-    argument = next(name for name, a in operation.call.arguments.items() if isinstance(a, Ref))
-    return operation.value(argument)
+    argument = next(name for name, a in context.call.arguments.items() if isinstance(a, Ref))
+    return context.value(argument)
 
 
 # ---------------------------------------------------------------------------------------- helpers
@@ -601,7 +601,7 @@ class _Window(NamedTuple):
     @classmethod
     def of(
         cls,
-        operation: Operation,
+        context: ImportContext,
         argument: str,
         kernel: Sequence[int],
         more: Sequence[int] | None = None,
@@ -611,14 +611,14 @@ class _Window(NamedTuple):
         With `more`, what a transposed convolution adds to its output, it is the window of such.
         """
         rank = len(kernel)
-        size = operation.tensor_shape(argument)[2:]
+        size = context.tensor_shape(argument)[2:]
         if rank not in (1, 2) or len(size) != rank:
             raise UnsupportedError(f"{rank} spatial dimensions", closest="2 spatial dimensions")
-        stride = operation.get("strides", [1] * rank)
-        dilation = operation.get("dilations", [1] * rank)
-        pads = operation.get("pads", [0] * 2 * rank)
+        stride = context.get("strides", [1] * rank)
+        dilation = context.get("dilations", [1] * rank)
+        pads = context.get("pads", [0] * 2 * rank)
         begins, ends = pads[:rank], pads[rank:]
-        mode = operation.get("auto_pad")
+        mode = context.get("auto_pad")
         if mode == "VALID":
             begins = ends = [0] * rank
         elif mode != "NOTSET":
@@ -655,51 +655,51 @@ def _same(size: int | None, span: int, stride: int) -> int:
     return total
 
 
-def _rows(operation: Operation, argument: str) -> str:
+def _rows(context: ImportContext, argument: str) -> str:
     """A value of one row of channels for every sample."""
-    if operation.axes(argument) != AXES[2]:
+    if context.axes(argument) != AXES[2]:
         raise UnsupportedError(f"{argument} must be [N, C]", closest="a Flatten before it")
-    return operation.value(argument)
+    return context.value(argument)
 
 
-def _tensor(operation: Operation, argument: str) -> Array:
+def _tensor(context: ImportContext, argument: str) -> Array:
     """Weights that have to be there."""
-    tensor = operation.tensor(argument)
+    tensor = context.tensor(argument)
     if tensor is None:
         raise UnsupportedError(f"{argument} must be a constant")
     return tensor
 
 
-def _by_channel(operation: Operation, argument: str, image: str) -> Array:
+def _by_channel(context: ImportContext, argument: str, image: str) -> Array:
     """A constant with one number, or one for every channel of an image, as a vector."""
-    tensor = _tensor(operation, argument)
-    axes = operation.axes(image)
+    tensor = _tensor(context, argument)
+    axes = context.axes(image)
     sizes = dict(zip(axes[::-1], tensor.shape[::-1], strict=False))
     if tensor.ndim > len(axes) or any(n != 1 for axis, n in sizes.items() if axis != 1):
         raise UnsupportedError(f"{argument} {list(tensor.shape)}", closest="one for every channel")
     return tensor.ravel()
 
 
-def _constant(operation: Operation, argument: str, image: str) -> Array | None:
+def _constant(context: ImportContext, argument: str, image: str) -> Array | None:
     """A number, or one for every channel of the operand beside it; None where it is computed."""
-    ref = operation.get(argument)
+    ref = context.get(argument)
     if not isinstance(ref, Ref):
         raise UnsupportedError(f"{argument} must be computed from an input, or a constant")
-    return None if operation.is_computed(ref) else _by_channel(operation, argument, image)
+    return None if context.is_computed(ref) else _by_channel(context, argument, image)
 
 
-def _axes(operation: Operation, argument: str) -> list[int]:
+def _axes(context: ImportContext, argument: str) -> list[int]:
     """The axes of the image that the dimensions of the argument "axes" lie on; all by default."""
-    dimensions = operation.get("axes")
-    if not dimensions and operation.get("noop_with_empty_axes"):
+    dimensions = context.get("axes")
+    if not dimensions and context.get("noop_with_empty_axes"):
         raise UnsupportedError("a reduction over no axes", closest="axes=[2, 3]")
     if not dimensions:
-        return list(operation.axes(argument))
-    return [operation.axis(argument, dimension) for dimension in dimensions]
+        return list(context.axes(argument))
+    return [context.axis(argument, dimension) for dimension in dimensions]
 
 
-def _reduced(operation: Operation, value: str, reduced: Sequence[int]) -> Placed:
+def _reduced(context: ImportContext, value: str, reduced: Sequence[int]) -> Placed:
     """A value of which some axes have become 1, and dimensions only if so asked."""
-    keeps = operation.get("keepdims")
-    axes = operation.axes("data")
+    keeps = context.get("keepdims")
+    axes = context.axes("data")
     return Placed(value, tuple(axis for axis in axes if keeps or axis not in reduced))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from qppengine.ir import Shape, Value
+    from qppengine.ir import InputInfo, Shape
 
 # By rank, where the dimensions of a tensor lie among [N, C, H, W] unless an importer moves them.
 AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
@@ -83,7 +83,7 @@ def needed_calls(calls: Sequence[Call], outputs: Sequence[str]) -> tuple[Call, .
 
 
 @dataclass(frozen=True)
-class Program:
+class ImportedProgram:
     """An exported program without side effects: no call changes a tensor that exists.
 
     `tensors` holds parameters, buffers and constants. `shapes` and `dtypes` hold what the file
@@ -91,7 +91,7 @@ class Program:
     """
 
     name: str  # class of the exported module
-    inputs: tuple[Value, ...]
+    inputs: tuple[InputInfo, ...]
     outputs: tuple[str, ...]
     calls: tuple[Call, ...]
     tensors: Mapping[str, npt.NDArray[Any]]

@@ -20,8 +20,16 @@ import numpy as np
 
 from qppengine.errors import ModelError, UnsupportedModelError
 from qppengine.importers.aliases import Layout, without_aliases
-from qppengine.importers.program import AXES, Call, Other, Program, Ref, as_image, needed_calls
-from qppengine.ir import Value
+from qppengine.importers.program import (
+    AXES,
+    Call,
+    ImportedProgram,
+    Other,
+    Ref,
+    as_image,
+    needed_calls,
+)
+from qppengine.ir import InputInfo
 from qppengine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -46,7 +54,7 @@ _STRIDED = 7
 _T = TypeVar("_T")
 
 
-def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
+def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImportedProgram:
     """The program in the bytes of a ``.pt2`` file.
 
     Raises `ModelError` for a malformed file or one beyond `limits`, `UnsupportedModelError` for one
@@ -89,7 +97,7 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
     ]:
         raise UnsupportedModelError(problems)
     layouts |= {version: layouts[name] for version, name in whole.versions.items()}
-    return Program(
+    return ImportedProgram(
         _root_class(nodes),
         signed.inputs,
         whole.outputs,
@@ -105,7 +113,7 @@ def read_pt2(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Program:
 class _Signature(NamedTuple):
     """What a program takes and returns."""
 
-    inputs: tuple[Value, ...]
+    inputs: tuple[InputInfo, ...]
     outputs: tuple[str, ...]
     tensors: Mapping[str, npt.NDArray[Any]]
     states: Mapping[str, str]  # parameters and buffers by name, and how errors name them
@@ -118,7 +126,7 @@ def _read_signature(
     stored: Mapping[str, npt.NDArray[Any] | None],
 ) -> _Signature:
     problems: list[str] = []
-    inputs: list[Value] = []
+    inputs: list[InputInfo] = []
     tensors: dict[str, npt.NDArray[Any]] = {}
     states: dict[str, str] = {}
     for spec in _field(signature, "input_specs", list):
@@ -137,7 +145,7 @@ def _read_signature(
                         "form: [N, C, H, W]"
                     )
                 else:
-                    inputs.append(Value(argument.name, as_image(shape)))
+                    inputs.append(InputInfo(argument.name, as_image(shape)))
             elif isinstance(argument, Other):
                 problems.append(f"an input is not a tensor ({argument.kind})")
         elif kind in ("parameter", "buffer", "tensor_constant"):

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry of importers, and the walk that turns a program into a `Graph` with them.
 
-An importer is a function of an `Operation` and a `GraphBuilder` that adds the nodes and returns the
-name of the value that stands for the operation's output, or a list of them. It raises
-`UnsupportedError` for arguments the engine has no equal of; the walk goes on, so that one error
-lists all of a network's problems.
+An importer is a function of an `ImportContext` and a `GraphBuilder` that adds the nodes and returns
+the name of the output's value, or a list of names. It raises `UnsupportedError` for arguments that
+the engine does not support; the walk goes on, so that one error lists all problems of a network.
 
 A graph holds every tensor as ``[N, C, H, W]``. The dimensions of one with fewer lie on some of
 these axes, and the other axes have size 1: a matrix is ``[N, C, 1, 1]``, a sequence
@@ -25,7 +24,7 @@ from qppengine.errors import Error, ModelError, UnsupportedError, UnsupportedMod
 from qppengine.graph import unique_name
 from qppengine.importers.budget import Budget
 from qppengine.importers.constants import can_fold, fold, reads_shapes_only
-from qppengine.importers.program import AXES, Call, Program, Ref, axes_of
+from qppengine.importers.program import AXES, Call, ImportedProgram, Ref, axes_of
 from qppengine.passes import name_outputs
 
 if TYPE_CHECKING:
@@ -80,13 +79,13 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Operation:
+class ImportContext:
     """What an importer sees of one call."""
 
     call: Call
     name: str  # for the node
     _values: dict[str, Placed]
-    _program: Program
+    _program: ImportedProgram
     _constants: Constants
 
     def value(self, argument: str) -> str:
@@ -125,7 +124,7 @@ class Operation:
     def image(self, argument: str, graph: GraphBuilder) -> str:
         """The graph value an argument names, its dimensions where those of an image are.
 
-        Where they were renamed only, this is where pixels move, for all that read them behind it.
+        Where they were only renamed before, pixels move here, for all later readers.
         """
         placed = Placed(self.value(argument), self.axes(argument))
         targets = axes_of(len(placed.axes))
@@ -134,16 +133,16 @@ class Operation:
         return image.value
 
     def in_order(self, argument: str, graph: GraphBuilder) -> str:
-        """The graph value an argument names, its dimensions one behind the other."""
+        """The graph value an argument names, its dimensions in order."""
         return _in_order(graph, Placed(self.value(argument), self.axes(argument)))
 
     def tensor_shape(self, argument: str) -> Shape:
-        """The shape of the tensor an argument names, as the program tells it."""
+        """The shape of the tensor an argument names, as the program states it."""
         self.value(argument)
         return self._known_shape(self.get(argument).name)
 
     def output_shape(self) -> Shape:
-        """The shape of the first output, as the program tells it."""
+        """The shape of the first output, as the program states it."""
         return self._known_shape(self.call.outputs[0])
 
     def output_dtype(self) -> np.dtype[Any]:
@@ -196,7 +195,7 @@ class Operation:
 class Constants:
     """What a program holds, and what it computes from that alone."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: ImportedProgram) -> None:
         self._program = program
         self._arrays = dict(program.tensors)
         self._float32: dict[str, Array] = {}
@@ -267,7 +266,7 @@ class Constants:
 
 
 Result: TypeAlias = "str | Placed | list[str | Placed]"
-Importer: TypeAlias = Callable[[Operation, GraphBuilder], Result]
+Importer: TypeAlias = Callable[[ImportContext, GraphBuilder], Result]
 
 _IMPORTERS: dict[str, Importer] = {}
 
@@ -285,7 +284,7 @@ def importer(*targets: str) -> Callable[[Importer], Importer]:
     return register
 
 
-def to_graph(program: Program, name: str | None = None) -> Graph:
+def to_graph(program: ImportedProgram, name: str | None = None) -> Graph:
     """The program as a graph. Raises `UnsupportedModelError` listing all it cannot express."""
     builder = GraphBuilder(name or program.name, program.limits)
     values: dict[str, Placed] = {}
@@ -301,10 +300,10 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
             if is_constant:
                 _guarded(call, constants.compute, call)
             else:
-                operation = Operation(call, builder.unique(node_name), values, program, constants)
-                result = _import(operation, builder)
+                context = ImportContext(call, builder.unique(node_name), values, program, constants)
+                result = _import(context, builder)
                 made = result if isinstance(result, list) else [result]
-        except UpstreamError:  # the calls behind it are examined, too
+        except UpstreamError:  # later calls are examined, too
             pass
         except UnsupportedError as error:
             problems.append(f"{_place(call)}: {call.target}: {error}")
@@ -330,7 +329,10 @@ def to_graph(program: Program, name: str | None = None) -> Graph:
 
 
 def _add_outputs(
-    builder: GraphBuilder, program: Program, values: Mapping[str, Placed], constants: Constants
+    builder: GraphBuilder,
+    program: ImportedProgram,
+    values: Mapping[str, Placed],
+    constants: Constants,
 ) -> list[str]:
     """Declares the outputs; returns the value of each."""
     results: list[str] = []
@@ -367,7 +369,7 @@ def _is_constant(call: Call, values: Mapping[str, Placed]) -> bool:
 
 
 def _axes(
-    call: Call, output: str, values: Mapping[str, Placed], program: Program
+    call: Call, output: str, values: Mapping[str, Placed], program: ImportedProgram
 ) -> tuple[int, ...]:
     """The axes of an output: those of the first input that has as many."""
     rank = len(program.shapes[output]) if output in program.shapes else None
@@ -381,7 +383,9 @@ def _axes(
     return AXES[4] if rank is None else axes_of(rank)
 
 
-def _shape_problems(program: Program, graph: Graph, values: Mapping[str, Placed]) -> list[str]:
+def _shape_problems(
+    program: ImportedProgram, graph: Graph, values: Mapping[str, Placed]
+) -> list[str]:
     """Where the graph computes tensors of other shapes than the program."""
     problems = []
     for call in program.calls:
@@ -406,7 +410,7 @@ def _shape_problems(program: Program, graph: Graph, values: Mapping[str, Placed]
 
 
 def _in_order(graph: GraphBuilder, placed: Placed) -> str:
-    """A value whose dimensions lie one behind the other, with any of size 1 in between."""
+    """A value whose dimensions are in order, with any of size 1 in between."""
     if placed.axes == tuple(sorted(placed.axes)):
         return placed.value
     return moved(graph, placed, axes_of(len(placed.axes)))
@@ -435,13 +439,13 @@ def _place(call: Call) -> str:
     return call.node or call.module or "top level"
 
 
-def _import(operation: Operation, builder: GraphBuilder) -> Result:
-    call = operation.call
+def _import(context: ImportContext, builder: GraphBuilder) -> Result:
+    call = context.call
     if call.problem:
         raise UnsupportedError(call.problem)
     if call.target not in _IMPORTERS:
         raise UnsupportedError("not supported", closest=_CLOSEST.get(call.op))
-    return _guarded(call, _IMPORTERS[call.target], operation, builder)
+    return _guarded(call, _IMPORTERS[call.target], context, builder)
 
 
 def _guarded(call: Call, function: Callable[..., _T], *arguments: Any) -> _T:

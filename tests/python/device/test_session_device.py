@@ -35,7 +35,7 @@ def qpp(models: Path) -> Session:
 
 
 def test_inputs_and_outputs_are_described(qpp: Session) -> None:
-    assert qpp.inputs == (qe.Value("x", (1, 1, None, None)),)
+    assert qpp.inputs == (qe.InputInfo("x", (1, 1, None, None)),)
     assert qpp.outputs == ("shuffle",)
     assert qpp.scheme == "qpp"
 
