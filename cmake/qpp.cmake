@@ -44,7 +44,7 @@ endfunction()
 # qpp_target(<target>): warnings and sanitizers, for every target of ours.
 function(qpp_target target)
   target_compile_options(${target} PRIVATE
-    -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion>
     $<$<BOOL:${QPP_WERROR}>:-Werror>)
   if(QPP_SANITIZE)
     target_compile_options(${target} PRIVATE

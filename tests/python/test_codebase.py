@@ -372,21 +372,23 @@ def find_sources(folder: str) -> list[str]:
     """C++ files under a folder, relative to the repository."""
     paths = (ROOT / folder).rglob("*")
     return sorted(
-        path.relative_to(ROOT).as_posix() for path in paths if path.suffix in {".cpp", ".h", ".inc"}
+        path.relative_to(ROOT).as_posix()
+        for path in paths
+        if path.suffix in {".cpp", ".h", ".inc", ".S"}
     )
 
 
 def check_lists(cmake: str, sources: list[str]) -> list[str]:
     """CMakeLists.txt names each source file once, in the list of its folder or instruction set."""
     problems = []
-    listed = re.findall(r"^\s.*?((?:cpp|tests)/\S+\.cpp)", cmake, re.MULTILINE)
+    listed = re.findall(r"^\s.*?((?:cpp|tests)/\S+\.(?:cpp|S))\b", cmake, re.MULTILINE)
     problems += [f"{path} is not listed" for path in sources if path not in listed]
     problems += [f"{path} is listed, but not there" for path in listed if path not in sources]
     problems += [f"{path} is listed twice" for path in set(listed) if listed.count(path) > 1]
     for isa in ("neon_fp16", "neon_dotprod", "x86_avx2"):
         block = re.search(rf"set\(QPP_{isa.upper()}_SOURCES(.*?)\n\)", cmake, re.DOTALL)
-        in_list = set(re.findall(r"cpp/\S+\.cpp", block[1])) if block else set()
-        by_name = {path for path in sources if path.endswith(f"_{isa}.cpp")}
+        in_list = set(re.findall(r"cpp/\S+\.(?:cpp|S)\b", block[1])) if block else set()
+        by_name = {path for path in sources if path.endswith((f"_{isa}.cpp", f"_{isa}.S"))}
         problems += [f"{path}: list and name differ" for path in in_list ^ by_name]
     return problems
 
@@ -409,7 +411,8 @@ def test_check_lists_can_fail(cmake: str, sources: list[str]) -> None:
 
 
 def test_cmake_lists_all_sources() -> None:
-    sources = [path for path in find_sources("cpp") + find_sources("tests") if path[-4:] == ".cpp"]
+    paths = find_sources("cpp") + find_sources("tests")
+    sources = [path for path in paths if path.endswith((".cpp", ".S"))]
     assert not check_lists((ROOT / "CMakeLists.txt").read_text(), sources)
 
 
@@ -433,7 +436,7 @@ def test_check_license_can_fail(text: str) -> None:
 
 
 def test_every_source_names_its_license() -> None:
-    kinds = {".c", ".cpp", ".h", ".hpp", ".inc", ".py", ".pyi", ".sh", ".cmake"}
+    kinds = {".c", ".cpp", ".h", ".hpp", ".inc", ".S", ".py", ".pyi", ".sh", ".cmake"}
     problems = []
     for folder in ("cmake", "cpp", "examples", "include", "python", "tests", "toolchains"):
         for path in (ROOT / folder).rglob("*"):
