@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast are direct int8 convolutions and networks on this machine, next to ONNX Runtime's?
+"""Compare the speed of direct int8 convolutions and of networks with ONNX Runtime.
 
     pip install .[bench,demo,torch] && cmake --workflow --preset host
     python bench/compare_onnxruntime.py
 
 Of convolutions both run 3x3, stride 1, 64 channels to 64 filters with one scale per filter, ReLU
-and a requantized int8 output. ONNX Runtime is given the operator that its quantizer makes,
-QLinearConv. Networks have random weights and static bounds; ONNX Runtime is given what its
-quantizer makes of the same module, all layers in int8 with one scale per filter. All runs are on
-one thread, the two take turns, and each is judged by its fastest run.
+and a requantized int8 output. ONNX Runtime runs the operator that its quantizer makes,
+QLinearConv. Networks have random weights and static bounds; ONNX Runtime runs the output of its
+own quantizer for the same module, all layers in int8 with one scale per filter. All runs are on
+one thread, the two take turns, and the fastest run of each counts.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Photographs(CalibrationDataReader):  # type: ignore[misc]
         self.inputs = network.inputs(SAMPLES)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next sample by the name of the input; None behind the last."""
+        """The next sample by the name of the input; None after the last."""
         x = next(self.inputs, None)
         return None if x is None else {"x": x}
 

@@ -26,9 +26,9 @@ The roofline of a Cortex-A76 is the largest of
   for the 144 of a direct convolution, in fp16 whatever the type of its source is;
 * instructions of elementwise work, as `SLOTS` counts them: two vector pipes, two loads and one
   store of 16 bytes a cycle;
-* bytes that must be read or written once, without padding, as far as a cache cannot hold them: what
-  exceeds 512 KiB (second level) at 12.8 a cycle, what exceeds 4 MiB (third level) at 4.6, which is
-  12 GB/s at 2.6 GHz. All bytes of a linear layer come from memory.
+* bytes that must be read or written once, without padding, if a cache cannot hold them:
+  those beyond 512 KiB (second level) at 12.8 a cycle, those beyond 4 MiB (third level) at 4.6,
+  which is 12 GB/s at 2.6 GHz. All bytes of a linear layer come from memory.
 """
 
 from __future__ import annotations

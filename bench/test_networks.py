@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What schemes cost by wall clock: networks, and each of their int8 convolutions alone.
+"""Wall-clock times of the schemes: networks, and each of their int8 convolutions alone.
 
     make bench
     make test-bench          # every bench once, without times: does it run?
     .venv/bin/pytest bench -k "resnet18 and 3x3" --benchmark-json=costs.json
 
 The schemes run the same model file on one thread, a group each per network and per convolution.
-Weights are random but for ESPCN's. A convolution alone reads fp16 and quantizes it.
+Weights are random, except for ESPCN. A convolution alone reads fp16 and quantizes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import qppengine.models
 from qppengine.session import is_emulated
 
 if is_emulated():
-    pytest.exit("elapsed time says nothing under an emulator: bench on the machine itself", 1)
+    pytest.exit("timing is not available under emulation; run the bench on the machine itself", 1)
 
 from qppengine.model_file import serialize
 from qppengine.models.zoo import NETWORKS

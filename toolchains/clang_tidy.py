@@ -55,7 +55,7 @@ def find_unchecked(builds: list[Path]) -> dict[Path, tuple[Path, Path]]:
 
 
 def check(source: Path, build: Path, stamp: Path) -> bool:
-    """Checks one source; prints what clang-tidy finds."""
+    """Checks one source; prints the findings of clang-tidy."""
     result = subprocess.run(
         ["clang-tidy", "--quiet", "-p", build, source], capture_output=True, text=True
     )

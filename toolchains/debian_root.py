@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a command in a bare Debian: python3, g++, git and make, and a clean clone of this project.
+"""Runs a command in a bare Debian with python3, g++, git, make and a clean clone of this project.
 
     sudo .venv/bin/python toolchains/debian_root.py trixie make demo
 
-The command runs in the clone of what is committed, as root. All that it leaves is removed with the
-root. Packages come from where this machine's apt and pip take theirs: their mirrors, proxies and
-certificates are passed on, and pip's cache is shared. Elsewhere than on Debian,
+The command runs in a clone of the last commit, as root. Its files are removed with the root.
+Packages come from the sources of this machine's apt and pip: their mirrors, proxies and
+certificates are passed on, and pip's cache is shared. On systems other than Debian,
 QPP_DEBIAN_MIRROR is the URL of a mirror.
 """
 

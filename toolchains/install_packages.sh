@@ -4,7 +4,7 @@
 set -euo pipefail
 
 if ! command -v dpkg-query apt-get > /dev/null; then
-  echo "This is not a Debian or Ubuntu system; make sure it has what these packages hold: $*"
+  echo "This is not a Debian or Ubuntu system; install the equivalents of these packages: $*"
   exit
 fi
 missing=()

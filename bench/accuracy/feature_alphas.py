@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which three quantiles predict the bounds of a photograph that the regressor has not seen?
+"""Find the three quantiles that predict the bounds of held-out photographs best.
 
     python bench/accuracy/feature_alphas.py
 
 Leaves out one photograph of the training and calibration splits at a time, fits on the crops of the
 others and predicts those of the left-out one. Prints the mean squared error of the predicted
 bounds, relative to their variance (the error of the static average), for the best sets of
-quantiles. The test photographs are not looked at. `qppengine.quantization.FEATURE_ALPHAS` is the
+quantiles. The test photographs are not used. `qppengine.quantization.FEATURE_ALPHAS` is the
 best set over both upscales of those above 0.95, which one pass finds: others take twice as long.
 """
 

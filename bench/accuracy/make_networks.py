@@ -5,7 +5,7 @@
 
 Weights are random, since trained ones do not come with the package; sizes, shapes and the
 statistics of the activations are those of the real networks. Without names all are written.
-"--alpha 1" serves activations of 8 bits best.
+"--alpha 1" is best for activations of 8 bits.
 """
 
 from __future__ import annotations

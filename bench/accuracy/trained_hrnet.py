@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of HRNetV2-W18 survives 8 bits, with random weights and after a little training.
+"""Measure the accuracy of HRNetV2-W18 at 8 bits, with random weights and after short training.
 
     python bench/accuracy/trained_hrnet.py
 
-Trains the network to name the nearest of 19 colors, found by k-means, for every pixel of the
+Trains the network to predict the nearest of 19 colors, found by k-means, for every pixel of the
 training photographs at a quarter of their size: a task without labels that still makes filters
 follow their inputs. Prints the SQNR in dB of each scheme against float32, mean over test
 photographs of 256x256 pixels, before and after. Takes a quarter of an hour on two cores.

@@ -8,7 +8,7 @@
 
 #include "network/session.h"
 
-/// What is behind the handle.
+/// The object of a handle.
 struct qpp_session {
   qpp::Session session;
 };
@@ -26,7 +26,7 @@ qpp_status fail(qpp_status status, const char* message) noexcept {
   return status;
 }
 
-/// Runs `call` and tells how it ended.
+/// Runs `call` and returns its status.
 template <typename Call>
 qpp_status guard(const Call& call) noexcept {
   try {

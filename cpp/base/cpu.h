@@ -20,7 +20,7 @@ struct CpuFeatures {
 /// What the running CPU offers.
 CpuFeatures detect_cpu_features();
 
-/// True under QEMU user-mode emulation, where elapsed time says nothing.
+/// True under QEMU user-mode emulation, where timing is not available.
 bool is_emulated();
 
 }  // namespace qpp

@@ -23,7 +23,7 @@ class ReleasedGil {
   ReleasedGil(const ReleasedGil&) = delete;
   ReleasedGil& operator=(const ReleasedGil&) = delete;
 
-  /// Returns what `call` does, which holds the GIL meanwhile.
+  /// Runs `call` with the GIL held, and returns its result.
   template <typename Call>
   auto hold(const Call& call) {
     take_back();

@@ -4,7 +4,7 @@
 #include "bindings/register.h"
 
 PYBIND11_MODULE(_core, module) {
-  module.doc() = "The C++ engine behind qppengine.";
+  module.doc() = "The C++ engine of qppengine.";
   module.attr("__version__") = QPP_VERSION;
   qpp::register_errors(module);
   qpp::register_kernels(module);

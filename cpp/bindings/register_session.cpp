@@ -16,8 +16,7 @@ namespace py = pybind11;
 namespace qpp {
 namespace {
 
-// The session package checks dtype and layout and gives better messages; this refuses what it lets
-// through by mistake.
+// session.py checks dtype and layout, with better messages; this is a second check.
 using FloatArray = py::array_t<float, py::array::c_style>;
 
 Shape shape_of(const FloatArray& array, const char* kind, const std::string& name) {

@@ -73,7 +73,7 @@ void bench_model(const Options& options, ordered_json& report) {
                 "--cores", "--skip", "--density", "--profile", "--trace", "--json"});
   if (options.positional.size() != 2) throw UsageError("model: expected one FILE");
   if (options.has("--trace") && is_emulated())
-    throw UsageError("--trace: the times of an emulator say nothing");
+    throw UsageError("--trace: timing is not available under emulation");
   SessionOptions session_options;
   session_options.scheme = options.text("--scheme");
   session_options.activation_bits = static_cast<int>(options.integer("--activation-bits", 8));

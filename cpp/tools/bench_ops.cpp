@@ -101,7 +101,7 @@ void bench_conv(const Options& options, ordered_json& report) {
   report["macs"] = output.pixels() * spec.filters * spec.channels * kernel * kernel;
   report["bytes"] = weight_bytes;
   OpBench bench({shape}, src, dst, static_cast<int>(options.integer("--threads", 1)), 2);
-  bench.table().qparams[1] = choose_qparams(0, 1, 8);  // what lies behind the ReLU
+  bench.table().qparams[1] = choose_qparams(0, 1, 8);  // after the ReLU
   if (sparse_src) bench.add_outliers(density);
   if (types.residual) bench.add_residual(output, *types.residual);
   if (sparse_dst) {

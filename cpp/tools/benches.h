@@ -7,7 +7,7 @@
 
 namespace qpp::bench {
 
-// One function per kind of work: each runs what the options say and fills the report.
+// One function per kind of work: each runs the work of the options and fills the report.
 
 void bench_conv(const Options& options, nlohmann::ordered_json& report);
 void bench_binary(const Options& options, nlohmann::ordered_json& report);

@@ -27,8 +27,7 @@ class OpBench {
   void make_output_sparse() { sparse_dst_ = true; }
   void add_residual(const Shape& shape, DType dtype);
 
-  /// The value that a share of the elements lies above which an operation makes of the inputs, in
-  /// fp16.
+  /// The 1 - `share` quantile of the output of an operation, in fp16.
   float largest_but(double share, Op& op);
 
   [[nodiscard]] QpTable& table() { return table_; }

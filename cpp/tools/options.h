@@ -14,8 +14,7 @@
 
 namespace qpp::bench {
 
-/// A wrong command line, or a request that this version cannot serve; ends the program with
-/// status 2.
+/// A wrong command line, or an unsupported request; ends the program with status 2.
 class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * qppengine for C. No function throws. Those that can fail return a status; the others return 0 or
- * null when they fail. The message, which names what was expected and what was found, is returned
+ * null when they fail. The message names the expected and the actual input; it is returned
  * by qpp_error_message() until another call of the same thread fails.
  *
  * A null pointer or an index out of range is an error, unless stated otherwise. Closing a session
@@ -32,7 +32,7 @@ typedef enum qpp_status {
   QPP_ERROR = 1,             /* an argument out of range, or no memory */
   QPP_ERROR_MODEL = 2,       /* a file that cannot be read, is damaged or not of this format */
   QPP_ERROR_SHAPE = 3,       /* an array of another shape than expected */
-  QPP_ERROR_UNSUPPORTED = 4, /* a valid request that this build or model cannot serve */
+  QPP_ERROR_UNSUPPORTED = 4, /* a valid request that this build or model does not support */
   QPP_ERROR_NON_FINITE = 5   /* NaN or infinity in the input of a quantized scheme */
 } qpp_status;
 

@@ -16,7 +16,7 @@
 
 namespace qppengine {
 
-/// What every function here throws. `status()` tells the kind.
+/// The exception of all functions here. `status()` returns its kind.
 class Error : public std::runtime_error {
  public:
   Error(qpp_status status, const std::string& message)
@@ -131,7 +131,8 @@ class Session {
     return outputs;
   }
 
-  /// For what this class does not offer, such as runs without an allocation; stays owned by it.
+  /// The C handle, for functions that this class lacks, such as runs without an allocation; still
+  /// owned by this object.
   /// Null if moved from.
   [[nodiscard]] qpp_session* get() const { return session_.get(); }
 

@@ -459,7 +459,7 @@ def bench(
     no times: its clock says nothing about the machine it emulates.
     """
     if trace is not None and is_emulated():
-        raise UnsupportedError("--trace: the times of an emulator say nothing")
+        raise UnsupportedError("--trace: timing is not available under emulation")
     rows: list[dict[str, Any]] = []
     for scheme in schemes or _schemes(model):
         session = _open(model, scheme, options)

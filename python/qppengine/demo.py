@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Super-resolution of real photographs, quantized in every scheme: a table and a picture.
 
-A trained ESPCN is imported from its ``.pt2`` file, calibrated, saved and run. The photographs whose
-PSNR is reported were used neither for training nor for calibration.
+Imports a trained ESPCN from its ``.pt2`` file, calibrates, saves and runs it. The photographs whose
+PSNR it reports were used neither for training nor for calibration.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any
 
 
 def check(report: dict[str, Any]) -> None:
-    """Raises `Error` for numbers that no working engine gives.
+    """Raises `Error` for numbers that show a fault of the engine.
 
-    The network and the photographs come with the package, so better schemes are known to be better:
-    QPP and dynamic than static, fp16 than all of them.
+    For the network and the photographs of the package, QPP and dynamic must be better than static,
+    and fp16 better than all of them.
     """
     psnr = {(row["type"], row["scheme"]): row["psnr_fp32"] for row in report["results"]}
     fp16 = psnr["fp16", "fp16"]
@@ -144,8 +144,8 @@ def check(report: dict[str, Any]) -> None:
                 problems.append(f"W8A{bits}: {better} is {-margin:.1f} dB below {worse}")
     if problems:
         raise Error(
-            f"these numbers cannot be right: {'; '.join(problems)}; `make test` or "
-            f"`qppengine doctor` may show which part of the installation is at fault"
+            f"the results contradict the expected order: {'; '.join(problems)}; run `make test` "
+            f"or `qppengine doctor` to find the faulty part of the installation"
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a file may ask for: the one place of such numbers, of importers and of the engine.
+"""Limits of the sizes that a file can ask for, in importers and in the engine.
 
 ``cpp/base/limits.h`` has the same fields with the same defaults.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 from qppengine.errors import ModelError, UnsupportedError
 
-# Up to here each may be raised: the arithmetic that relies on them does not overflow.
+# Upper ends of the limits, up to which the arithmetic that relies on them does not overflow.
 MAXIMA = {
     "header_bytes": 2**40,
     "nesting": 200,
@@ -33,10 +33,10 @@ MAXIMA = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for files that nobody vouches for.
+    """Limits for files from untrusted sources.
 
-    The defaults are far above any real network, and small enough that no file costs more than its
-    own size explains. An error names the limit that a file exceeds; pass other limits, as in
+    The defaults are far above any real network, and keep the cost of a file proportional to its
+    size. An error names the limit that a file exceeds; pass other limits, as in
     ``from_onnx(path, limits=Limits(nodes=500_000))``, for files that can be trusted.
 
     Attributes:
@@ -44,7 +44,7 @@ class Limits:
             ``models/model.json`` of a ``.pt2`` archive.
         nesting: Depth of lists and objects in that text, and of functions and subgraphs of an ONNX
             model that call or hold each other.
-        json_values: Values in the description of one node of a model file, or of all that are no
+        json_values: Values in the description of one node of a model file, or of everything except
             nodes.
         name_bytes: Bytes of the name of a node, value or tensor.
         nodes: Nodes of a network, with all functions that it calls expanded.
@@ -95,7 +95,7 @@ class Limits:
                 )
 
     def check(self, limit: str, found: int, where: str) -> None:
-        """Raises `ModelError` if `found` exceeds the limit of this name; `where` heads the text."""
+        """Raises `ModelError`, whose text begins with `where`, if `found` exceeds the limit."""
         allowed = getattr(self, limit)
         if found > allowed:
             raise ModelError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far outputs are from what they are held against: labels, or outputs in FP32."""
+"""The distance of outputs from a reference: labels, or outputs in FP32."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that callers give, and writing files at them: the one way in which the package does."""
+"""Checks paths from callers, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def to_path(path: Any) -> Path:
-    """The path of a file. Raises `FileError` for what cannot name one."""
+    """The path of a file. Raises `FileError` for any other object or text."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise FileError(f"expected the path of a file, got {type(path).__name__} {path!r:.100}")
@@ -29,14 +29,14 @@ def to_path(path: Any) -> Path:
 
 
 def write_file(path: Any, data: bytes, check: Callable[[Path], object] | None = None) -> None:
-    """Writes a file, which appears complete or not at all.
+    """Writes a file atomically: it appears complete or not at all.
 
-    A file of this name is replaced and its permissions are kept; of a symbolic link, the file that
-    it names. `check` is called with the path of what was written before that takes its place, and
-    refuses it by an exception. What an interrupted call left is removed.
+    Replaces an existing file, or the target of a symbolic link, and keeps its permissions. Before
+    that, `check` is called with the path of a temporary file of this content; it rejects the
+    content by an exception. Removes temporary files of interrupted calls.
 
-    Raises `FileError` where the path cannot be written, or is something else than a file, such as
-    a device or a folder.
+    Raises `FileError` if the path cannot be written, or is not a file, such as a device or a
+    folder.
     """
     given = to_path(path)
     try:
@@ -74,9 +74,9 @@ def _mode_of_file(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _temporary_file(target: Path) -> Iterator[tuple[int, Path]]:
-    """A new file, locked as long as it is written, which is gone at the end unless renamed.
+    """A new file, locked as long as it is written, and removed at the end unless renamed.
 
-    It is in the folder of the target, for a rename is atomic only within a file system.
+    It is in the folder of the target: a rename is atomic only within a file system.
     """
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Freely licensed photographs, split once and for all, for training, calibration and test.
+"""Freely licensed photographs, in a fixed split for training, calibration and test.
 
 The photographs are files inside the installed wheels of scikit-image (``skimage/data``) and
 scikit-learn (``sklearn/datasets/images``); nothing is downloaded and neither package is imported.
@@ -8,8 +8,8 @@ listed are synthetic, not photographs, out of focus on purpose, or come without 
 
 Images are luminance planes, float32 ``[H, W]``, ITU-R BT.601 luma, or in color, red, green, blue,
 float32 ``[3, H, W]``; 1 = nominal white.
-A photograph as published lies in [0, 1]; with another exposure its highlights may lie above 1, as
-in the raw data of a sensor, up to ``SATURATION``.
+A photograph as published is in [0, 1]. With another exposure, highlights can exceed 1, as in the
+raw data of a sensor, up to ``SATURATION``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Photo:
     source: str
 
 
-# What the packages themselves state: docstrings of skimage.data, README of sklearn/datasets/images.
+# As stated by the packages: docstrings of skimage.data, README of sklearn/datasets/images.
 # fmt: off
 PHOTOS = (
     Photo("camera", "train", "skimage", "data/camera.png", "CC0", "Lav Varshney"),
@@ -86,9 +86,9 @@ def names(split: Split) -> tuple[str, ...]:
 
 
 def _scenes(split: Split) -> tuple[str, ...]:
-    """What samples are cut from: for calibration also the photographs of training.
+    """The photographs to crop: for calibration also those of training.
 
-    A regressor wants to see many scenes.
+    A regressor needs many scenes.
     """
     return (*names("train"), *names(split)) if split == "calibration" else names(split)
 
@@ -166,7 +166,7 @@ class Pair(NamedTuple):
 
 
 def pairs(split: Split, upscale: int, seed: int | None = 0, exposures: int = 1) -> Iterator[Pair]:
-    """Every photograph of ``split``, ``exposures`` times, each time with an exposure of its own.
+    """Every photograph of ``split``, ``exposures`` times, each time with another exposure.
 
     The exposure is applied to the high-res photograph, which is then downscaled. The same ``seed``
     gives the same pairs; with ``seed=None`` the photographs keep their exposure (gain 1).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a run goes, step by step."""
+"""The times of the steps of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Profile:
     """The steps of some runs and their times.
 
     Args:
-        steps: What `Session.explain` reports of each step, for the whole batch.
+        steps: The steps as `Session.explain` reports them, for the whole batch.
         times: Begin and end of every step in nanoseconds, int64 ``[runs, N, steps, 2]`` for a batch
             of N samples, or None under an emulator, where timing is not available.
     """
@@ -30,7 +30,7 @@ class Profile:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row per step, ready for JSON: what `Session.explain` reports, and its time.
+        """One row per step, ready for JSON: the fields of `Session.explain`, and its time.
 
         ``ms`` is the time of all samples, as the median of the runs, ``share`` in percent that of
         all steps; None without times.

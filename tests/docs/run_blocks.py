@@ -3,8 +3,8 @@
 
     make test-versions    # in bare roots of Debian, among other things
 
-Needs nothing but Python to start with: what else a block needs, it or one before it installs.
-Programs stand in for what CI does not have: `ssh board` runs a command under QEMU in the folder
+Needs only Python: blocks install their other requirements, or blocks before them do. Stand-ins
+replace programs that CI does not have: `ssh board` runs a command under QEMU in the folder
 `board`, once instead of 100 times; `scp` copies there; `sudo` runs commands as they are.
 """
 
@@ -97,7 +97,7 @@ def compare_tables(document: str, printed: str) -> None:
 
 
 def run_python(text: str) -> None:
-    """The lines in Python, after those that make what they take for granted."""
+    """The lines in Python, after those that create their inputs."""
     run_shell(f".venv/bin/python - << 'END'\n{MATERIAL}{text}END")
 
 
@@ -122,7 +122,7 @@ def run_cpp(text: str) -> None:
 
 
 def pass_over(text: str) -> None:
-    """A drawing."""
+    """Not code."""
 
 
 # How the blocks below each heading are run, in order. A heading or a block more is an error.

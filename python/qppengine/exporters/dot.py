@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws a graph in the language of Graphviz: ``dot -Tsvg graph.dot``."""
+"""Graphs as Graphviz text: ``dot -Tsvg graph.dot`` draws them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qppengine.graph import Graph
     from qppengine.ir import Shape
 
-# What a quantized run holds in int8 is drawn blue and bold.
+# For values that quantized runs hold in int8.
 _INT8 = 'color="#1f5fa8", penwidth=2'
 
 

@@ -36,11 +36,12 @@ _IR_VERSION = 10
 def to_onnx(
     model: str | os.PathLike[str] | bytes, static_bounds: str | None = None
 ) -> onnx.ModelProto:
-    """A calibrated model file as an ONNX model that computes what scheme "static" does.
+    """A calibrated model file as an ONNX model that computes the outputs of scheme "static".
 
     Activations have 8 bits; other widths and dense + sparse values have no form in ONNX.
     ``static_bounds`` is "mean" or "range" as in `Session`. Of a file without calibration the model
-    is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for what ONNX lacks.
+    is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for operations without an
+    equivalent in ONNX.
     """
     graph = load_graph(model)
     text, tensors = read_model(model)

@@ -27,7 +27,7 @@ def _unit(inputs: int, channels: int, kernel: int = 3, stride: int = 1, *, relu:
 
 
 class BasicBlock(nn.Module):  # type: ignore[misc]
-    """Two 3x3 convolutions and the input beside them."""
+    """Two 3x3 convolutions, with the input as residual."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BasicBlock(nn.Module):  # type: ignore[misc]
 
 
 class Bottleneck(nn.Module):  # type: ignore[misc]
-    """A 3x3 convolution between two 1x1 ones, and the input beside them."""
+    """A 3x3 convolution between two 1x1 ones, with the input as residual."""
 
     expansion = 4
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BasicBlock(nn.Module):  # type: ignore[misc]
-    """Two 3x3 convolutions and the input beside them, projected where the shape changes."""
+    """Two 3x3 convolutions, with the input as residual, projected if the shape changes."""
 
     def __init__(self, inputs: int, channels: int, stride: int = 1) -> None:
         super().__init__()

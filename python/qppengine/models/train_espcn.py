@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train ESPCN on the photographs of ``qppengine.photos`` and export it as a ``.pt2`` file.
 
-``python -m qppengine.models.train_espcn --upscale 3`` writes ``espcn_x3.pt2`` beside this file.
-Only the training photographs are learnt from and nothing is selected: the last weights are kept.
-The PSNR of the held-out photographs is printed for information.
+``python -m qppengine.models.train_espcn --upscale 3`` writes ``espcn_x3.pt2`` next to this file.
+It trains on the training photographs only and keeps the last weights. It prints the PSNR of the
+held-out photographs for information.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def report(model: ESPCN, upscale: int) -> None:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="[default: espcn_x<upscale>.pt2 beside this script]",
+    help="[default: espcn_x<upscale>.pt2 next to this script]",
 )
 def main(upscale: int, steps: int, seed: int, output: Path | None) -> None:
     """Train ESPCN for luminance super-resolution and export it as a .pt2 file."""

@@ -60,8 +60,8 @@ class Network:
     def untrained(self, seed: int = 0) -> Any:
         """A module in eval mode with random weights that passes signals on as a trained one does.
 
-        Its batch normalizations know the statistics of photographs, and scale and shift at random.
-        Those in front of a sum scale little, as training makes residual branches do (Goyal et al.,
+        Its batch normalizations have the statistics of photographs, and random scales and shifts.
+        Those before an addition scale little, as training makes residual branches do (Goyal et al.,
         2017, start them at zero): with full scale every sum would add to the noise, in HRNet more
         than tenfold in all.
         """
@@ -72,7 +72,7 @@ class Network:
                 nn.init.uniform_(layer.weight, 0.5, 1.5)
                 nn.init.normal_(layer.bias, 0, 0.2)
                 layer.momentum = None  # the plain mean over all batches
-        for layer in _in_front_of_sums(module):
+        for layer in _before_additions(module):
             nn.init.uniform_(layer.weight, 0.1, 0.3)
         batch = torch.from_numpy(np.concatenate([*self.inputs(8, "train", seed)]))
         with torch.no_grad():
@@ -80,7 +80,7 @@ class Network:
         return module.eval()
 
 
-def _in_front_of_sums(module: Any) -> Iterator[Any]:
+def _before_additions(module: Any) -> Iterator[Any]:
     """The batch normalizations at the end of residual branches and of HRNet's fusing layers."""
     for block in module.modules():
         if isinstance(block, hrnet.Bottleneck):
@@ -99,7 +99,7 @@ def _in_front_of_sums(module: Any) -> Iterator[Any]:
 NETWORKS = {
     "resnet18": Network(resnet18, 3, 224, 224, 0.9997),
     "resnet34": Network(resnet34, 3, 224, 224, 0.9997),
-    # "auto" finds the four positions: the first ReLU, and in front of every new branch.
+    # "auto" finds the four positions: the first ReLU, and the inputs of the new branches.
     "hrnet_w18_cityscapes": Network(partial(hrnet_w18, 19), 3, 256, 256, 0.9993, "auto"),
     "hrnet_w18_cofw": Network(partial(hrnet_w18, 29, "heatmaps"), 3, 256, 256, 0.9991, "auto"),
     "hrnet_w18_wflw": Network(partial(hrnet_w18, 98, "heatmaps"), 3, 256, 256, 0.9991, "auto"),
