@@ -305,7 +305,7 @@ class GraphBuilder:
         *,
         name: str | None = None,
     ) -> str:
-        """Every image seen with other dimensions, which then are put in another order."""
+        """Every image reshaped, and its dimensions then permuted."""
         order = tuple(range(len(view)) if order is None else order)
         return self._add("rearrange", [x], name, {"view": tuple(view), "order": order})
 

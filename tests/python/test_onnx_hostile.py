@@ -75,7 +75,7 @@ CONV = {"w": ones(4, 3, 3, 3)}
         (model([RELU], shape=(1, 3, -7, 4)), "sizes of at least 1, or -1"),
         (
             model([node("Reshape", ["x", "s"], ["y"])], {"s": np.array([1, -1, 5])}),
-            "cannot be seen as",
+            "cannot be reshaped to",
         ),
         (
             model([node("Reshape", ["x", "s"], ["y"])], {"s": np.array([-1, -1])}),

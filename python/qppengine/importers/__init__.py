@@ -113,10 +113,10 @@ def from_torch(
     if dynamic_shapes is not None:
         return imported(_exported(module, inputs, dynamic_shapes))
     try:
-        return imported(_exported(module, inputs, _open_sizes(module, inputs)))
+        return imported(_exported(module, inputs, _dynamic_sizes(module, inputs)))
     except Error as error:
         reason = str(error)
-    graph = imported(_exported(module, inputs, None))  # or what is wrong with that
+    graph = imported(_exported(module, inputs, None))  # raises its own errors
     sizes = ", ".join(f"{value.name} {list(value.shape)}" for value in graph.inputs)
     warnings.warn(
         f"the network accepts images of one size, {sizes}: with dynamic height and width {reason}",
@@ -160,7 +160,7 @@ def _as_tensors(example: Any) -> tuple[Any, ...]:
     return tensors
 
 
-def _open_sizes(module: torch.nn.Module, inputs: tuple[Any, ...]) -> Any:
+def _dynamic_sizes(module: torch.nn.Module, inputs: tuple[Any, ...]) -> Any:
     """Dynamic shapes that leave height and width open where the module allows."""
     import torch
     from torch.utils._pytree import tree_leaves
@@ -185,7 +185,7 @@ def _exported(module: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: 
     try:
         with torch.no_grad():
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)
-    except Exception as error:  # torch and the module raise what they like
+    except Exception as error:  # torch and the module raise any exception
         raise _cannot_export(module, error) from error
     finally:
         for part, training in modes.items():
@@ -209,7 +209,9 @@ def _saved(program: torch.export.ExportedProgram) -> bytes:
             # Of tensors that are parts of their storage, which the reader takes as they are.
             warnings.filterwarnings("ignore", "No complete tensor found")
             torch.export.save(program, buffer)
-    except Exception as error:  # of what it cannot write, such as an operator of the user's own
+    except (
+        Exception
+    ) as error:  # of programs that it cannot write, such as those with a user's own operator
         raise UnsupportedError(
             f"torch.export cannot save the program: {type(error).__name__}: {error}"
         ) from error

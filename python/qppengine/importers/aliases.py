@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Layout(NamedTuple):
-    """What a program states of a tensor. An open size is None.
+    """The program's description of a tensor. A dynamic dimension is None.
 
     `example` and `strides` are those of the example that it was exported on, None where unknown.
     """
@@ -90,7 +90,7 @@ def _some(call: Call, *names: str) -> Arguments:
     return {name: call.arguments[name] for name in names if call.arguments.get(name) is not None}
 
 
-# Operators whose results are views, and how a changed one is written to what it is a view of.
+# Operators whose results are views, and the operator that writes a changed view to its source.
 # fmt: off
 VIEWS: Mapping[str, _Writer] = {
     "slice": _write_slice,
@@ -121,7 +121,7 @@ VIEWS_IF_POSSIBLE = frozenset({"flatten", "ravel", "reshape", "reshape_as"})
 _IN_PLACE = {f"__i{name}__": f"__{name}__" for name in ("and", "or", "xor", "lshift", "rshift")}
 # Overloads that write their results to tensors among the arguments, as those named "out" do.
 _OUT_OVERLOADS = frozenset({"dim_max", "dim_min", "dim_values", "values", "values_stable"})
-# Namespaces of operators that change nothing but what their name says.
+# Namespaces of operators that change only the tensors that their name implies.
 _KNOWN_NAMESPACES = ("aten.", "_operator.", "math.", "torch.sym_", "higher_order.")
 
 
@@ -350,7 +350,7 @@ def _subject(call: Call) -> str:
 
 
 def _without_effect(op: str) -> str | None:
-    """The operator that returns what this one changes its subject to; None if it changes none."""
+    """The operator that returns the changed subject of this one; None if it changes none."""
     if op in _IN_PLACE:
         return _IN_PLACE[op]
     return op[:-1] if op.endswith("_") and not op.startswith("__") else None

@@ -270,7 +270,7 @@ def adaptive_avg_pool2d(context: ImportContext, graph: GraphBuilder) -> str:
 
 @importer("aten.adaptive_max_pool2d.default")
 def adaptive_max_pool2d(context: ImportContext, graph: GraphBuilder) -> str:
-    """Maxima of as many windows as there shall be outputs; their indices are none of ours."""
+    """Maxima of one window per output; their indices are not supported."""
     size = _pair(context, "output_size", 1)
     return graph.adaptive_max_pool2d(context.value("self"), size, name=context.name)
 
@@ -382,7 +382,7 @@ def _selected(context: ImportContext, graph: GraphBuilder, dimension: int, index
 
 @importer("aten.slice_scatter.default", "aten.select_scatter.default")
 def scatter(context: ImportContext, graph: GraphBuilder) -> Placed:
-    """A tensor with another in the place of a part of it: a concatenation of what is where."""
+    """A tensor with a part replaced by another tensor: a concatenation of the parts."""
     sizes = context.output_shape()
     dimension = context.get("dim", 0) % len(sizes)
     begin, stop = _scattered_part(context, sizes[dimension])
@@ -434,7 +434,7 @@ def _with_border(
 
 
 def _scattered_part(context: ImportContext, size: int | None) -> tuple[int, int | None]:
-    """First and last index, plus one, of what is changed."""
+    """First index, and last index plus one, of the changed part."""
     start, end = context.get("start", 0), context.get("end")
     if "index" in context.call.arguments:
         start = context.get("index")
@@ -770,7 +770,7 @@ def _reduced(context: ImportContext, value: str, axes: Sequence[int]) -> str | P
 
 
 def _pair(context: ImportContext, argument: str, default: int) -> Sequence[int]:
-    """A list of two integers; operators let one stand for both."""
+    """A list of two integers; operators accept one for both."""
     value = context.get(argument, default)
     items = value if isinstance(value, list) else [value]
     if len(items) not in (1, 2) or not all(isinstance(item, int) for item in items):

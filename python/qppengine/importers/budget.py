@@ -21,7 +21,7 @@ class Budget:
         self._spent = self._alive = 0
 
     def spend(self, size: int) -> None:
-        """Counts what takes time only, in bytes that are written. Raises `ModelError`."""
+        """Counts work that takes time only, in written bytes. Raises `ModelError`."""
         self._spent += size
         if self._spent > _TIMES * self._limit:
             raise self._error(self._spent)
@@ -34,7 +34,7 @@ class Budget:
         self.spend(elements * item_bytes)
 
     def release(self, tensor: npt.NDArray[Any]) -> None:
-        """Gives back what an array needed, unless it is part of another."""
+        """Gives back the bytes of an array, unless it is part of another."""
         if tensor.flags.owndata:
             self._alive = max(0, self._alive - tensor.nbytes)
 

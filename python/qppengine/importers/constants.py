@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computes with NumPy what a PyTorch program computes from constants alone.
+"""Computes the calls of a PyTorch program that depend on constants only, with NumPy.
 
 Functions have the parameters of ATen's operators, by the names of native_functions.yaml. Results
 get the dtype that the program states.
@@ -103,7 +103,7 @@ _CREATIONS: Mapping[str, Callable[..., Any]] = {
     "scalar_tensor": lambda s: s,
 }
 
-# All others, which check the size of what they make where that is more than they read.
+# All others, which check the size of their result where it exceeds that of their operands.
 _OTHERS: Mapping[str, Callable[..., Any]] = {
     "arange": lambda end, start=0, step=1: _arange(start, end, step),
     "linspace": lambda start, end, steps: _linspace(start, end, steps),
@@ -179,7 +179,7 @@ _RESHAPES = frozenset(
 )
 _EXPANSIONS = frozenset({"broadcast_to", "expand", "expand_as"})
 
-# Arguments that say nothing about elements; the dtype of a result is that of the program.
+# Arguments that do not describe elements; the dtype of a result is that of the program.
 _IGNORED = frozenset(
     {
         "copy",

@@ -181,7 +181,7 @@ def rearranged(
     sizes: Sequence[int | None],
     order: Sequence[int] | None = None,
 ) -> Placed:
-    """A tensor seen with dimensions `sizes`, which are then put in another order."""
+    """A tensor reshaped to `sizes`, whose dimensions are then permuted."""
     order = list(range(len(sizes))) if order is None else order
     own = context.tensor_shape(argument)
     if not sizes or sizes[0] != own[0] or order[0] != 0 or not 1 < len(sizes) <= _MAX_DIMENSIONS:
@@ -190,7 +190,7 @@ def rearranged(
             f"sizes {_text(own)} to {result}", closest="a batch that stays the first dimension"
         )
     view, places = list(sizes[1:]), [index - 1 for index in order[1:]]
-    if len(view) == 2:  # the second lies on the last axis
+    if len(view) == 2:  # the second is on the last axis
         view, places = [view[0], 1, view[1]], [2 * places[0], 1, 2 * places[1]]
     if None in view and (None in view[:-2] or len(view) < 3 or list(own[-2:]) != view[-2:]):
         raise UnsupportedError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computes what ONNX operators make of constants, with NumPy.
+"""Computes ONNX operators on constants, with NumPy.
 
 That is what exporters compute from shapes and from weights alone. Before an array is made, its
 bytes are counted against a budget, so that a small file does not ask for much memory or time.

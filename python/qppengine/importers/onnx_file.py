@@ -62,7 +62,7 @@ class OnnxNode:
 
 @dataclass(frozen=True)
 class Input:
-    """An input: its element type, and its shape, in which names and None are open sizes."""
+    """An input: its element type, and its shape, where names and None are dynamic dimensions."""
 
     name: str
     element_type: int
@@ -137,7 +137,7 @@ def read_file(
 
 
 def read_regular_file(path: Path) -> bytes:
-    """The bytes of a file. Raises `FileError`, also for what has no end, such as a device."""
+    """The bytes of a file. Raises `FileError`, also for endless ones, such as devices."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise FileError(f"cannot read {os.fspath(path)!r}: not a regular file")
@@ -306,7 +306,7 @@ class _Nodes:
         values = {attribute.name: attribute for attribute in function.attribute_proto} | {
             attribute.name: attribute for attribute in attributes
         }
-        # What a function returns may be what it was given.
+        # A function may return one of its arguments.
         made = dict(zip(function.output, outputs, strict=False))
         passed = {name: target for name, target in made.items() if target and name in given}
         body = {name: target for name, target in made.items() if name not in given and target}
@@ -367,7 +367,7 @@ class _Nodes:
 def _resolved(
     attribute: onnx.AttributeProto, arguments: Mapping[str, onnx.AttributeProto]
 ) -> onnx.AttributeProto | None:
-    """An attribute, or what the caller of a function gives for it."""
+    """An attribute, or the value that the caller of a function passes for it."""
     if not attribute.ref_attr_name:
         return attribute
     given = arguments.get(attribute.ref_attr_name)

@@ -157,7 +157,7 @@ class _Reader:
         return Call(node.target, node.module, arguments, node.outputs, node.label)
 
     def _common_scales(self, node: OnnxNode) -> dict[str, Any]:
-        """Scales in place of open sizes, such as another image's, where the trials agree.
+        """Scales in place of dynamic dimensions, such as another image's, where the trials agree.
 
         Also where both axes keep one scale, which is not the quotient of the sizes.
         """
@@ -197,7 +197,7 @@ class _Reader:
 
 
 class _Trials:
-    """A model with its open sizes set to two values each: what differs depends on them.
+    """A model with each dynamic dimension set to two values, to find results that depend on them.
 
     Holds the shapes of all tensors, and those that are constants, in each trial.
     """
@@ -243,7 +243,7 @@ class _Trials:
         return found if len(found) == self._count else None
 
     def resize_scales(self, node: OnnxNode) -> list[list[float]] | None:
-        """By what a node resizes each dimension, in each trial."""
+        """The factors by which a node resizes each dimension, in each trial."""
         try:
             return [
                 resize_scales(reads, reads.shape("X"))

@@ -338,12 +338,12 @@ def arg_max(context: ImportContext, graph: GraphBuilder) -> str | Placed:
 
 @importer("onnx.Resize")
 def resize(context: ImportContext, graph: GraphBuilder) -> str:
-    """Resizing of height and width, in any form that reads what one of the engine's reads."""
+    """Resizing of height and width, in any form that is equivalent to one of the engine's."""
     scales = context.tensor("scales")
     sizes, targets = context.tensor_shape("X"), context.output_shape()
     dimensions = context.get("axes") or list(range(len(sizes)))
     if scales is not None and scales.size > 0:
-        # The shortest decimal is what the author meant: 0.7, not the float32 below it.
+        # The shortest decimal is the intended number: 0.7, not the float32 below it.
         written = (float(str(scale)) for scale in scales)
         factors = dict(zip(positions(dimensions, len(sizes)), written, strict=True))
     elif None in targets[2:]:
@@ -377,7 +377,7 @@ class _ResizedAxis(NamedTuple):
     factor: float | None
 
     def places(self, coordinates: str) -> NDArray[np.float64]:
-        """Where on the image the pixels of the result lie, from 0 to size - 1."""
+        """The coordinates of the result's pixels on the image, from 0 to size - 1."""
         size = self.size or 16  # any size shows the pattern
         scale = self.factor or (self.target or size) / size
         target = self.target or math.floor(size * scale)
@@ -555,7 +555,7 @@ def squeeze(context: ImportContext, graph: GraphBuilder) -> Placed:
 
 @importer("onnx.Unsqueeze")
 def unsqueeze(context: ImportContext, graph: GraphBuilder) -> Placed:
-    """Gives back dimensions of size 1, on axes that no other dimension lies on if there are any."""
+    """Gives back dimensions of size 1, on free axes if there are any."""
     axes, added = context.axes("data"), context.get("axes")
     rank = len(axes) + len(added)
     places = {place % rank for place in added}
@@ -608,7 +608,7 @@ class _Window(NamedTuple):
     ) -> _Window:
         """What the attributes say; one dimension is the width of an image of height 1.
 
-        With `more`, what a transposed convolution adds to its output, it is the window of such.
+        With `more`, the output padding of a transposed convolution, it is the window of one.
         """
         rank = len(kernel)
         size = context.tensor_shape(argument)[2:]
@@ -681,7 +681,7 @@ def _by_channel(context: ImportContext, argument: str, image: str) -> Array:
 
 
 def _constant(context: ImportContext, argument: str, image: str) -> Array | None:
-    """A number, or one for every channel of the operand beside it; None where it is computed."""
+    """A number, or one for every channel of the other operand; None where it is computed."""
     ref = context.get(argument)
     if not isinstance(ref, Ref):
         raise UnsupportedError(f"{argument} must be computed from an input, or a constant")
@@ -689,7 +689,7 @@ def _constant(context: ImportContext, argument: str, image: str) -> Array | None
 
 
 def _axes(context: ImportContext, argument: str) -> list[int]:
-    """The axes of the image that the dimensions of the argument "axes" lie on; all by default."""
+    """The axes of the image for the dimensions of the argument "axes"; all by default."""
     dimensions = context.get("axes")
     if not dimensions and context.get("noop_with_empty_axes"):
         raise UnsupportedError("a reduction over no axes", closest="axes=[2, 3]")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of what ONNX operators compute, from the shapes of what they read.
+"""Shapes of the outputs of ONNX operators, from the shapes of their inputs.
 
 ONNX's own inference is not made for files that nobody has checked: some of them abort the process.
 Operators that are missing here have no importer, and their outputs no known shape.
@@ -23,7 +23,7 @@ Sizes: TypeAlias = tuple[int, ...]
 
 
 class UnknownError(Exception):
-    """A shape depends on what is known at run time only."""
+    """A shape depends on data that is known at run time only."""
 
 
 class Reads:
@@ -137,7 +137,7 @@ def reshaped(reads: Reads, shape: Sizes) -> Sizes:
     if -1 in target and rest:
         target[target.index(-1)] = total // rest
     if math.prod(target) != total:
-        raise ModelError(f"{list(shape)} cannot be seen as {target}")
+        raise ModelError(f"{list(shape)} cannot be reshaped to {target}")
     return tuple(target)
 
 
@@ -184,7 +184,7 @@ def parts_of(reads: Reads, size: int) -> list[int]:
 
 
 def resize_scales(reads: Reads, shape: Sizes) -> list[float]:
-    """By what the operator Resize multiplies the size of every dimension."""
+    """The factors of the operator Resize, for every dimension."""
     axes = positions(reads.get("axes") or range(len(shape)), len(shape))
     scales, sizes = reads.constant("scales"), reads.numbers("sizes")
     factors = [1.0] * len(shape)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from qppengine.ir import InputInfo, Shape
 
-# By rank, where the dimensions of a tensor lie among [N, C, H, W] unless an importer moves them.
+# By rank, the axes in [N, C, H, W] of a tensor's dimensions unless an importer moves them.
 AXES: Mapping[int, tuple[int, ...]] = {0: (), 1: (1,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
 
 

@@ -5,7 +5,7 @@ An importer is a function of an `ImportContext` and a `GraphBuilder` that adds t
 the name of the output's value, or a list of names. It raises `UnsupportedError` for arguments that
 the engine does not support; the walk goes on, so that one error lists all problems of a network.
 
-A graph holds every tensor as ``[N, C, H, W]``. The dimensions of one with fewer lie on some of
+A graph holds every tensor as ``[N, C, H, W]``. The dimensions of one with fewer are on some of
 these axes, and the other axes have size 1: a matrix is ``[N, C, 1, 1]``, a sequence
 ``[N, C, 1, W]``. Importers that move them return a `Placed` value; the others need not care.
 """
@@ -67,12 +67,12 @@ _MIN_SHARED = 2**23  # elements of constants that several nodes may read in any 
 
 
 class UpstreamError(UnsupportedError):
-    """What an operation reads could not be imported, which is told already."""
+    """An input of the operation could not be imported, which has been reported."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A value of the graph, and the axis on which each dimension of the tensor lies."""
+    """A value of the graph, and the axis of each dimension of the tensor."""
 
     value: str
     axes: tuple[int, ...]
@@ -97,7 +97,7 @@ class ImportContext:
         return self._values[ref.name].value
 
     def axes(self, argument: str) -> tuple[int, ...]:
-        """The axes of the graph on which the dimensions of the tensor an argument names lie.
+        """The axes in the graph of the dimensions of the tensor that an argument names.
 
         Tensors an argument lists have to agree in them.
         """
@@ -193,14 +193,14 @@ class ImportContext:
 
 
 class Constants:
-    """What a program holds, and what it computes from that alone."""
+    """The constants of a program, and the results that depend on them only."""
 
     def __init__(self, program: ImportedProgram) -> None:
         self._program = program
         self._arrays = dict(program.tensors)
         self._float32: dict[str, Array] = {}
         self._lost: set[str] = set()  # results of calls that could not be folded
-        self._bytes = 0  # of what nodes read
+        self._bytes = 0  # of the constants of nodes
         allowed = program.limits.computed_bytes + 4 * program.file_bytes
         self._budget = Budget(allowed, "computed_bytes")
         self._read = 0  # elements, counted for every node that reads them
@@ -216,7 +216,7 @@ class Constants:
             raise UpstreamError("a constant that could not be computed")
 
     def as_float32(self, name: str) -> Array | None:
-        """A contiguous array for a node, or None where there is no floating-point tensor."""
+        """A contiguous array for a node, or None for any other tensor than a floating-point one."""
         array = self._arrays.get(name)
         if array is None or not np.issubdtype(array.dtype, np.floating):
             return None
@@ -417,7 +417,7 @@ def _in_order(graph: GraphBuilder, placed: Placed) -> str:
 
 
 def moved(graph: GraphBuilder, placed: Placed, targets: tuple[int, ...]) -> str:
-    """A value whose dimensions lie on the axes `targets`."""
+    """A value whose dimensions are on the axes `targets`."""
     if placed.axes == targets:
         return placed.value
     # Of each axis the one it was; those of size 1 fill the gaps.
@@ -459,7 +459,7 @@ def _guarded(call: Call, function: Callable[..., _T], *arguments: Any) -> _T:
 
 
 def _node_names(calls: Sequence[Call]) -> list[str]:
-    """The module path of a call, with the operator's name where a path alone would not tell.
+    """The module path of a call, with the operator's name where paths are not unique.
 
     That is where a module with submodules, or with several kinds of calls, calls a function itself.
     """

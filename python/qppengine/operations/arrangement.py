@@ -182,7 +182,7 @@ def _infer_rearrange(node: Node, shapes: Sequence[Shape]) -> Shape:
         fits = known == math.prod(n or 0 for n in view)
     if not fits:
         raise ShapeError(
-            f"{node.name}: {node.inputs[0]!r} of shape {list(shapes[0])} cannot be seen as "
+            f"{node.name}: {node.inputs[0]!r} of shape {list(shapes[0])} cannot be reshaped to "
             f"{node.attributes['view']}"
         )
     sizes = [view[index] for index in node.attributes["order"]]
