@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Every command prints a report, which ``--json`` prints for programs."""
+"""The command line. Every command prints a report, as a table or, with ``--json``, for programs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _TARGET = click.Path(dir_okay=False, path_type=Path)
 
 
 class _Group(click.Group):
-    """Tells errors of the package as ``Error: ...`` with exit code 1, without a traceback."""
+    """Prints errors of the package as ``Error: ...`` with exit code 1, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -97,21 +97,45 @@ def _json_option(command: _Command) -> _Command:
 
 
 def _session_options(command: _Command) -> _Command:
-    """The options of `Session` beside the scheme."""
+    """The options of `Session`, except for the scheme."""
     for option in (
         click.option(
-            "--density", type=float, help="Of the sparse part of dense + sparse execution."
+            "--density", type=float, help="Dense + sparse execution: largest share of outliers."
         ),
         click.option(
-            "--algorithm", type=click.Choice(["auto", "direct", "winograd"]), default="auto"
+            "--algorithm",
+            type=click.Choice(["auto", "direct", "winograd"]),
+            default="auto",
+            show_default=True,
+            help="Algorithm of convolutions.",
         ),
         click.option("--skip", type=click.Choice(["int8", "fp16"]), help="What sums read."),
-        click.option("--static-bounds", type=click.Choice(["mean", "range"])),
         click.option(
-            "--cores", type=click.Choice(["all", "big"]), default="all", help="Of the threads."
+            "--static-bounds",
+            type=click.Choice(["mean", "range"]),
+            help="Bounds of scheme static: mean or range over the calibration set.",
         ),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
-        click.option("--activation-bits", type=click.IntRange(2, 8), default=8, show_default=True),
+        click.option(
+            "--cores",
+            type=click.Choice(["all", "big"]),
+            default="all",
+            show_default=True,
+            help="CPU cores for the threads.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Number of threads.",
+        ),
+        click.option(
+            "--activation-bits",
+            type=click.IntRange(2, 8),
+            default=8,
+            show_default=True,
+            help="Bits of quantized activations.",
+        ),
     ):
         command = option(command)
     return command
@@ -126,7 +150,7 @@ def _fp16_options(command: _Command) -> _Command:
             "--fp16",
             "modules",
             multiple=True,
-            help="A module to keep in fp16; any number of times.",
+            help="A module to keep in fp16; can be repeated.",
         ),
     ):
         command = option(command)
@@ -134,7 +158,11 @@ def _fp16_options(command: _Command) -> _Command:
 
 
 _scheme_option = click.option(
-    "--scheme", type=click.Choice(SCHEMES), default="qpp", show_default=True
+    "--scheme",
+    type=click.Choice(SCHEMES),
+    default="qpp",
+    show_default=True,
+    help="Source of the quantization parameters.",
 )
 _input_option = click.option(
     "--input",
@@ -142,7 +170,7 @@ _input_option = click.option(
     type=_FILE,
     multiple=True,
     required=True,
-    help="A .npy file, float32 [N, C, H, W]; once for every input of the network.",
+    help="A .npy file, float32 [N, C, H, W]; one for every input of the network.",
 )
 
 
@@ -182,10 +210,10 @@ _margin_option = click.option(
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp file to write.")
 @_json_option
 def import_(model: Path, output: Path, as_json: bool) -> None:
-    """Convert a .pt2 or .onnx file to an uncalibrated .qpp file.
+    """Convert a .pt2 or .onnx file to a .qpp file without calibration.
 
-    MODEL is what torch.export.save wrote, or an ONNX model of floating-point numbers. The output
-    runs in scheme fp16; `calibrate` makes one that runs in all schemes.
+    MODEL is a file of torch.export.save, or an ONNX model of floating-point numbers. The output
+    runs in scheme fp16 only; use `calibrate` for a file that runs in all schemes.
     """
     graph = _IMPORTERS.get(model.suffix, from_torch)(model)
     save(output, graph)
@@ -196,7 +224,9 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
 @click.argument("model", type=_FILE)
 @click.argument("samples", type=click.Path(exists=True, path_type=Path))
 @click.option("-o", "--output", type=_TARGET, required=True, help="The .qpp or .npz file to write.")
-@click.option("--alpha", type=float, default=0.9997, show_default=True, help="Of the quantiles.")
+@click.option(
+    "--alpha", type=float, default=0.9997, show_default=True, help="Bounds are the alpha-quantiles."
+)
 @click.option(
     "--density",
     "densities",
@@ -204,7 +234,7 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
     multiple=True,
     default=DENSITIES,
     show_default=True,
-    help="Of dense + sparse execution; any number of times.",
+    help="A density of dense + sparse execution; can be repeated.",
 )
 @click.option(
     "--position",
@@ -212,7 +242,7 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
     multiple=True,
     default=["first"],
     show_default=True,
-    help="A value to predict from; any number of times, or once 'first' or 'auto'.",
+    help="A value to predict from, can be repeated; or 'first', or 'auto'.",
 )
 @_margin_option
 @_fp16_options
@@ -228,10 +258,10 @@ def calibrate_(
     as_json: bool,
     **fp16: Any,
 ) -> None:
-    """Calibrate a network and write it ready for every scheme.
+    """Calibrate a network and write a file that runs in every scheme.
 
     MODEL is a .pt2, .onnx or .qpp file. SAMPLES is a .npy file, float32 [N, C, H, W], or a folder
-    of them; every image is a sample. An output named *.npz gets the statistics alone, for `fit`.
+    of them; every image is a sample. An output named *.npz receives only the statistics, for `fit`.
     """
     graph = keep_fp16(_load_graph(model), **fp16)
     calibration = calibrate(
@@ -261,7 +291,7 @@ def fit_(
 ) -> None:
     """Fit the predictors of a model to statistics.
 
-    MODEL is a .pt2, .onnx or .qpp file, STATISTICS the .npz file that `calibrate` wrote for it with
+    MODEL is a .pt2, .onnx or .qpp file, STATISTICS an .npz file of `calibrate` for this model with
     the same layers in fp16.
     """
     calibration = Calibration.load(statistics)
@@ -274,7 +304,7 @@ def fit_(
 @click.argument("model", type=_FILE)
 @_input_option
 @click.option(
-    "-o", "--output", type=_TARGET, help="The .npy file to write, .npz for several outputs."
+    "-o", "--output", type=_TARGET, help="The .npy file to write; .npz for several outputs."
 )
 @_scheme_option
 @_session_options
@@ -321,7 +351,12 @@ def run(
 @main.command()
 @click.argument("model", type=_FILE)
 @_scheme_option
-@click.option("--size", type=click.IntRange(1), nargs=2, help="Height and width of open inputs.")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    nargs=2,
+    help="Height and width of inputs with dynamic dimensions.",
+)
 @click.option("--dot", type=_TARGET, help="Also draw the graph, as text for Graphviz.")
 @click.option("--onnx", type=_TARGET, help="Also write a .qpp file as a quantized ONNX model.")
 @_session_options
@@ -337,9 +372,9 @@ def inspect(
 ) -> None:
     """Show the nodes and kernels of a model.
 
-    MODEL is a .pt2 or .onnx file, of which there are nodes only, or a .qpp file. With --size the
-    steps come with shapes, multiply-adds and the bytes of what they read and write (constants
-    included), and the memory with the arena.
+    MODEL is a .pt2, .onnx or .qpp file. Kernels and memory are shown for .qpp files only. --size
+    adds the shapes of the steps, their multiply-accumulates, the bytes that they read and write
+    (constants included), and the size of the arena.
     """
     graph = _load_graph(model)
     if dot is not None:
@@ -355,7 +390,7 @@ def inspect(
         steps = session.explain()
         report |= {
             "scheme": scheme,
-            "steps": _tell_steps(steps),
+            "steps": _step_rows(steps),
             "totals": {key: sum(step[key] for step in steps) for key in ("macs", "bytes")},
             "memory": dict(session.memory()),
         }
@@ -370,9 +405,10 @@ def inspect(
 def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) -> None:
     """Compare the schemes of a .qpp file with its float32 reference.
 
-    Both are in dB: psnr is relative to a peak of 1, sqnr to the reference itself. The layers are
-    those of this very run, so every value has the errors of all before it. It is told as int8 where
-    it exists as int8, with --density together with its outliers and their share.
+    psnr is in dB relative to a peak of 1, sqnr in dB relative to the energy of the reference. The
+    table of layers shows the sqnr of every value in this run, so that errors add up along the
+    network. Values that exist as int8 and fp16 are shown as int8. --density adds the share of
+    outliers of each value.
     """
     arrays = [_load_array(path) for path in inputs]
     rows = []
@@ -430,17 +466,22 @@ def _stored_values(session: Session, arrays: Sequence[Array]) -> dict[str, list[
 
 @main.command()
 @click.argument("model", type=_FILE)
-@click.option("--size", type=click.IntRange(1), nargs=2, help="Height and width of open inputs.")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    nargs=2,
+    help="Height and width of inputs with dynamic dimensions.",
+)
 @click.option(
     "--scheme",
     "schemes",
     type=click.Choice(SCHEMES),
     multiple=True,
-    help="Any number of times; by default all that the file has.",
+    help="Can be repeated; by default all schemes of the file.",
 )
-@click.option("--iters", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--iters", type=click.IntRange(1), default=20, show_default=True, help="Timed runs.")
 @click.option("--profile", is_flag=True, help="Show the steps of the last scheme.")
-@click.option("--trace", type=_TARGET, help="A file to write those steps to for chrome://tracing.")
+@click.option("--trace", type=_TARGET, help="Write these steps to a file for chrome://tracing.")
 @_session_options
 @_json_option
 def bench(
@@ -455,8 +496,8 @@ def bench(
 ) -> None:
     """Compare the speed and memory of the schemes of a .qpp file.
 
-    Every scheme runs once to warm up and then --iters times on noise. Under an emulator there are
-    no times: its clock says nothing about the machine it emulates.
+    Every scheme runs once to warm up and then --iters times on noise. Timing is not available under
+    emulation.
     """
     if trace is not None and is_emulated():
         raise UnsupportedError("--trace: timing is not available under emulation")
@@ -480,7 +521,7 @@ def bench(
     if profile or trace is not None:
         steps = session.profile(*inputs, runs=iters)
         if profile:
-            report["steps"] = _tell_steps(steps.rows)
+            report["steps"] = _step_rows(steps.rows)
         if trace is not None:
             write_file(trace, json.dumps(steps.trace()).encode())
     _print(report, as_json)
@@ -495,12 +536,18 @@ def bench(
     show_default=True,
     help="Folder for the model and the picture.",
 )
-@click.option("--upscale", type=click.Choice([2, 3]), default=3, show_default=True)
+@click.option(
+    "--upscale",
+    type=click.Choice([2, 3]),
+    default=3,
+    show_default=True,
+    help="Factor of enlargement.",
+)
 @_json_option
 def demo(output: Path, upscale: int, as_json: bool) -> None:
     """Super-resolution of photographs in every scheme: a table and a picture.
 
-    Ends with an error when the table contradicts what is known of the network.
+    Exits with an error if the table contradicts the expected order of the schemes.
     """
     from qppengine.demo import check
     from qppengine.demo import main as run_demo
@@ -515,13 +562,13 @@ def _load_graph(path: Path) -> Graph:
 
 
 def _schemes(model: Path) -> tuple[str, ...]:
-    """The schemes a model file has what it needs for."""
+    """The schemes that a model file can run in."""
     calibrated = "quantization" in json.loads(read_model(model)[0])
     return SCHEMES if calibrated else ("fp16",)
 
 
 def _open(model: Path, scheme: str, options: dict[str, Any]) -> Session:
-    """A session for one of several schemes, of which "fp16" knows no dense + sparse values."""
+    """A session for one of several schemes, of which "fp16" has no dense + sparse values."""
     return Session(model, scheme, **options | ({"density": None} if scheme == "fp16" else {}))
 
 
@@ -531,7 +578,7 @@ def _load_array(path: Path) -> Any:
     except OSError as error:
         raise FileError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except (ValueError, EOFError) as error:
-        raise ModelError(f"{str(path)!r} is no .npy file: {error}") from error
+        raise ModelError(f"{str(path)!r} is not a .npy file: {error}") from error
 
 
 def _batches(path: Path) -> Iterator[Array]:
@@ -582,7 +629,7 @@ def _describe(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _tell_steps(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _step_rows(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of `Session.explain` or of a profile."""
     return [{**step, "shape": _text(step["shape"] or ())} for step in steps]
 
