@@ -274,7 +274,7 @@ def test_bench_tells_no_times_of_an_emulator(
     assert report["times"] == "not measured (emulated)"
     assert report["schemes"][0]["median"] is None
     assert all(step["ms"] is None for step in report["steps"])
-    assert "say nothing" in fail(*arguments, "--trace", tmp_path / "trace.json")
+    assert "timing is not available" in fail(*arguments, "--trace", tmp_path / "trace.json")
 
 
 def test_errors_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_errors_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     junk.write_text("junk")
     target = tmp_path / "none" / "a.qpp"
     assert "truncated or no model file" in fail("run", x, "--input", x)
-    assert "no .npy file" in fail("run", model, "--input", junk)
+    assert "not a .npy file" in fail("run", model, "--input", junk)
     assert "expected float32, got float64" in fail_with(np.zeros((1, 1, 4, 4)), model, tmp_path)
     assert "expected shape [1, 1, any, any]" in fail_with(
         np.zeros((1, 2, 4, 4), np.float32), model, tmp_path
