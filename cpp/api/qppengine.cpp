@@ -71,7 +71,7 @@ qpp::SessionOptions to_options(const qpp_options* options) {
   if (options == nullptr) return converted;
   if (options->scheme != nullptr) converted.scheme = options->scheme;
   if (options->algorithm != nullptr) converted.algorithm = options->algorithm;
-  if (options->skip != nullptr) converted.skip = options->skip;
+  if (options->residual_dtype != nullptr) converted.residual_dtype = options->residual_dtype;
   if (options->cores != nullptr) converted.cores = options->cores;
   if (options->static_bounds != nullptr) converted.static_bounds = options->static_bounds;
   if (options->activation_bits != 0) converted.activation_bits = options->activation_bits;

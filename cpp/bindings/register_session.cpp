@@ -253,7 +253,7 @@ void register_session(py::module_& module) {
   py::class_<Session>(module, "Session")
       .def(py::init([](const py::object& source, std::string scheme, int activation_bits,
                        int threads, std::string cores, std::optional<std::string> static_bounds,
-                       std::string algorithm, std::optional<std::string> skip,
+                       std::string algorithm, std::optional<std::string> residual_dtype,
                        std::optional<double> density, const LimitMap& limits) {
              const Model model = model_from(source, limits);
              const SessionOptions options{.scheme = std::move(scheme),
@@ -262,14 +262,14 @@ void register_session(py::module_& module) {
                                           .cores = std::move(cores),
                                           .static_bounds = std::move(static_bounds),
                                           .algorithm = std::move(algorithm),
-                                          .skip = std::move(skip),
+                                          .residual_dtype = std::move(residual_dtype),
                                           .density = density};
              const ReleasedGil released;
              return std::make_unique<Session>(model, options);
            }),
            py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,
            py::arg("threads") = 1, py::arg("cores") = "all", py::arg("static_bounds") = py::none(),
-           py::arg("algorithm") = "auto", py::arg("skip") = py::none(),
+           py::arg("algorithm") = "auto", py::arg("residual_dtype") = py::none(),
            py::arg("density") = py::none(), py::arg("limits") = LimitMap())
       .def_property_readonly("inputs",
                              [](const Session& session) {
@@ -310,9 +310,9 @@ void register_session(py::module_& module) {
              result["runs"] = stats.runs;
              result["samples"] = stats.samples;
              result["predictions"] = stats.predictions;
-             result["clamps"] = by_value(stats.clamps);
+             result["clamped_predictions"] = by_value(stats.clamped_predictions);
              result["widened_bounds"] = by_value(stats.widened_bounds);
-             result["cut_outliers"] = by_value(stats.cut_outliers);
+             result["dropped_outliers"] = by_value(stats.dropped_outliers);
              return result;
            })
       .def("explain",

@@ -285,7 +285,7 @@ void Executor::run_step(std::size_t step, RunState& state, QpTable& table) const
     table.replaced.emplace_back(row, before);
     ++table.widened_bounds[row];
   }
-  table.cut_outliers[row] += value.outliers.cut();
+  table.dropped_outliers[row] += value.outliers.dropped();
 }
 
 StepOutput Executor::output_of(std::int64_t sample, std::size_t step, const QpTable& table) {

@@ -38,7 +38,8 @@ class Lowering {
         bounds_(model.quantization ? model.quantization->find_bounds(density_) : nullptr),
         int8_(scheme_ != Scheme::fp16 && scheme_ != Scheme::measure),
         plan_(plan_int8(model)) {
-    if (options.skip == Skip::fp16) plan_.int8_inputs = count_int8_inputs_but_in_sums(model);
+    if (options.residual_dtype == ResidualDType::fp16)
+      plan_.int8_inputs = count_int8_inputs_but_in_sums(model);
     for (std::size_t i = 0; i < model.nodes.size(); ++i) {
       const auto* conv = std::get_if<Conv2dSpec>(&model.nodes[i].spec);
       if (plan_.int8_inputs[i] == 0 || conv == nullptr || int8_sums_fit(*conv)) continue;
@@ -490,10 +491,11 @@ Algorithm parse_algorithm(const std::string& name) {
       concat("algorithm: expected \"auto\", \"direct\" or \"winograd\", got \"", name, "\""));
 }
 
-Skip parse_skip(const std::string& name) {
-  if (name == "int8") return Skip::int8;
-  if (name == "fp16") return Skip::fp16;
-  throw UnsupportedError(concat("skip: expected \"int8\" or \"fp16\", got \"", name, "\""));
+ResidualDType parse_residual_dtype(const std::string& name) {
+  if (name == "int8") return ResidualDType::int8;
+  if (name == "fp16") return ResidualDType::fp16;
+  throw UnsupportedError(
+      concat("residual_dtype: expected \"int8\" or \"fp16\", got \"", name, "\""));
 }
 
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,

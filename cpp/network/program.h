@@ -22,13 +22,13 @@ enum class Algorithm : std::uint8_t { automatic, direct, winograd };
 
 /// What a sum reads of values that convolutions read in int8: the same, or fp16 kept beside it, as
 /// the values were before they were quantized.
-enum class Skip : std::uint8_t { int8, fp16 };
+enum class ResidualDType : std::uint8_t { int8, fp16 };
 
 struct ProgramOptions {
   Scheme scheme = Scheme::fp16;
   int activation_bits = 8;  // 2..8
   Algorithm algorithm = Algorithm::automatic;
-  Skip skip = Skip::int8;
+  ResidualDType residual_dtype = ResidualDType::int8;
   std::optional<double> density;  // of dense + sparse values; empty: int8 only
 };
 
@@ -39,7 +39,7 @@ Scheme parse_scheme(const std::string& name);
 Algorithm parse_algorithm(const std::string& name);
 
 /// "int8" or "fp16"; throws UnsupportedError.
-Skip parse_skip(const std::string& name);
+ResidualDType parse_residual_dtype(const std::string& name);
 
 /// A convolution as `algorithm` asks for; the name of its kernel tells what was chosen.
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,

@@ -20,14 +20,14 @@ struct QpTable {
         qparams(values + copied_rows.size()),
         ranges(qparams.size()),
         features(positions * kFeatures),
-        clamps(qparams.size()),
+        clamped_predictions(qparams.size()),
         widened_bounds(qparams.size()),
-        cut_outliers(qparams.size()) {
+        dropped_outliers(qparams.size()) {
     replaced.reserve(qparams.size());
   }
 
   [[nodiscard]] RunState state(ThreadPool& pool) {
-    return {pool, qparams, ranges, features, clamps, widened_bounds};
+    return {pool, qparams, ranges, features, clamped_predictions, widened_bounds};
   }
 
   /// Counts by value: those of a copied row are counted for the value that it is copied from.
@@ -47,9 +47,9 @@ struct QpTable {
   std::vector<Range> ranges;
   std::vector<float> features;
   // Counts per row, over all runs.
-  std::vector<std::int64_t> clamps;
+  std::vector<std::int64_t> clamped_predictions;
   std::vector<std::int64_t> widened_bounds;
-  std::vector<std::int64_t> cut_outliers;  // those that found no room
+  std::vector<std::int64_t> dropped_outliers;  // beyond the capacity of a list
   /// Rows as they were before this run widened them; never more than there are rows.
   std::vector<std::pair<std::size_t, QParams>> replaced;
 };

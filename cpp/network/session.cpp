@@ -36,9 +36,10 @@ Executor make_executor(const Model& model, const SessionOptions& options) {
                 {.scheme = scheme,
                  .activation_bits = options.activation_bits,
                  .algorithm = parse_algorithm(options.algorithm),
-                 .skip = options.skip                ? parse_skip(*options.skip)
-                         : scheme == Scheme::dynamic ? Skip::fp16
-                                                     : Skip::int8,
+                 .residual_dtype = options.residual_dtype
+                                       ? parse_residual_dtype(*options.residual_dtype)
+                                   : scheme == Scheme::dynamic ? ResidualDType::fp16
+                                                               : ResidualDType::int8,
                  .density = options.density},
                 KernelSelection::from_environment()),
           options.threads, choose_cores(options)};
@@ -222,12 +223,12 @@ SessionStats Session::stats() const {
   SessionStats stats;
   stats.runs = runs_;
   stats.samples = samples_;
-  if (dense_sparse_) stats.cut_outliers = by_value(table_.cut_outliers);
+  if (dense_sparse_) stats.dropped_outliers = by_value(table_.dropped_outliers);
   if (scheme_ == Scheme::dynamic || scheme_ == Scheme::qpp)
     stats.widened_bounds = by_value(table_.widened_bounds);
   if (scheme_ != Scheme::qpp) return stats;
   stats.predictions = samples_ * static_cast<std::int64_t>(table_.values);
-  stats.clamps = by_value(table_.clamps);
+  stats.clamped_predictions = by_value(table_.clamped_predictions);
   return stats;
 }
 

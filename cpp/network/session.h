@@ -23,7 +23,7 @@ struct SessionOptions {
   std::string algorithm = "auto";            // "auto", "direct" or "winograd"
   // What sums read, "int8" or "fp16"; empty: "fp16" with scheme "dynamic", where all values have
   // been fp16 before, and "int8" with the others.
-  std::optional<std::string> skip;
+  std::optional<std::string> residual_dtype;
   std::optional<double> density;  // of the sparse part of dense + sparse values; empty: int8 only
 };
 
@@ -32,11 +32,11 @@ struct SessionStats {
   std::int64_t samples = 0;      // of the batches of all runs
   std::int64_t predictions = 0;  // predicted rows, over all samples
   std::vector<std::pair<std::string, std::int64_t>>
-      clamps;  // per quantized value: predictions cut to the calibrated range
+      clamped_predictions;  // per quantized value: predictions clamped to the calibrated range
   std::vector<std::pair<std::string, std::int64_t>>
       widened_bounds;  // per quantized value: bounds that would have cut everything
   std::vector<std::pair<std::string, std::int64_t>>
-      cut_outliers;  // per dense + sparse value: outliers that found no room in its list
+      dropped_outliers;  // per dense + sparse value: outliers beyond the capacity of its list
 };
 
 /// Bytes.

@@ -16,10 +16,11 @@ namespace qpp {
 /// they were made with.
 struct RunState {
   ThreadPool& pool;
-  std::span<QParams> qparams;      // the QP table: one row per quantized value
-  std::span<Range> ranges;         // per row: what the producer's epilogue measured
-  std::span<float> features;       // kFeatures per QPP position
-  std::span<std::int64_t> clamps;  // per row: predictions cut to the range seen in calibration
+  std::span<QParams> qparams;  // the QP table: one row per quantized value
+  std::span<Range> ranges;     // per row: what the producer's epilogue measured
+  std::span<float> features;   // kFeatures per QPP position
+  std::span<std::int64_t>
+      clamped_predictions;                 // per row: predictions clamped to the calibrated range
   std::span<std::int64_t> widened_bounds;  // per row: bounds that would have cut everything
 };
 

@@ -177,7 +177,7 @@ void PredictQParams::run(const RunArgs& /*args*/, RunState& state) const {
     Range bounds{.lo = clamp_level(lo, row.seen_lo.lo, row.seen_lo.hi),
                  .hi = clamp_level(hi, row.seen_hi.lo, row.seen_hi.hi)};
     const auto index = static_cast<std::size_t>(row.row);
-    if (bounds.lo != lo || bounds.hi != hi) ++state.clamps[index];
+    if (bounds.lo != lo || bounds.hi != hi) ++state.clamped_predictions[index];
     const Range widest{.lo = row.seen_lo.lo, .hi = row.seen_hi.hi};
     if (is_empty(bounds) && extend(bounds, widest)) ++state.widened_bounds[index];
     state.qparams[index] = choose_qparams(bounds.lo, bounds.hi, bits_);

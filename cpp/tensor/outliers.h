@@ -62,7 +62,7 @@ class Outliers {
       : rows_(rows), width_(width), capacity_(row_capacity(width, channels)) {
     begins_ = reinterpret_cast<std::uint32_t*>(memory);
     memory += round_up(rows * (width + 1) * 4, kStep);
-    cut_ = reinterpret_cast<std::uint32_t*>(memory);
+    dropped_ = reinterpret_cast<std::uint32_t*>(memory);
     memory += round_up(rows * 4, kStep);
     positions_ = reinterpret_cast<std::uint32_t*>(memory);
     memory += round_up((rows * capacity_ + kOutlierSlack) * 4, kStep);
@@ -82,11 +82,11 @@ class Outliers {
             .positions = positions_ + i * capacity_,
             .residuals = residuals_ + i * capacity_,
             .capacity = capacity_,
-            .cut = cut_ + i};
+            .cut = dropped_ + i};
   }
   /// Outliers of all rows that found no room, or lie further out than residuals reach.
-  [[nodiscard]] std::int64_t cut() const {
-    return std::accumulate(cut_, cut_ + rows_, std::int64_t{0});
+  [[nodiscard]] std::int64_t dropped() const {
+    return std::accumulate(dropped_, dropped_ + rows_, std::int64_t{0});
   }
 
  private:
@@ -96,7 +96,7 @@ class Outliers {
   }
 
   std::uint32_t* begins_ = nullptr;
-  std::uint32_t* cut_ = nullptr;
+  std::uint32_t* dropped_ = nullptr;
   std::uint32_t* positions_ = nullptr;
   half* residuals_ = nullptr;
   std::int64_t rows_ = 0;

@@ -70,7 +70,7 @@ void write_trace(const std::string& path, const std::vector<StepInfo>& steps,
 
 void bench_model(const Options& options, ordered_json& report) {
   options.only({"--scheme", "--size", "--algorithm", "--activation-bits", "--iters", "--threads",
-                "--cores", "--skip", "--density", "--profile", "--trace", "--json"});
+                "--cores", "--residual-dtype", "--density", "--profile", "--trace", "--json"});
   if (options.positional.size() != 2) throw UsageError("model: expected one FILE");
   if (options.has("--trace") && is_emulated())
     throw UsageError("--trace: timing is not available under emulation");
@@ -80,7 +80,8 @@ void bench_model(const Options& options, ordered_json& report) {
   session_options.threads = static_cast<int>(options.integer("--threads", 1));
   session_options.cores = options.text("--cores", "all");
   session_options.algorithm = options.text("--algorithm", "auto");
-  if (options.has("--skip")) session_options.skip = options.text("--skip");
+  if (options.has("--residual-dtype"))
+    session_options.residual_dtype = options.text("--residual-dtype");
   if (options.has("--density")) session_options.density = options.number("--density", 0);
   Session session(load_model(options.positional[1]), session_options);
 

@@ -35,7 +35,7 @@ constexpr const char* kUsage =
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
        qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] [--algorithm auto|direct|winograd]
-                      [--activation-bits 8] [--skip int8|fp16] [--density 0.01] --iters N [--threads 1] [--cores all|big] [--profile] [--trace FILE]
+                      [--activation-bits 8] [--residual-dtype int8|fp16] [--density 0.01] --iters N [--threads 1] [--cores all|big] [--profile] [--trace FILE]
                       [--json]
 
 All commands take --energy [--power-supply /sys/class/power_supply].

@@ -46,11 +46,11 @@ typedef struct qpp_options {
   const char* algorithm; /* of convolutions: "auto" (default), "direct" or "winograd" */
   const char* cores;     /* that the threads run on: "all" (default) or "big" */
   const char*
-      static_bounds;   /* of scheme "static": "mean" or "range"; default: what the file says */
-  const char* skip;    /* what sums read: "int8" or "fp16"; default: the latter if dynamic */
-  int activation_bits; /* 2 to 8 (default) */
-  int threads;         /* 1 (default) to 256 */
-  double density;      /* of dense + sparse execution: up to 0.1; default: int8 alone */
+      static_bounds; /* of scheme "static": "mean" or "range"; default: what the file says */
+  const char* residual_dtype; /* "int8" or "fp16", which sums read; default: fp16 if dynamic */
+  int activation_bits;        /* 2 to 8 (default) */
+  int threads;                /* 1 (default) to 256 */
+  double density;             /* of dense + sparse execution: up to 0.1; default: int8 alone */
 } qpp_options;
 
 /* The order of all shapes and arrays: batch, channels, height, width (NCHW), the last fastest. */

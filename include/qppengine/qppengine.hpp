@@ -49,12 +49,12 @@ struct Tensor {
 };
 
 struct Options {
-  std::string scheme = "qpp";      // "fp16", "static", "dynamic" or "qpp"
-  std::string algorithm = "auto";  // of convolutions: "auto", "direct" or "winograd"
-  std::string cores = "all";       // that the threads run on: "all" or "big"
-  std::string static_bounds = {};  // of scheme "static": "mean", "range" or "": what the file says
-  std::string skip = {};           // what sums read: "int8", "fp16" or "": fp16 if dynamic
-  int activation_bits = 8;         // 2 to 8
+  std::string scheme = "qpp";       // "fp16", "static", "dynamic" or "qpp"
+  std::string algorithm = "auto";   // of convolutions: "auto", "direct" or "winograd"
+  std::string cores = "all";        // that the threads run on: "all" or "big"
+  std::string static_bounds = {};   // of scheme "static": "mean", "range" or "": what the file says
+  std::string residual_dtype = {};  // "int8" or "fp16", which sums read; "": fp16 if dynamic
+  int activation_bits = 8;          // 2 to 8
   int threads = 1;
   double density = 0;  // of dense + sparse execution: up to 0.1; 0: int8 alone
 };
@@ -170,7 +170,8 @@ class Session {
     converted.cores = options.cores.c_str();
     converted.static_bounds =
         options.static_bounds.empty() ? nullptr : options.static_bounds.c_str();
-    converted.skip = options.skip.empty() ? nullptr : options.skip.c_str();
+    converted.residual_dtype =
+        options.residual_dtype.empty() ? nullptr : options.residual_dtype.c_str();
     converted.activation_bits = options.activation_bits;
     converted.threads = options.threads;
     converted.density = options.density;

@@ -21,9 +21,9 @@ class Stats(TypedDict):
     runs: int
     samples: int
     predictions: int
-    clamps: dict[str, int]
+    clamped_predictions: dict[str, int]
     widened_bounds: dict[str, int]
-    cut_outliers: dict[str, int]
+    dropped_outliers: dict[str, int]
 
 class Memory(TypedDict):
     weights: int
@@ -54,7 +54,7 @@ class Session:
         cores: str = "all",
         static_bounds: str | None = None,
         algorithm: str = "auto",
-        skip: str | None = None,
+        residual_dtype: str | None = None,
         density: float | None = None,
         limits: Mapping[str, int] = {},
     ) -> None: ...

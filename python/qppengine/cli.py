@@ -109,7 +109,11 @@ def _session_options(command: _Command) -> _Command:
             show_default=True,
             help="Algorithm of convolutions.",
         ),
-        click.option("--skip", type=click.Choice(["int8", "fp16"]), help="What sums read."),
+        click.option(
+            "--residual-dtype",
+            type=click.Choice(["int8", "fp16"]),
+            help="Type in which sums read; by default fp16 in scheme dynamic, else int8.",
+        ),
         click.option(
             "--static-bounds",
             type=click.Choice(["mean", "range"]),
@@ -340,7 +344,7 @@ def run(
                 }
                 for name, y in outputs.items()
             ],
-            "clamped_predictions": session.stats()["clamps"],
+            "clamped_predictions": session.stats()["clamped_predictions"],
             "widened_bounds": session.stats()["widened_bounds"],
             "memory": dict(session.memory()),
         },

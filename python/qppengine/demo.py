@@ -118,7 +118,7 @@ def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any
             "better static row and dynamic (against FP32)"
             for bits in BITS
         },
-        "clamped_predictions": _clamps(sessions),
+        "clamped_predictions": _count_clamped(sessions),
         "written": [str(model), str(picture)],
     }
 
@@ -230,12 +230,14 @@ def _crop(image: Array, scale: int, side: int = 56) -> Array:
     return image[top : top + side * scale, left : left + side * scale]
 
 
-def _clamps(sessions: dict[tuple[str, str], Session]) -> dict[str, str]:
+def _count_clamped(sessions: dict[tuple[str, str], Session]) -> dict[str, str]:
     counts: dict[str, str] = {}
     for (bits, label), session in sessions.items():
         if session.scheme == "qpp":
             stats = session.stats()
-            counts[f"{bits} {label}"] = f"{sum(stats['clamps'].values())} of {stats['predictions']}"
+            counts[f"{bits} {label}"] = (
+                f"{sum(stats['clamped_predictions'].values())} of {stats['predictions']}"
+            )
     return counts
 
 

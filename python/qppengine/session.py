@@ -86,10 +86,10 @@ class Session:
             bounds are then the quantiles of alpha = 1 - density: "static" and "qpp" take a density
             that the file is calibrated for. Convolutions read such values; all other operations,
             and grouped convolutions, read fp16, which is kept beside. None keeps int8 only.
-        skip: What sums read of values that convolutions read in int8: "int8" the same, "fp16" the
-            value as it was before it was quantized, kept beside it, as the fake quantization of the
-            paper does. None is "fp16" in scheme "dynamic", where that costs less, and "int8" in the
-            others. With a density sums read fp16 in any case.
+        residual_dtype: The type in which residual additions, and all other sums, read values that
+            convolutions read in int8: "int8", or "fp16" for an fp16 copy from before quantization,
+            as the paper's fake quantization does. None is "fp16" in scheme "dynamic", which has the
+            fp16 values already, and "int8" in the others. With a density sums always read fp16.
         activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
         threads: Threads one `run` works with, the caller's among them: 1 to 256.
         cores: "all" leaves them to the system; "big" keeps them on the cores of the highest
@@ -120,7 +120,7 @@ class Session:
         scheme: str = "qpp",
         *,
         density: float | None = None,
-        skip: str | None = None,
+        residual_dtype: str | None = None,
         activation_bits: int = 8,
         threads: int = 1,
         cores: str = "all",
@@ -135,7 +135,7 @@ class Session:
             "cores": cores,
             "static_bounds": static_bounds,
             "algorithm": algorithm,
-            "skip": skip,
+            "residual_dtype": residual_dtype,
             "density": density,
         }
         _check_options(options)
@@ -256,14 +256,18 @@ class Session:
     def stats(self) -> _core.Stats:
         """Counts since the session opened.
 
-        ``runs``; the ``samples`` of their batches; ``predictions`` of bounds (scheme "qpp"), one
-        per value and sample; ``clamps``, by value: predictions cut to the range seen in
-        calibration, a sign of inputs unlike the calibration set; ``widened_bounds``, by value
-        (schemes "dynamic" and "qpp"): bounds that would have cut everything, such as the quantile
-        of a few lit pixels on black, and were moved towards the extremes of the value, or in scheme
-        "qpp" to the widest of calibration; with a density, in every scheme, also bounds that were
-        widened until outliers found room; ``cut_outliers``, by value (with a density): outliers
-        that were cut all the same.
+        ``runs``, and the ``samples`` of their batches. ``predictions``: bounds predicted in scheme
+        "qpp", one per value and sample. By value:
+
+        ``clamped_predictions``: predictions clamped to the calibrated range, a sign of inputs
+        unlike the calibration set.
+
+        ``widened_bounds`` (schemes "dynamic" and "qpp"): bounds that would have clipped everything,
+        such as the quantile of a few lit pixels on black, and were moved towards the extremes of
+        the value, or in scheme "qpp" to the widest of calibration. With a density, in every scheme,
+        also bounds that were widened until the lists had room for all outliers.
+
+        ``dropped_outliers`` (with a density): outliers that exceeded the capacity all the same.
         """
         return self._core.stats()
 
@@ -363,7 +367,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         elif name == "density":
             expected, fits = "a number", value is None or isinstance(value, Real)
         else:
-            optional = name in ("skip", "static_bounds")
+            optional = name in ("residual_dtype", "static_bounds")
             expected, fits = "a string", isinstance(value, str) or (optional and value is None)
         if not fits:
             raise UnsupportedError(f"{name}: expected {expected}, got {value!r}")

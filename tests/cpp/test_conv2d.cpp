@@ -343,7 +343,7 @@ TEST_CASE("dense + sparse: outliers that find no room are counted") {
   const OutlierRow row = output.view().outliers.row(4);
   CHECK(row.begins[test.input.width] == row.capacity);
   const std::int64_t elements = test.input.width * test.filters;
-  CHECK(output.view().outliers.cut() == test.input.height * (elements - row.capacity));
+  CHECK(output.view().outliers.dropped() == test.input.height * (elements - row.capacity));
 }
 
 TEST_CASE("dense + sparse: many outliers, none at all") {

@@ -167,7 +167,7 @@ TEST_CASE("samples of a batch give what they give alone, in every scheme and on 
         for (const Range& range : session.bounds().values) got.push_back(range.hi);
         CHECK(got == bounds);
         CHECK(session.features().values == features);
-        CHECK(session.stats().clamps == single.stats().clamps);
+        CHECK(session.stats().clamped_predictions == single.stats().clamped_predictions);
       }
     }
   }
@@ -224,8 +224,8 @@ TEST_CASE("clamped predictions are counted by value") {
   CHECK(stats.runs == 2);
   CHECK(stats.samples == 4);
   CHECK(stats.predictions == 12);
-  CHECK(stats.clamps[0] == std::pair<std::string, std::int64_t>("x", 4));
-  CHECK(stats.clamps[1].second == 0);
+  CHECK(stats.clamped_predictions[0] == std::pair<std::string, std::int64_t>("x", 4));
+  CHECK(stats.clamped_predictions[1].second == 0);
 }
 
 TEST_CASE("run() does not allocate, and other shapes are planned anew") {

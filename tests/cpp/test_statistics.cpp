@@ -182,11 +182,11 @@ TEST_CASE(
   PredictQParams(0, {row}, 8).run({}, state);
   CHECK(table.qparams[1].lo == -1);
   CHECK(table.qparams[1].hi == 10.5F);
-  CHECK(table.clamps[1] == 0);
+  CHECK(table.clamped_predictions[1] == 0);
   row.seen_hi.hi = 8;
   PredictQParams(0, {row}, 8).run({}, state);
   CHECK(table.qparams[1].hi == 8);
-  CHECK(table.clamps[1] == 1);
+  CHECK(table.clamped_predictions[1] == 1);
 }
 
 TEST_CASE("a prediction of zero width is the widest of calibration") {

@@ -28,7 +28,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     ),
     *({"scheme": s, "density": DENSITY} for s in ("static", "dynamic", "qpp")),
     {"scheme": "qpp", "algorithm": "direct", "threads": 3},
-    {"scheme": "dynamic", "skip": "int8", "threads": 2},
+    {"scheme": "dynamic", "residual_dtype": "int8", "threads": 2},
     {"scheme": "dynamic", "density": DENSITY, "threads": 3},
 ]
 

@@ -94,7 +94,7 @@ def test_predictions_of_zero_width_are_the_widest_of_calibration(graph: qe.Graph
     np.testing.assert_allclose(session.qparams(), predicted, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(predicted[0], shifted.calibrated_range[:, [0, 3]])
     assert session.stats()["widened_bounds"] == {"x": 1, "a": 1}
-    assert session.stats()["clamps"]["x"] == 1
+    assert session.stats()["clamped_predictions"]["x"] == 1
 
 
 GAINS = np.linspace(1, 4, 12)

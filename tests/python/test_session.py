@@ -106,8 +106,8 @@ def test_predictions_are_those_of_the_fit(model: Path, calibration: qe.Calibrati
     assert stats["runs"] == 20
     assert stats["predictions"] == 60
     assert clamps.any()
-    assert list(stats["clamps"].values()) == clamps.tolist()
-    assert list(stats["clamps"]) == ["x", "head", "body"]
+    assert list(stats["clamped_predictions"].values()) == clamps.tolist()
+    assert list(stats["clamped_predictions"]) == ["x", "head", "body"]
 
 
 def test_other_positions_predict_their_rows(
@@ -378,7 +378,7 @@ def test_preparing_tells_memory_and_shapes_without_a_run(model: Path) -> None:
         ),
         ({"activation_bits": 1}, "activation_bits: expected 2 to 8, got 1"),
         ({"activation_bits": 9}, "activation_bits: expected 2 to 8, got 9"),
-        ({"skip": "fp32"}, 'skip: expected "int8" or "fp16", got "fp32"'),
+        ({"residual_dtype": "fp32"}, 'residual_dtype: expected "int8" or "fp16", got "fp32"'),
         ({"algorithm": "fft"}, "algorithm: expected .* got"),
         ({"threads": 0}, "threads"),
     ],
@@ -403,7 +403,7 @@ def test_quantization_loses_little(graph: qe.Graph, model: Path, samples: list[A
         ({"scheme": 5}, "scheme: expected a string, got 5"),
         ({"algorithm": None}, "algorithm: expected a string, got None"),
         ({"static_bounds": 3}, "static_bounds: expected a string, got 3"),
-        ({"skip": True}, "skip: expected a string, got True"),
+        ({"residual_dtype": True}, "residual_dtype: expected a string, got True"),
         ({"threads": 1.5}, "threads: expected a whole number, got 1.5"),
         ({"threads": 2**40}, "threads: expected a whole number, got 1099511627776"),
         ({"activation_bits": "8"}, "activation_bits: expected a whole number, got '8'"),

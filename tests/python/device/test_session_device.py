@@ -155,10 +155,10 @@ def test_stats_count_runs_and_clamps(session: Session) -> None:
     assert stats["runs"] == 4
     if session.scheme == "qpp":
         assert stats["predictions"] == 4 * 3
-        assert stats["clamps"]["x"] >= 1
+        assert stats["clamped_predictions"]["x"] >= 1
     else:
         assert stats["predictions"] == 0
-        assert not any(stats["clamps"].values())
+        assert not any(stats["clamped_predictions"].values())
 
 
 def test_bounds_and_features(qpp: Session) -> None:

@@ -67,7 +67,8 @@ def test_sums_of_unquantized_values_are_nearer(
     x = samples[3]
     expected = Session(model, "fp16").run(x)
     int8, fp16 = (
-        Session(model, scheme, skip=skip, activation_bits=bits).run(x) for skip in ("int8", "fp16")
+        Session(model, scheme, residual_dtype=dtype, activation_bits=bits).run(x)
+        for dtype in ("int8", "fp16")
     )
     assert sqnr(fp16, expected) > sqnr(int8, expected) + 1
 
@@ -83,7 +84,7 @@ def test_what_sums_read_was_never_quantized(samples: list[Array], scheme: str) -
         return {one.value: one.numbers for one in stored if one.stored.dtype == np.float16}
 
     expected = sums(Session(data, "fp16"))
-    got = sums(Session(data, scheme, skip="fp16"))
+    got = sums(Session(data, scheme, residual_dtype="fp16"))
     for name in [f"out{i}" for i in range(BLOCKS)] + ["difference"]:
         np.testing.assert_array_equal(got[name], expected[name])
 
@@ -92,7 +93,7 @@ def test_what_sums_read_was_never_quantized(samples: list[Array], scheme: str) -
 def test_convolutions_read_int8_all_the_same(
     model: bytes, samples: list[Array], scheme: str
 ) -> None:
-    session = Session(model, scheme, skip="fp16", algorithm="direct")
+    session = Session(model, scheme, residual_dtype="fp16", algorithm="direct")
     session.run(samples[0])
     kernels = [step["kernel"] for step in session.explain() if step["op"].startswith("conv")]
     assert len(kernels) == 2 * BLOCKS + 3
@@ -104,13 +105,15 @@ def test_convolutions_read_int8_all_the_same(
 
 
 def test_dynamic_quantization_adds_in_fp16_by_itself(model: bytes, samples: list[Array]) -> None:
-    for scheme, skip in (("static", "int8"), ("dynamic", "fp16"), ("qpp", "int8")):
-        named = Session(model, scheme, skip=skip).run(samples[1])
+    for scheme, dtype in (("static", "int8"), ("dynamic", "fp16"), ("qpp", "int8")):
+        named = Session(model, scheme, residual_dtype=dtype).run(samples[1])
         assert np.array_equal(Session(model, scheme).run(samples[1]), named)
-        density = [Session(model, scheme, skip=s, density=0.03) for s in ("int8", "fp16")]
+        density = [Session(model, scheme, residual_dtype=s, density=0.03) for s in ("int8", "fp16")]
         assert np.array_equal(*(session.run(samples[1]) for session in density))
 
 
 def test_threads_do_not_matter(model: bytes, samples: list[Array]) -> None:
-    one, three = (Session(model, "qpp", skip="fp16", threads=threads) for threads in (1, 3))
+    one, three = (
+        Session(model, "qpp", residual_dtype="fp16", threads=threads) for threads in (1, 3)
+    )
     assert np.array_equal(one.run(samples[2]), three.run(samples[2]))
