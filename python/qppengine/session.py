@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -71,6 +72,21 @@ class StoredValue:
                 x += self.residuals
             x *= np.float32(self.scale)
         return np.ascontiguousarray(np.moveaxis(x, 3, 1))
+
+
+# Names of statistics up to version 0.1, and their present ones.
+_DEPRECATED_STATS = {"clamps": "clamped_predictions", "cut_outliers": "dropped_outliers"}
+
+
+class _Stats(dict[str, Any]):
+    """The statistics of a session, which also answers to their deprecated names."""
+
+    def __missing__(self, name: str) -> Any:
+        if name not in _DEPRECATED_STATS:
+            raise KeyError(name)
+        current = _DEPRECATED_STATS[name]
+        warnings.warn(f"{name} is deprecated; use {current}", DeprecationWarning, stacklevel=2)
+        return self[current]
 
 
 class Session:
@@ -269,7 +285,7 @@ class Session:
 
         ``dropped_outliers`` (with a density): outliers that exceeded the capacity all the same.
         """
-        return self._core.stats()
+        return cast("_core.Stats", _Stats(self._core.stats()))
 
     def explain(self) -> list[_core.Step]:
         """The steps of a run in order: node, operation, kernel, dtype, shape ``[N, H, W, C]``.

@@ -120,6 +120,14 @@ def test_bounds_widen_until_outliers_find_room(model: bytes, samples: list[Array
     assert Session(model, "static").stats()["dropped_outliers"] == {}
 
 
+def test_deprecated_names_of_statistics_warn(model: bytes) -> None:
+    stats = Session(model, "static", density=0.01).stats()
+    with pytest.deprecated_call(match="use dropped_outliers"):
+        assert stats["cut_outliers"] == stats["dropped_outliers"]  # type: ignore[typeddict-item]
+    with pytest.raises(KeyError, match="other"):
+        stats["other"]  # type: ignore[typeddict-item]
+
+
 def outlier_network(kind: str, rng: np.random.Generator) -> qe.Graph:
     """Two convolutions in a row, so that outliers are read, and written."""
     channels = 3 if kind == "few channels" else 16
