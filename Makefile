@@ -106,10 +106,11 @@ test-bench: .venv/.dev core  ## Every benchmark with one round: do they run? (no
 	$(BIN)/python bench/accuracy/make_networks.py build/networks espcn_x3 --samples 8
 	$(BIN)/python bench/accuracy/trained_hrnet.py --steps 1 --batch 1
 
-lint: .venv/.dev build/arm64/.stamp  ## Formatting, types and static analysis
+lint: .venv/.dev core build/arm64/.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+	$(BIN)/stubtest --concise --allowlist toolchains/stubtest_allowlist.txt qppengine._core
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
 	$(BIN)/cmake --preset host > build/host.log
 	$(BIN)/cmake --preset aarch64 -C build/arm64/python.cmake > build/aarch64.log

@@ -30,8 +30,10 @@ from qppengine.ir import InputInfo, Node
 from qppengine.limits import Limits
 from qppengine.model_file import load_graph
 from qppengine.passes import keep_fp16
+from qppengine.profile import Profile
 from qppengine.quantization import (
     DEFAULT_FEATURES,
+    BoundSet,
     Calibration,
     Feature,
     Plan,
@@ -39,13 +41,15 @@ from qppengine.quantization import (
     Predictor,
     Quantization,
 )
+from qppengine.records import Memory, Stats, Step, StepTime
 from qppengine.regression import fit
 from qppengine.save import save
-from qppengine.session import SCHEMES, Session, __version__
+from qppengine.session import SCHEMES, Session, StoredValue, __version__
 
 __all__ = [
     "DEFAULT_FEATURES",
     "SCHEMES",
+    "BoundSet",
     "Calibration",
     "CalibrationError",
     "DTypeError",
@@ -57,15 +61,21 @@ __all__ = [
     "GraphBuilder",
     "InputInfo",
     "Limits",
+    "Memory",
     "ModelError",
     "Node",
     "NonFiniteError",
     "Plan",
     "Position",
     "Predictor",
+    "Profile",
     "Quantization",
     "Session",
     "ShapeError",
+    "Stats",
+    "Step",
+    "StepTime",
+    "StoredValue",
     "UnsupportedError",
     "UnsupportedModelError",
     "__version__",

@@ -1,47 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from qppengine.records import Kernel, Memory, ObservedStep, Stats, Step
+
 __version__: str
-
-class Step(TypedDict):
-    node: str
-    op: str
-    kernel: str
-    dtype: str
-    shape: tuple[int, int, int, int] | None
-    macs: int
-    bytes: int
-    note: str
-
-class Stats(TypedDict):
-    runs: int
-    samples: int
-    predictions: int
-    clamped_predictions: dict[str, int]
-    widened_bounds: dict[str, int]
-    dropped_outliers: dict[str, int]
-
-class Memory(TypedDict):
-    weights: int
-    arena: int
-    peak: int
-
-class Kernel(TypedDict):
-    name: str
-    available: bool
-
-class ObservedStep(TypedDict):
-    sample: int
-    step: int
-    value: str
-    stored: npt.NDArray[np.int8 | np.float16]
-    residuals: npt.NDArray[np.float32] | None
-    scale: float
-    zero_point: int
 
 class Session:
     def __init__(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
+
+    from qppengine.records import Step, StepTime
 
 
 class Profile:
@@ -22,14 +24,12 @@ class Profile:
             of N samples, or None under an emulator, where timing is not available.
     """
 
-    def __init__(
-        self, steps: Sequence[Mapping[str, Any]], times: npt.NDArray[np.int64] | None
-    ) -> None:
+    def __init__(self, steps: Sequence[Step], times: npt.NDArray[np.int64] | None) -> None:
         self._steps = steps
         self._times = times
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[StepTime]:
         """One row per step, ready for JSON: the fields of `Session.explain`, and its time.
 
         ``ms`` is the time of all samples, as the median of the runs, ``share`` in percent that of

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from qppengine.ir import Array
+    from qppengine.records import Memory, Stats, Step
 
 __all__ = [
     "SCHEMES",
@@ -269,7 +270,7 @@ class Session:
         """
         return self._core.features()
 
-    def stats(self) -> _core.Stats:
+    def stats(self) -> Stats:
         """Counts since the session opened.
 
         ``runs``, and the ``samples`` of their batches. ``predictions``: bounds predicted in scheme
@@ -285,9 +286,9 @@ class Session:
 
         ``dropped_outliers`` (with a density): outliers that exceeded the capacity all the same.
         """
-        return cast("_core.Stats", _Stats(self._core.stats()))
+        return cast("Stats", _Stats(self._core.stats()))
 
-    def explain(self) -> list[_core.Step]:
+    def explain(self) -> list[Step]:
         """The steps of a run in order: node, operation, kernel, dtype, shape ``[N, H, W, C]``.
 
         ``macs`` are multiply-accumulates, as sums of products need them; ``bytes`` those of inputs,
@@ -297,7 +298,7 @@ class Session:
         """
         return self._core.explain()
 
-    def memory(self) -> _core.Memory:
+    def memory(self) -> Memory:
         """Bytes of the packed ``weights``, and after `prepare` or a run those that values take.
 
         All values and working memory of a sample share one ``arena``, which does not grow with the

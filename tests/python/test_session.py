@@ -294,8 +294,8 @@ def test_profile_times_every_step(model: Path) -> None:
         {**step, "ms": None, "share": row["share"]}
         for step, row in zip(session.explain(), profile.rows, strict=True)
     ]
-    assert all(row["ms"] >= 0 for row in profile.rows)
-    assert sum(row["share"] for row in profile.rows) == pytest.approx(100, abs=0.5)
+    assert all(row["ms"] is not None and row["ms"] >= 0 for row in profile.rows)
+    assert sum(row["share"] or 0 for row in profile.rows) == pytest.approx(100, abs=0.5)
     events = profile.trace()["traceEvents"]
     assert len(events) == 5 * len(profile.rows)
     ends = [event["ts"] + event["dur"] for event in events]
