@@ -49,7 +49,7 @@ class Builder final : public nlohmann::json_sax<json> {
 
   bool parse_error(std::size_t position, const std::string& /*token*/,
                    const nlohmann::detail::exception& /*error*/) override {
-    throw ModelError(concat(where_, " is not JSON: byte ", position, " is not what may follow"));
+    throw ModelError(concat(where_, " is not JSON: byte ", position, " is unexpected"));
   }
 
   json take() {

@@ -45,8 +45,8 @@ statistics: those of the input), and "bytes" what a run must read and write at l
 result without padding. linear reads weights that no cache holds any more, as in a network.
 --out fp32 is what a network returns, NCHW.
 ds is dense + sparse: int8 with a list of outliers, a share --density of the elements.
---size of a model sets the dimensions that the file leaves open; --profile adds its steps, and --trace writes
-them for chrome://tracing. --energy tells what a discharging battery gave meanwhile: let it run for minutes.
+--size of a model sets dynamic dimensions; --profile adds its steps, and --trace writes
+them for chrome://tracing. --energy reports the charge and energy from a discharging battery: run it for minutes.
 )";
 
 #ifdef __clang__

@@ -321,7 +321,7 @@ class Session:
         known = tuple(self._core.outputs)
         if isinstance(out, Mapping):
             if outputs is not None:
-                raise UnsupportedError("outputs: expected none beside a mapping as out")
+                raise UnsupportedError("outputs: expected None with a mapping as out")
             outputs = tuple(out)
         names = known if outputs is None else tuple(_sequence(outputs))
         if not names or (unknown := [name for name in names if name not in known]):

@@ -210,7 +210,7 @@ def test_outputs_are_chosen_by_name(branches: Session) -> None:
             branches.run(a, b, **options)
     with pytest.raises(qe.UnsupportedError, match="got none"):
         branches.run(a, b, outputs=[])
-    with pytest.raises(qe.UnsupportedError, match="beside a mapping"):
+    with pytest.raises(qe.UnsupportedError, match="with a mapping"):
         branches.run(a, b, outputs="left", out=out)
     with pytest.raises(qe.ShapeError, match=r"out: expected shape .* for output 'left', got"):
         branches.run(a, b, out={"left": array})
