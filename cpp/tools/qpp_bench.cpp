@@ -39,14 +39,14 @@ constexpr const char* kUsage =
                       [--json]
 
 All commands take --energy [--power-supply /sys/class/power_supply].
-Runs the work once to warm up, then N times. Wall-clock milliseconds are printed on real hardware only.
-"macs" counts multiply-accumulates of a run, "elements" those of the output (of a global pool and of
-statistics: those of the input), and "bytes" what a run must read and write at least: sources, weights and
-result without padding. linear reads weights that no cache holds any more, as in a network.
---out fp32 is what a network returns, NCHW.
+Runs the work once to warm up, then N times. Timing is not available under emulation.
+"macs" counts the multiply-accumulates of a run, "elements" the elements of the output (of a global
+pool and of statistics: of the input), and "bytes" the least bytes that a run reads and writes:
+sources, weights and result without padding. linear reads weights that are in no cache, as in a network.
+--out fp32 writes NCHW, as at the end of a network.
 ds is dense + sparse: int8 with a list of outliers, a share --density of the elements.
---size of a model sets dynamic dimensions; --profile adds its steps, and --trace writes
-them for chrome://tracing. --energy reports the charge and energy from a discharging battery: run it for minutes.
+--size of a model sets dynamic dimensions; --profile adds its steps, and --trace writes them for
+chrome://tracing. --energy reports the charge and energy of a discharging battery: run for minutes.
 )";
 
 #ifdef __clang__
