@@ -100,6 +100,14 @@ const std::vector<MeanKernel>& mean_kernels() {
   return kernels;
 }
 
+const std::vector<DeviationKernel>& deviation_kernels() {
+  static const std::vector<DeviationKernel> kernels = {
+#define QPP_DEVIATION(name, needs) {{#name, needs}, name},
+#include "kernels/variants.inc"
+  };
+  return kernels;
+}
+
 const std::vector<QuantileKernel>& quantile_kernels() {
   static const std::vector<QuantileKernel> kernels = {
 #define QPP_QUANTILE(name, needs) {{#name, needs}, name},
@@ -181,6 +189,7 @@ std::vector<KernelInfo> all_kernels() {
   append(spmm_kernels());
   append(minmax_kernels());
   append(mean_kernels());
+  append(deviation_kernels());
   append(quantile_kernels());
   append(add_kernels());
   append(mul_kernels());
@@ -318,6 +327,9 @@ const MinMaxKernel& KernelSelection::minmax() const {
 }
 const MeanKernel& KernelSelection::mean() const {
   return last_match(mean_kernels(), *this, forced_);
+}
+const DeviationKernel& KernelSelection::deviation() const {
+  return last_match(deviation_kernels(), *this, forced_);
 }
 const QuantileKernel& KernelSelection::quantile() const {
   return last_match(quantile_kernels(), *this, forced_);

@@ -53,6 +53,7 @@ class KernelSelection {
   [[nodiscard]] const SpmmKernel& spmm() const;
   [[nodiscard]] const MinMaxKernel& minmax() const;
   [[nodiscard]] const MeanKernel& mean() const;
+  [[nodiscard]] const DeviationKernel& deviation() const;
   [[nodiscard]] const QuantileKernel& quantile() const;
   /// f16 from f16, f16 from qai8 or qai8 from qai8.
   [[nodiscard]] const BinaryKernel& add(DType dst, DType src) const;
@@ -83,6 +84,7 @@ const std::vector<DensifyKernel>& densify_kernels();
 const std::vector<SpmmKernel>& spmm_kernels();
 const std::vector<MinMaxKernel>& minmax_kernels();
 const std::vector<MeanKernel>& mean_kernels();
+const std::vector<DeviationKernel>& deviation_kernels();
 const std::vector<QuantileKernel>& quantile_kernels();
 const std::vector<BinaryKernel>& add_kernels();
 const std::vector<BinaryKernel>& mul_kernels();

@@ -47,6 +47,19 @@ struct MeanKernel {
   MeanFunction function;
 };
 
+/// deviation = sqrt(sum((x - mean)^2) / count), the same bits on every machine: both sums are over
+/// doubles. Lane l of the vectors of 8 channels is summed in memory order, then the lanes are added
+/// from 0 to 7; the mean is the sum of all elements, summed alike, over their count.
+struct DeviationArgs {
+  StatisticsSource src;
+  float* deviation = nullptr;
+};
+using DeviationFunction = void (*)(const DeviationArgs& args);
+struct DeviationKernel {
+  KernelInfo info;
+  DeviationFunction function;
+};
+
 /// values[i] = the element of rank ranks[i] (0 is the smallest), exactly. Elements are finite.
 struct QuantileArgs {
   StatisticsSource src;

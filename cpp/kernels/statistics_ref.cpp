@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "kernels/variants.h"
 
@@ -22,6 +23,20 @@ std::uint16_t order_key(half value) {
 
 half from_order_key(std::uint32_t key) {
   return half{static_cast<std::uint16_t>((key & 0x8000U) != 0 ? key & 0x7fffU : ~key)};
+}
+
+/// The sum of term(x) over all elements x, in the order that statistics.h fixes.
+template <typename Term>
+double sum_in_lanes(const StatisticsSource& src, const Term& term) {
+  constexpr int kLanes = 8;
+  std::array<double, kLanes> lanes{};
+  for (std::int64_t p = 0; p < src.pixels; ++p) {
+    for (std::int64_t c = 0; c < src.channels; ++c)
+      lanes[c % kLanes] += term(static_cast<double>(to_float(src.data[p * src.stride + c])));
+  }
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
 }
 
 }  // namespace
@@ -66,6 +81,14 @@ void mean_f32_f16_ref(const MeanArgs& args) {
   double sum = 0;
   for (const double lane : total) sum += lane;
   *args.mean = static_cast<float>(2 * sum / static_cast<double>(src.pixels * src.channels));
+}
+
+void deviation_f32_f16_ref(const DeviationArgs& args) {
+  const auto count = static_cast<double>(args.src.pixels * args.src.channels);
+  const double mean = sum_in_lanes(args.src, [](double x) { return x; }) / count;
+  const double squares =
+      sum_in_lanes(args.src, [mean](double x) { return (x - mean) * (x - mean); });
+  *args.deviation = static_cast<float>(std::sqrt(squares / count));
 }
 
 void quantile_f32_f16_ref(const QuantileArgs& args) {

@@ -29,6 +29,7 @@ namespace qpp {
 #define QPP_SPMM(name, dst, src, weights, needs) bool name(const SpmmArgs& args);
 #define QPP_MINMAX(name, needs) void name(const MinMaxArgs& args);
 #define QPP_MEAN(name, needs) void name(const MeanArgs& args);
+#define QPP_DEVIATION(name, needs) void name(const DeviationArgs& args);
 #define QPP_QUANTILE(name, needs) void name(const QuantileArgs& args);
 #define QPP_ADD(name, dst, src, needs) void name(const BinaryArgs& args);
 #define QPP_MUL(name, dst, src, needs) void name(const BinaryArgs& args);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Min/max, mean and quantile, exactly, against sorted and summed copies.
+// Min/max, mean, deviation and quantile, exactly, against sorted and summed copies.
 
 #include <algorithm>
 #include <array>
@@ -186,6 +186,35 @@ void check_mean(const MeanKernel& kernel, Trial& trial) {
   });
 }
 
+/// The steps that statistics.h fixes, lane by lane.
+float expected_deviation(const Elements& elements) {
+  const std::int64_t channels = elements.source.channels;
+  const auto sum = [&](const auto& term) {
+    double total = 0;
+    for (std::int64_t lane = 0; lane < 8; ++lane) {
+      double of_lane = 0;
+      for (std::size_t i = 0; i < elements.values.size(); ++i) {
+        if (static_cast<std::int64_t>(i) % channels % 8 == lane)
+          of_lane += term(static_cast<double>(elements.values[i]));
+      }
+      total += of_lane;
+    }
+    return total;
+  };
+  const auto count = static_cast<double>(elements.values.size());
+  const double mean = sum([](double x) { return x; }) / count;
+  const double squares = sum([mean](double x) { return (x - mean) * (x - mean); });
+  return static_cast<float>(std::sqrt(squares / count));
+}
+
+void check_deviation(const DeviationKernel& kernel, Trial& trial) {
+  for_all_elements(trial, [&](const Elements& elements) {
+    float deviation = 77;
+    kernel.function({.src = elements.source, .deviation = &deviation});
+    expect(trial, "deviation", deviation, expected_deviation(elements));
+  });
+}
+
 void check_ranks(const QuantileKernel& kernel, Trial& trial, const Elements& elements,
                  const std::vector<std::int64_t>& ranks) {
   const auto count = static_cast<std::int64_t>(elements.values.size());
@@ -283,6 +312,15 @@ void append_statistics(std::vector<Subject>& subjects) {
     };
     subjects.push_back({.info = kernel.info,
                         .check = [&kernel](Trial& trial) { check_mean(kernel, trial); },
+                        .bench = [run] { return bench_statistics(run); }});
+  }
+  for (const DeviationKernel& kernel : deviation_kernels()) {
+    const auto run = [&kernel](const StatisticsSource& source) {
+      float deviation = 0;
+      kernel.function({.src = source, .deviation = &deviation});
+    };
+    subjects.push_back({.info = kernel.info,
+                        .check = [&kernel](Trial& trial) { check_deviation(kernel, trial); },
                         .bench = [run] { return bench_statistics(run); }});
   }
   for (const QuantileKernel& kernel : quantile_kernels()) {
