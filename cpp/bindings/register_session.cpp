@@ -243,7 +243,7 @@ auto without_gil(const Call& call) {
 /// [samples, rows, columns] of `count` numbers.
 py::array_t<float> to_array(const float* data, std::size_t samples, std::size_t count,
                             std::size_t columns) {
-  const std::size_t rows = samples == 0 ? 0 : count / samples / columns;
+  const std::size_t rows = count == 0 ? 0 : count / samples / columns;
   return py::array_t<float>(std::vector{samples, rows, columns}, data);
 }
 
@@ -296,7 +296,7 @@ void register_session(py::module_& module) {
            [](const Session& session) {
              const auto features = without_gil([&] { return session.features(); });
              return to_array(features.values.data(), features.samples, features.values.size(),
-                             kFeatures);
+                             session.feature_columns());
            })
       .def("stats",
            [](const Session& session) {

@@ -54,8 +54,8 @@ class Parser {
               ": expected at least one input and one output");
     for (const std::string& output : model.outputs) require_value(output, where + ".outputs");
     if (graph.has("quantization"))
-      model.quantization =
-          parse_quantization(graph["quantization"], constants_, order_, plan_int8(model).values);
+      model.quantization = parse_quantization(graph["quantization"], file_.format_version,
+                                              constants_, order_, plan_int8(model).values);
     return model;
   }
 
@@ -476,6 +476,15 @@ class Parser {
   ValueOrder order_;
 };
 
+/// Throws UnsupportedError.
+int parse_format_version(const std::string& text, const std::string& source) {
+  for (int version = 1; version <= kFormatVersion; ++version) {
+    if (text == std::to_string(version)) return version;
+  }
+  throw UnsupportedError(concat(source, ": expected format version 1 to ", kFormatVersion, ", got ",
+                                quote(text), "; export the model again"));
+}
+
 }  // namespace
 
 ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& source,
@@ -484,10 +493,8 @@ ModelFile read_model_file(std::span<const std::byte> bytes, const std::string& s
   QPP_CHECK(container.metadata["format"] == kFormat, ModelError, source,
             ": expected a model written by qppengine.save, got ",
             "a safetensors file of another kind");
-  QPP_CHECK(container.metadata["format_version"] == kFormatVersion, UnsupportedError, source,
-            ": expected format version ", kFormatVersion, ", got ",
-            quote(container.metadata["format_version"]), "; export the model again");
-  return {.graph_json = std::move(container.metadata["graph"]),
+  return {.format_version = parse_format_version(container.metadata["format_version"], source),
+          .graph_json = std::move(container.metadata["graph"]),
           .tensors = std::move(container.tensors)};
 }
 

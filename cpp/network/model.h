@@ -58,14 +58,15 @@ struct Model {
   Limits limits;  // that it keeps to, and its runs shall
 };
 
+inline constexpr const char* kFormat = "qppengine";
+inline constexpr int kFormatVersion = 2;  // the last; all from 1 on are read
+
 /// A model file before its graph is understood.
 struct ModelFile {
+  int format_version = kFormatVersion;
   std::string graph_json;
   std::map<std::string, Tensor> tensors;
 };
-
-inline constexpr const char* kFormat = "qppengine";
-inline constexpr const char* kFormatVersion = "1";
 
 /// Checks the container and its format version. Throws ModelError, also where a limit is exceeded;
 /// `source` names the file in messages.

@@ -55,8 +55,7 @@ class Lowering {
     }
     for (const std::string& output : model.outputs) ++uses_[output].fp16;
     if (scheme_ == Scheme::qpp || scheme_ == Scheme::measure) {
-      for (const Predictor& predictor : bounds_->predictors)
-        predictors_.emplace(predictor.position, &predictor);
+      find_feature_sources();
     }
   }
 
@@ -107,9 +106,9 @@ class Lowering {
     add(value, std::make_unique<CopyQParams>(owner_row(value), static_cast<int>(rows)), {}, -1);
   }
 
-  [[nodiscard]] const Predictor* predictor_at(const std::string& value) const {
-    const auto found = predictors_.find(value);
-    return found == predictors_.end() ? nullptr : found->second;
+  /// True when predictors read features of the value.
+  [[nodiscard]] bool is_feature_source(const std::string& value) const {
+    return feature_targets_.contains(value);
   }
 
   /// True when the bounds of the value come from the value itself.
@@ -192,7 +191,8 @@ class Lowering {
     // The bounds are known before the first store unless the value itself, in fp16, has to tell
     // them.
     const bool fused = uses.int8 > 0 && uses.fp16 == 0 && !measures_bounds(node.output) &&
-                       !predictor_at(node.output) && (reads_int8(node) || quantizes_fp16(node));
+                       !is_feature_source(node.output) &&
+                       (reads_int8(node) || quantizes_fp16(node));
     return {.src = reads_int8(node) ? DType::qai8 : DType::f16,
             .dst = fused ? DType::qai8 : DType::f16,
             .dst_row = fused ? row_of(node.output) : -1};
@@ -300,16 +300,16 @@ class Lowering {
     }
     const int output = buffer_of(node.output, DType::qai8);
     add(node.name, std::move(op), {buffer_of(node.inputs[0], DType::qai8)}, output);
-    if (uses_[node.output].fp16 == 0 && !predictor_at(node.output)) return;
+    if (uses_[node.output].fp16 == 0 && !is_feature_source(node.output)) return;
     const int fp16 = buffer_of(node.output, DType::f16);
     add(node.output, std::make_unique<Dequantize>(row_of(node.output), selection_), {output}, fp16);
-    predict_behind(node.output, fp16);
+    predict_after(node.output, fp16);
   }
 
   /// Everything that follows an fp16 value: who writes rows because of it, and its int8 copy.
   void finish_fp16(const std::string& value, bool range_measured) {
     const int fp16 = buffer_of(value, DType::f16);
-    predict_behind(value, fp16);
+    predict_after(value, fp16);
     if (measures_bounds(value)) {
       add(value,
           std::make_unique<ChooseQParams>(ChooseQParams::Spec{.value = value,
@@ -346,20 +346,44 @@ class Lowering {
     return targets;
   }
 
-  /// At a QPP position: measures the value and writes the rows that it predicts.
-  void predict_behind(const std::string& value, int fp16) {
-    const Predictor* predictor = predictor_at(value);
-    if (predictor == nullptr) return;
-    const int position = static_cast<int>(predictor - bounds_->predictors.data());
+  void find_feature_sources() {
+    const Quantization& quantization = *model_.quantization;
+    const std::size_t columns = quantization.feature_columns();
+    for (std::size_t p = 0; p < quantization.predictors.size(); ++p) {
+      const Predictor& predictor = quantization.predictors[p];
+      for (std::size_t i = 0; i < predictor.features.size(); ++i) {
+        const Feature& feature = predictor.features[i];
+        feature_targets_[feature.value].push_back(
+            {.feature = feature.spec, .slot = p * columns + i});
+      }
+      completed_predictors_[predictor.last_source].push_back(p);
+    }
+  }
+
+  /// Measures the features of a value, and predicts the rows of the predictors that have all
+  /// features by now.
+  void predict_after(const std::string& value, int fp16) {
+    if (!is_feature_source(value)) return;
     add(value,
         std::make_unique<MeasureFeatures>(
-            MeasureFeatures::Spec{
-                .value = value, .position = position, .alphas = predictor->alphas},
-            selection_),
+            MeasureFeatures::Spec{.value = value, .targets = feature_targets_[value]}, selection_),
         {fp16}, -1);
-    if (scheme_ == Scheme::qpp) {
-      add(value, std::make_unique<PredictQParams>(position, predictor->rows, activation_bits_), {},
-          -1);
+    if (scheme_ != Scheme::qpp) return;
+    const Quantization& quantization = *model_.quantization;
+    for (const std::size_t index : completed_predictors_[value]) {
+      const Predictor& predictor = quantization.predictors[index];
+      PredictQParams::Spec predict{.targets = {},
+                                   .first_slot = index * quantization.feature_columns(),
+                                   .weight = bounds_->regressors[index].weight,
+                                   .bias = bounds_->regressors[index].bias,
+                                   .transform = predictor.target_transform,
+                                   .bits = activation_bits_};
+      for (const int row : predictor.rows) {
+        predict.targets.push_back(
+            {.row = row,
+             .calibrated_range = bounds_->calibrated_range[static_cast<std::size_t>(row)]});
+      }
+      add(value, std::make_unique<PredictQParams>(std::move(predict)), {}, -1);
     }
   }
 
@@ -372,7 +396,10 @@ class Lowering {
   const Bounds* bounds_;  // null where nothing but the values themselves tells any
   bool int8_;
   Int8Plan plan_;
-  std::map<std::string, const Predictor*> predictors_;  // by position
+  // By the value that predictors read features of: these, and the predictors that have all features
+  // once these are measured.
+  std::map<std::string, std::vector<MeasureFeatures::Target>> feature_targets_;
+  std::map<std::string, std::vector<std::size_t>> completed_predictors_;
   std::map<std::string, Uses> uses_;
   std::set<std::string> too_large_;    // convolutions whose int8 sums could leave int32
   std::set<std::string> needed_rows_;  // values whose rows int8 values are held with
@@ -390,8 +417,7 @@ void check_scheme(const Model& model, Scheme scheme) {
   const Bounds& bounds = model.quantization->bounds[0];
   QPP_CHECK(scheme != Scheme::fixed || !bounds.of_static.empty(), UnsupportedError, "model '",
             model.name, "': scheme \"static\" needs static bounds, the file has none");
-  const bool fitted = std::all_of(bounds.predictors.begin(), bounds.predictors.end(),
-                                  [](const Predictor& predictor) { return predictor.fitted; });
+  const bool fitted = bounds.regressors.size() == model.quantization->predictors.size();
   QPP_CHECK(scheme != Scheme::qpp || fitted, UnsupportedError, "model '", model.name,
             "': scheme \"qpp\" needs fitted predictors, the file has none");
 }

@@ -5,21 +5,20 @@
 #include <vector>
 
 #include "ops/op.h"
-#include "ops/statistics.h"
 
 namespace qpp {
 
 /// One row per quantized value, after these the rows that are copies of others
-/// (Program::copied_rows), and what is measured on the way to its writer. Kernels only read
+/// (Program::copied_rows), and the features that predictors read. Kernels only read
 /// rows; the schemes differ only in who writes them, and when: the loader (static), predict_qparams
 /// (qpp) or choose_qparams (dynamic).
 struct QpTable {
-  QpTable(std::size_t value_count, std::size_t positions, std::vector<int> copies = {})
+  QpTable(std::size_t value_count, std::size_t feature_count, std::vector<int> copies = {})
       : values(value_count),
         copied_rows(std::move(copies)),
         qparams(values + copied_rows.size()),
         ranges(qparams.size()),
-        features(positions * kFeatures),
+        features(feature_count),
         clamped_predictions(qparams.size()),
         widened_bounds(qparams.size()),
         dropped_outliers(qparams.size()) {

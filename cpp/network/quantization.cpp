@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
+#include <utility>
 
 #include "base/json_field.h"
 #include "tensor/outliers.h"
@@ -11,21 +13,35 @@ namespace qpp {
 namespace {
 
 constexpr std::size_t kMaxDensities = 16;
+constexpr std::size_t kMaxFeatures = 64;  // of one predictor
+
+/// Names of an enumeration, in order.
+template <typename Enum, std::size_t kCount>
+Enum parse_name(const Field& field, const char* const (&names)[kCount]) {
+  const std::string name = field.string();
+  const auto* const found = std::find(std::begin(names), std::end(names), name);
+  if (found != std::end(names)) return static_cast<Enum>(found - std::begin(names));
+  std::string known;
+  for (const char* other : names) known += concat(known.empty() ? "" : ", ", other);
+  throw UnsupportedError(
+      concat(field.where(), ": expected one of ", known, ", got \"", name, "\""));
+}
 
 class Parser {
  public:
-  Parser(const Constants& constants, const ValueOrder& order)
-      : constants_(constants), order_(order) {}
+  Parser(int format_version, Constants& constants, const ValueOrder& order)
+      : first_format_(format_version == 1), constants_(constants), order_(order) {}
 
-  Quantization parse(const Field& field, const std::vector<std::string>& int8_values) const {
-    field.only({"alpha", "densities", "values", "static", "default_static", "seen", "predictors"});
+  Quantization parse(const Field& field, const std::vector<std::string>& int8_values) {
+    const char* range_key = first_format_ ? "seen" : "calibrated_range";
+    field.only(
+        {"alpha", "densities", "values", "static", "default_static", range_key, "predictors"});
     Quantization result;
-    result.bounds.push_back(
-        {.alpha = parse_alpha(field["alpha"]), .of_static = {}, .predictors = {}});
+    result.bounds.emplace_back().alpha = parse_alpha(field["alpha"]);
     if (field.has("densities")) {
       result.densities = parse_densities(field["densities"]);
       for (const double density : result.densities)
-        result.bounds.push_back({.alpha = 1 - density, .of_static = {}, .predictors = {}});
+        result.bounds.emplace_back().alpha = 1 - density;
     }
     result.values = field["values"].strings();
     for (const std::string& value : result.values) {
@@ -39,7 +55,9 @@ class Parser {
                 "', which is held in int8, is missing");
     }
     check_coverage(field["predictors"], result.values);
-    for (std::size_t set = 0; set < result.bounds.size(); ++set) parse_bounds(field, set, result);
+    if (field.has("static")) parse_static(field, result);
+    if (field.has(range_key)) parse_calibrated_range(field[range_key], result);
+    for (const Field& predictor : field["predictors"].list()) parse_predictor(predictor, result);
     return result;
   }
 
@@ -51,81 +69,129 @@ class Parser {
 
   /// A tensor of the given shape, as a flat list.
   [[nodiscard]] std::vector<float> matrix(const Field& name, std::size_t rows,
-                                          std::size_t columns) const {
+                                          std::size_t columns) {
     const Tensor& values = constants_.find(name.string(), name.where());
     std::vector<std::int64_t> expected{static_cast<std::int64_t>(rows)};
     if (columns > 0) expected.push_back(static_cast<std::int64_t>(columns));
     QPP_CHECK(values.shape == expected, ModelError, name.where(), ": the tensor '", name.string(),
               "' has the wrong shape for ", rows, " rows");
+    constants_.count(values.elements(), 0, name.where());
     return Constants::floats(values, name.where());
   }
 
-  /// The set of bounds of this index, from tensors that hold those of all sets one after the other.
-  void parse_bounds(const Field& field, std::size_t set, Quantization& result) const {
+  /// Tensors hold the numbers of all sets of bounds, one after the other.
+  void parse_static(const Field& field, Quantization& result) {
     const std::size_t rows = result.values.size();
-    const std::size_t sets = result.bounds.size();
-    Bounds& bounds = result.bounds[set];
-    if (field.has("static")) {
-      field["static"].only({"mean", "range"});
-      for (const char* rule : {"mean", "range"}) {
-        const std::vector<float> all = matrix(field["static"][rule], sets * rows, 2);
-        auto& of_rule = bounds.of_static[rule];  // empty where nothing is quantized
+    field["static"].only({"mean", "range"});
+    for (const char* rule : {"mean", "range"}) {
+      const std::vector<float> all = matrix(field["static"][rule], result.bounds.size() * rows, 2);
+      for (std::size_t set = 0; set < result.bounds.size(); ++set) {
+        auto& of_rule = result.bounds[set].of_static[rule];  // empty where nothing is quantized
         for (std::size_t i = set * rows; i < (set + 1) * rows; ++i)
           of_rule.push_back({.lo = all[2 * i], .hi = all[2 * i + 1]});
       }
-      result.default_static = field["default_static"].string();
-      QPP_CHECK(bounds.of_static.contains(result.default_static), ModelError,
-                field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
-                result.default_static, "\"");
     }
-    const std::vector<float> seen =
-        field.has("seen") ? matrix(field["seen"], sets * rows, 4) : std::vector<float>();
-    for (const Field& predictor : field["predictors"].list())
-      bounds.predictors.push_back(parse_predictor(predictor, set, result, seen));
+    result.default_static = field["default_static"].string();
+    QPP_CHECK(result.bounds[0].of_static.contains(result.default_static), ModelError,
+              field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
+              result.default_static, "\"");
   }
 
-  Predictor parse_predictor(const Field& field, std::size_t set, const Quantization& quantization,
-                            const std::vector<float>& seen) const {
-    field.only({"position", "alphas", "rows", "weight", "bias"});
+  void parse_calibrated_range(const Field& field, Quantization& result) {
+    const std::size_t rows = result.values.size();
+    const std::vector<float> all = matrix(field, result.bounds.size() * rows, 4);
+    for (std::size_t i = 0; i < all.size() / 4; ++i) {
+      const float* limits = &all[4 * i];
+      QPP_CHECK(limits[0] <= limits[1] && limits[2] <= limits[3], ModelError, field.where(),
+                ": expected lowest and highest bounds in this order for '", result.values[i % rows],
+                "'");
+      result.bounds[i / rows].calibrated_range.push_back(
+          {.lo = {.lo = limits[0], .hi = limits[1]}, .hi = {.lo = limits[2], .hi = limits[3]}});
+    }
+  }
+
+  void parse_predictor(const Field& field, Quantization& result) {
+    const char* features_key = first_format_ ? "alphas" : "features";
+    std::set<std::string> known{"position", features_key, "rows", "weight", "bias"};
+    if (!first_format_) known.insert("target_transform");
+    field.only(known);
     Predictor predictor;
     predictor.position = field["position"].string();
     require_value(predictor.position, field.where());
-    const std::vector<Field> alphas = field["alphas"].list(kFeatureQuantiles);
-    std::transform(alphas.begin(), alphas.end(), predictor.alphas.begin(), parse_alpha);
+    const Field features = field[features_key];
+    predictor.features = first_format_ ? first_features(features, predictor.position)
+                                       : parse_features(features, predictor.position);
+    predictor.last_source = std::max_element(predictor.features.begin(), predictor.features.end(),
+                                             [this](const Feature& a, const Feature& b) {
+                                               return order_.at(a.value) < order_.at(b.value);
+                                             })
+                                ->value;
     for (const Field& row : field["rows"].list()) {
-      PredictQParams::Row target;
-      target.row = static_cast<int>(row_index(row, quantization.values.size()));
-      const std::string& value = quantization.values[static_cast<std::size_t>(target.row)];
-      QPP_CHECK(order_.at(value) >= order_.at(predictor.position), ModelError, row.where(),
-                ": the value '", value, "' comes before the position '", predictor.position,
+      const std::size_t index = row_index(row, result.values.size());
+      const std::string& value = result.values[index];
+      const std::string& source = predictor.last_source;
+      QPP_CHECK(order_.at(value) >= order_.at(source), ModelError, row.where(), ": the value '",
+                value, "' comes before the ",
+                source == predictor.position ? "position '" : "source of a feature '", source,
                 "' that predicts it");
-      predictor.rows.push_back(target);
+      predictor.rows.push_back(static_cast<int>(index));
     }
-    predictor.fitted = field.has("weight");
-    if (!predictor.fitted) return predictor;
+    if (field.has("target_transform"))
+      predictor.target_transform = parse_name<Transform>(field["target_transform"], kTransforms);
+    if (field.has("weight")) parse_regressors(field, predictor, result);
+    result.predictors.push_back(std::move(predictor));
+  }
 
-    QPP_CHECK(!seen.empty(), ModelError, field.where(),
-              ": a fitted predictor needs the tensor 'seen'");
-    const std::size_t sets = quantization.bounds.size();
+  void parse_regressors(const Field& field, const Predictor& predictor, Quantization& result) {
+    QPP_CHECK(result.bounds[0].calibrated_range.size() == result.values.size(), ModelError,
+              field.where(), ": a fitted predictor needs the calibrated range of its values");
+    QPP_CHECK(result.bounds[0].regressors.size() == result.predictors.size(), ModelError,
+              field.where(), ": expected either all predictors to be fitted or none");
+    const std::size_t sets = result.bounds.size();
     const std::size_t outputs = 2 * predictor.rows.size();
-    const std::vector<float> weight = matrix(field["weight"], sets * outputs, kFeatures);
+    const std::size_t columns = predictor.features.size();
+    const std::vector<float> weight = matrix(field["weight"], sets * outputs, columns);
     const std::vector<float> bias = matrix(field["bias"], sets * outputs, 0);
-    for (std::size_t i = 0; i < predictor.rows.size(); ++i) {
-      PredictQParams::Row& row = predictor.rows[i];
-      const std::size_t lo = set * outputs + 2 * i;
-      std::copy_n(&weight[lo * kFeatures], kFeatures, row.weight_lo.begin());
-      std::copy_n(&weight[(lo + 1) * kFeatures], kFeatures, row.weight_hi.begin());
-      row.bias_lo = bias[lo];
-      row.bias_hi = bias[lo + 1];
-      const std::size_t value =
-          set * quantization.values.size() + static_cast<std::size_t>(row.row);
-      const float* limits = &seen[4 * value];
-      row.seen_lo = {.lo = limits[0], .hi = limits[1]};
-      row.seen_hi = {.lo = limits[2], .hi = limits[3]};
-      QPP_CHECK(limits[0] <= limits[1] && limits[2] <= limits[3], ModelError, field.where(),
-                ": the range seen in calibration is empty");
+    for (std::size_t set = 0; set < sets; ++set) {
+      const auto part = [set](const std::vector<float>& all, std::size_t size) {
+        const float* begin = all.data() + set * size;
+        return std::vector<float>(begin, begin + size);
+      };
+      result.bounds[set].regressors.push_back(
+          {.weight = part(weight, outputs * columns), .bias = part(bias, outputs)});
     }
-    return predictor;
+  }
+
+  /// The features of format version 1: three quantiles, mean and max.
+  static std::vector<Feature> first_features(const Field& alphas, const std::string& position) {
+    std::vector<Feature> features;
+    for (const Field& alpha : alphas.list(3)) {
+      features.push_back({position, {.kind = FeatureKind::quantile, .alpha = parse_alpha(alpha)}});
+    }
+    features.push_back({position, {.kind = FeatureKind::mean}});
+    features.push_back({position, {.kind = FeatureKind::max}});
+    return features;
+  }
+
+  [[nodiscard]] std::vector<Feature> parse_features(const Field& field,
+                                                    const std::string& position) const {
+    std::vector<Feature> features;
+    for (const Field& item : field.list()) {
+      item.only({"kind", "alpha", "value", "transform"});
+      Feature feature{.value = position, .spec = {}};
+      feature.spec.kind = parse_name<FeatureKind>(item["kind"], kFeatureKinds);
+      QPP_CHECK(item.has("alpha") == (feature.spec.kind == FeatureKind::quantile), ModelError,
+                item.where(), ": expected an alpha for the kind \"quantile\" and for no other");
+      if (item.has("alpha")) feature.spec.alpha = parse_alpha(item["alpha"]);
+      if (item.has("value")) feature.value = item["value"].string();
+      require_value(feature.value, item.where());
+      if (item.has("transform"))
+        feature.spec.transform = parse_name<Transform>(item["transform"], kTransforms);
+      features.push_back(std::move(feature));
+    }
+    QPP_CHECK(!features.empty() && features.size() <= kMaxFeatures, ModelError, field.where(),
+              ": expected 1 to ", kMaxFeatures, " features, got ", features.size());
+    return features;
   }
 
   static double parse_alpha(const Field& field) {
@@ -165,7 +231,8 @@ class Parser {
     return static_cast<std::size_t>(row.integer(0, static_cast<std::int64_t>(rows) - 1));
   }
 
-  const Constants& constants_;
+  bool first_format_;  // format version 1: the features are fixed
+  Constants& constants_;
   const ValueOrder& order_;
 };
 
@@ -176,6 +243,13 @@ int Quantization::row(const std::string& value) const {
   return found == rows.end() ? -1 : found->second;
 }
 
+std::size_t Quantization::feature_columns() const {
+  std::size_t columns = 0;
+  for (const Predictor& predictor : predictors)
+    columns = std::max(columns, predictor.features.size());
+  return columns;
+}
+
 const Bounds* Quantization::find_bounds(std::optional<double> density) const {
   if (!density) return bounds.data();
   const auto found = std::find_if(bounds.begin(), bounds.end(), [&](const Bounds& set) {
@@ -184,10 +258,10 @@ const Bounds* Quantization::find_bounds(std::optional<double> density) const {
   return found == bounds.end() ? nullptr : &*found;
 }
 
-Quantization parse_quantization(const Field& field, const Constants& constants,
+Quantization parse_quantization(const Field& field, int format_version, Constants& constants,
                                 const ValueOrder& order,
                                 const std::vector<std::string>& int8_values) {
-  return Parser(constants, order).parse(field, int8_values);
+  return Parser(format_version, constants, order).parse(field, int8_values);
 }
 
 }  // namespace qpp

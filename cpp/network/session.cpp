@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <new>
 #include <utility>
 
@@ -49,8 +50,14 @@ QpTable make_table(const Model& model, Scheme scheme, const std::vector<int>& co
   if (!model.quantization) return {0, 0};
   const Quantization& quantization = *model.quantization;
   const std::size_t tables = scheme == Scheme::measure ? quantization.bounds.size() : 1;
-  return {tables * quantization.values.size(), quantization.bounds[0].predictors.size(),
-          copied_rows};
+  const std::size_t columns = quantization.feature_columns();
+  QpTable table(tables * quantization.values.size(), quantization.predictors.size() * columns,
+                copied_rows);
+  for (std::size_t p = 0; p < quantization.predictors.size(); ++p) {
+    for (std::size_t i = quantization.predictors[p].features.size(); i < columns; ++i)
+      table.features[p * columns + i] = NAN;
+  }
+  return table;
 }
 
 /// Static quantization: the loader writes the rows, once.
@@ -105,7 +112,10 @@ Session::Session(const Model& model, const SessionOptions& options)
       targets_(outputs_.size()),
       sample_sources_(inputs_.size()),
       sample_targets_(outputs_.size()) {
-  if (model.quantization) quantized_values_ = model.quantization->values;
+  if (model.quantization) {
+    quantized_values_ = model.quantization->values;
+    feature_columns_ = model.quantization->feature_columns();
+  }
   if (scheme_ == Scheme::fixed) write_static_rows(*model.quantization, options, table_);
 }
 

@@ -85,8 +85,10 @@ class Session {
   /// Bounds of every quantized value, in the order of the QP table; of scheme "measure" those of
   /// every alpha, one table after the other.
   [[nodiscard]] PerSample<Range> bounds() const;
-  /// kFeatures per QPP position.
+  /// The features as predictors read them, [predictors, feature_columns()]: NaN where a predictor
+  /// has fewer than others.
   [[nodiscard]] PerSample<float> features() const;
+  [[nodiscard]] std::size_t feature_columns() const { return feature_columns_; }
   /// Steps in order. Shapes, MACs and bytes are those of the whole batch, and known from the first
   /// run or prepare() on.
   [[nodiscard]] std::vector<StepInfo> explain() const;
@@ -108,6 +110,7 @@ class Session {
   std::vector<std::string> outputs_;
   std::int64_t value_elements_;  // that a value may have
   std::vector<std::string> quantized_values_;
+  std::size_t feature_columns_ = 0;
   Scheme scheme_;
   bool dense_sparse_;
   Executor executor_;

@@ -16,12 +16,11 @@ namespace qpp {
 /// they were made with.
 struct RunState {
   ThreadPool& pool;
-  std::span<QParams> qparams;  // the QP table: one row per quantized value
-  std::span<Range> ranges;     // per row: what the producer's epilogue measured
-  std::span<float> features;   // kFeatures per QPP position
-  std::span<std::int64_t>
-      clamped_predictions;                 // per row: predictions clamped to the calibrated range
-  std::span<std::int64_t> widened_bounds;  // per row: bounds that would have cut everything
+  std::span<QParams> qparams;                   // the QP table: one row per quantized value
+  std::span<Range> ranges;                      // per row: what the producer's epilogue measured
+  std::span<float> features;                    // of all predictors
+  std::span<std::int64_t> clamped_predictions;  // per row
+  std::span<std::int64_t> widened_bounds;       // per row: bounds that would have cut everything
 };
 
 struct RunArgs {

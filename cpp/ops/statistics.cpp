@@ -2,41 +2,25 @@
 #include "ops/statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
 namespace qpp {
 namespace {
 
-StatisticsSource source(const TensorView& view) {
-  return {.data = view.as<half>(),
-          .pixels = view.shape.pixels(),
-          .channels = view.shape.channels,
-          .stride = view.shape.stride()};
-}
-
 Range measure(const MinMaxKernel& kernel, const TensorView& view) {
   Range range;
-  kernel.function({.src = source(view), .range = &range});
+  kernel.function({.src = statistics_source(view), .range = &range});
   return range;
 }
-
-void check_finite(const Range& range, const std::string& value) {
-  QPP_CHECK(
-      std::isfinite(range.lo) && std::isfinite(range.hi), NonFiniteError, "value '", value,
-      "': expected finite numbers to quantize, got NaN, infinity or an overflow of fp16 (range ",
-      range.lo, " to ", range.hi, "); scheme \"fp16\" passes them on");
-}
-
-/// Whether a row of these bounds has a level for zero only.
-bool is_empty(const Range& bounds) { return bounds.lo >= 0 && bounds.hi <= 0; }
 
 /// Extends quantiles towards the extremes of the value, as described at ChooseQParams; returns
 /// whether it did.
 bool extend(Range& bounds, const Range& extremes) {
   const bool cuts_below = bounds.lo >= 0 && extremes.lo < 0;
   const bool cuts_above = bounds.hi <= 0 && extremes.hi > 0;
-  if (is_empty(bounds)) {
+  if (holds_only_zero(bounds)) {
     if (cuts_below) bounds.lo = extremes.lo;
     if (cuts_above) bounds.hi = extremes.hi;
   } else if (cuts_below) {
@@ -47,14 +31,21 @@ bool extend(Range& bounds, const Range& extremes) {
   return cuts_below || cuts_above;
 }
 
-float predict(const std::array<float, kFeatures>& weight, float bias,
-              std::span<const float> features) {
-  float bound = bias;
-  for (std::size_t i = 0; i < weight.size(); ++i) bound = std::fma(weight[i], features[i], bound);
-  return bound;
+}  // namespace
+
+StatisticsSource statistics_source(const TensorView& view) {
+  return {.data = view.as<half>(),
+          .pixels = view.shape.pixels(),
+          .channels = view.shape.channels,
+          .stride = view.shape.stride()};
 }
 
-}  // namespace
+void check_finite(const Range& range, const std::string& value) {
+  QPP_CHECK(
+      std::isfinite(range.lo) && std::isfinite(range.hi), NonFiniteError, "value '", value,
+      "': expected finite numbers to quantize, got NaN, infinity or an overflow of fp16 (range ",
+      range.lo, " to ", range.hi, "); scheme \"fp16\" passes them on");
+}
 
 std::int64_t quantile_rank(double alpha, std::int64_t count) {
   const auto rank = static_cast<std::int64_t>(std::ceil(alpha * static_cast<double>(count))) - 1;
@@ -67,7 +58,7 @@ std::size_t QuantileScan::scratch_bytes(const Shape& shape) {
 
 void QuantileScan::run(const TensorView& src, std::span<const std::int64_t> ranks, float* values,
                        std::byte* scratch) const {
-  kernel_->function({.src = source(src),
+  kernel_->function({.src = statistics_source(src),
                      .ranks = ranks.data(),
                      .rank_count = static_cast<std::int64_t>(ranks.size()),
                      .values = values,
@@ -129,59 +120,6 @@ Shape CopyQParams::prepare(std::span<const Shape> /*inputs*/, int /*threads*/) {
 
 void CopyQParams::run(const RunArgs& /*args*/, RunState& state) const {
   state.qparams[static_cast<std::size_t>(to_)] = state.qparams[static_cast<std::size_t>(from_)];
-}
-
-MeasureFeatures::MeasureFeatures(Spec spec, const KernelSelection& selection)
-    : spec_(std::move(spec)),
-      minmax_(&selection.minmax()),
-      mean_(&selection.mean()),
-      quantile_(selection) {}
-
-Shape MeasureFeatures::prepare(std::span<const Shape> inputs, int /*threads*/) {
-  shape_ = inputs[0];
-  return {};
-}
-
-std::size_t MeasureFeatures::scratch_bytes() const { return QuantileScan::scratch_bytes(shape_); }
-
-void MeasureFeatures::run(const RunArgs& args, RunState& state) const {
-  const TensorView& view = args.inputs[0];
-  float mean = 0;
-  mean_->function({.src = source(view), .mean = &mean});
-  // A mean of halves is finite unless an element is not.
-  if (!std::isfinite(mean)) check_finite(measure(*minmax_, view), spec_.value);
-  std::array<std::int64_t, kFeatureQuantiles + 1> ranks{};
-  const std::int64_t count = shape_.pixels() * shape_.channels;
-  std::transform(spec_.alphas.begin(), spec_.alphas.end(), ranks.begin(),
-                 [count](double alpha) { return quantile_rank(alpha, count); });
-  ranks.back() = count - 1;  // the max comes along at little cost
-  std::array<float, kFeatureQuantiles + 1> values{};
-  quantile_.run(view, ranks, values.data(), args.scratch);
-  float* features = state.features.data() + spec_.position * kFeatures;
-  std::copy_n(values.begin(), kFeatureQuantiles, features);
-  features[kFeatureQuantiles] = mean;
-  features[kFeatureQuantiles + 1] = values.back();
-}
-
-PredictQParams::PredictQParams(int position, std::vector<Row> rows, int bits)
-    : position_(position), rows_(std::move(rows)), bits_(bits) {}
-
-Shape PredictQParams::prepare(std::span<const Shape> /*inputs*/, int /*threads*/) { return {}; }
-
-void PredictQParams::run(const RunArgs& /*args*/, RunState& state) const {
-  const auto features =
-      state.features.subspan(static_cast<std::size_t>(position_ * kFeatures), kFeatures);
-  for (const Row& row : rows_) {
-    const float lo = predict(row.weight_lo, row.bias_lo, features);
-    const float hi = predict(row.weight_hi, row.bias_hi, features);
-    Range bounds{.lo = clamp_level(lo, row.seen_lo.lo, row.seen_lo.hi),
-                 .hi = clamp_level(hi, row.seen_hi.lo, row.seen_hi.hi)};
-    const auto index = static_cast<std::size_t>(row.row);
-    if (bounds.lo != lo || bounds.hi != hi) ++state.clamped_predictions[index];
-    const Range widest{.lo = row.seen_lo.lo, .hi = row.seen_hi.hi};
-    if (is_empty(bounds) && extend(bounds, widest)) ++state.widened_bounds[index];
-    state.qparams[index] = choose_qparams(bounds.lo, bounds.hi, bits_);
-  }
 }
 
 }  // namespace qpp

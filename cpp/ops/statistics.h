@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -11,10 +10,14 @@
 
 namespace qpp {
 
-/// Statistics of a QPP position that its predictor sees: three alpha-quantiles, mean and max, in
-/// this order.
-inline constexpr std::int64_t kFeatureQuantiles = 3;
-inline constexpr std::int64_t kFeatures = kFeatureQuantiles + 2;
+/// The elements of a view, as kernels read them.
+StatisticsSource statistics_source(const TensorView& view);
+
+/// Throws NonFiniteError, which names the value, unless both extremes are finite.
+void check_finite(const Range& extremes, const std::string& value);
+
+/// Whether a row of these bounds has a level for zero only.
+inline bool holds_only_zero(const Range& bounds) { return bounds.lo >= 0 && bounds.hi <= 0; }
 
 /// Rank (0 is the smallest) of the alpha-quantile of `count` elements: ceil(alpha * count) - 1.
 std::int64_t quantile_rank(double alpha, std::int64_t count);
@@ -78,57 +81,6 @@ class CopyQParams final : public Op {
  private:
   int from_;
   int to_;
-};
-
-/// The features of a QPP position.
-class MeasureFeatures final : public Op {
- public:
-  struct Spec {
-    std::string value;
-    int position = 0;
-    std::array<double, kFeatureQuantiles> alphas{};
-  };
-  MeasureFeatures(Spec spec, const KernelSelection& selection);
-  Shape prepare(std::span<const Shape> inputs, int threads) override;
-  [[nodiscard]] std::size_t scratch_bytes() const override;
-  /// Throws NonFiniteError when the value holds NaN or infinity.
-  void run(const RunArgs& args, RunState& state) const override;
-  [[nodiscard]] std::string kind() const override { return "measure_features"; }
-  [[nodiscard]] std::string kernel() const override { return quantile_.name(); }
-
- private:
-  Spec spec_;
-  const MinMaxKernel* minmax_;
-  const MeanKernel* mean_;
-  QuantileScan quantile_;
-  Shape shape_;
-};
-
-/// QPP: predicts, from a position's features, the bounds of the values that follow it (the paper's
-/// linear regressor): bound = bias + sum over features of weight * feature, cut to the range that
-/// the bound had in calibration. Where both bounds of a value are then zero, though it was not in
-/// calibration, they are the widest of calibration instead, and counted.
-class PredictQParams final : public Op {
- public:
-  struct Row {
-    int row = -1;
-    std::array<float, kFeatures> weight_lo{};
-    std::array<float, kFeatures> weight_hi{};
-    float bias_lo = 0;
-    float bias_hi = 0;
-    Range seen_lo;  // over the calibration set
-    Range seen_hi;
-  };
-  PredictQParams(int position, std::vector<Row> rows, int bits);
-  Shape prepare(std::span<const Shape> inputs, int threads) override;
-  void run(const RunArgs& args, RunState& state) const override;
-  [[nodiscard]] std::string kind() const override { return "predict_qparams"; }
-  [[nodiscard]] std::size_t weight_bytes() const override { return rows_.size() * sizeof(Row); }
-
- private:
-  int position_;
-  std::vector<Row> rows_;
-  int bits_;
 };
 
 }  // namespace qpp

@@ -242,12 +242,20 @@ void bench_tensor(const Options& options, ordered_json& report) {
             .value = "x", .targets = {{.row = 0, .alpha = alpha}}, .range_measured = true},
         selection));
   } else {
-    ops.push_back(std::make_unique<MeasureFeatures>(
-        MeasureFeatures::Spec{.value = "x", .position = 0, .alphas = {0.997, 0.999, 0.9998}},
-        selection));
-    std::vector<PredictQParams::Row> rows(kTargets);
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i].row = static_cast<int>(i);
-    ops.push_back(std::make_unique<PredictQParams>(0, rows, 8));
+    MeasureFeatures::Spec features{.value = "x",
+                                   .targets = {{{.kind = FeatureKind::quantile, .alpha = 0.997}},
+                                               {{.kind = FeatureKind::quantile, .alpha = 0.999}},
+                                               {{.kind = FeatureKind::quantile, .alpha = 0.9998}},
+                                               {{.kind = FeatureKind::mean}},
+                                               {{.kind = FeatureKind::max}}}};
+    const std::size_t count = features.targets.size();
+    for (std::size_t i = 0; i < count; ++i) features.targets[i].slot = i;
+    PredictQParams::Spec predict{.targets = std::vector<PredictQParams::Target>(kTargets),
+                                 .weight = std::vector<float>(2 * kTargets * count),
+                                 .bias = std::vector<float>(2 * kTargets)};
+    for (std::size_t i = 0; i < kTargets; ++i) predict.targets[i].row = static_cast<int>(i);
+    ops.push_back(std::make_unique<MeasureFeatures>(std::move(features), selection));
+    ops.push_back(std::make_unique<PredictQParams>(std::move(predict)));
   }
   OpBench bench({shape}, DType::f16, command == "quantize" ? DType::qai8 : DType::f16,
                 static_cast<int>(options.integer("--threads", 1)), kTargets);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "kernels/sparsify.h"
 #include "tensor/outliers.h"
 
 namespace qpp::bench {
@@ -18,7 +19,7 @@ std::size_t bytes_of(const Shape& shape, DType dtype) {
 
 OpBench::OpBench(const std::vector<Shape>& shapes, DType src, DType dst, int threads,
                  std::size_t rows)
-    : shapes_(shapes), dst_(dst), pool_(threads), table_(rows, 1) {
+    : shapes_(shapes), dst_(dst), pool_(threads), table_(rows, 5) {
   Random random;
   for (QParams& row : table_.qparams) row = choose_qparams(-1.0F, 1.0F, 8);
   for (const Shape& shape : shapes_) add_input(shape, src, random);

@@ -75,7 +75,7 @@ inline Tensor f32_tensor(const std::vector<std::int64_t>& shape, const std::vect
 struct ModelParts {
   nlohmann::json graph;
   std::map<std::string, Tensor> tensors;
-  std::map<std::string, std::string> metadata = {{"format", "qppengine"}, {"format_version", "1"}};
+  std::map<std::string, std::string> metadata = {{"format", "qppengine"}, {"format_version", "2"}};
 
   [[nodiscard]] std::vector<std::byte> bytes() const {
     nlohmann::json header;
@@ -115,6 +115,15 @@ inline nlohmann::json conv_node(const std::string& name, const std::string& inpu
           {"tensors", {{"weight", name + ".weight"}, {"bias", name + ".bias"}}}};
 }
 
+/// Three quantiles, mean and max.
+inline nlohmann::json usual_features() {
+  return {{{"kind", "quantile"}, {"alpha", 0.9}},
+          {{"kind", "quantile"}, {"alpha", 0.99}},
+          {{"kind", "quantile"}, {"alpha", 0.999}},
+          {{"kind", "mean"}},
+          {{"kind", "max"}}};
+}
+
 /// A small super-resolution network, calibrated by hand: 3x3 conv to 12 channels with tanh, 3x3
 /// conv to 8 channels with ReLU, 3x3 conv to 4 channels, pixel shuffle by 2. Input [any, 1, any,
 /// any] of values in [0, 1].
@@ -143,7 +152,8 @@ inline ModelParts small_network() {
   // x spans [0, 1], a the range of tanh, b up to 3; the predictor scales them with the input's max.
   parts.tensors["mean"] = f32_tensor({3, 2}, {0, 1, -1, 1, 0, 3});
   parts.tensors["range"] = f32_tensor({3, 2}, {0, 1, -1, 1, 0, 4});
-  parts.tensors["seen"] = f32_tensor({3, 4}, {0, 0, 0.5F, 1, -1, -0.5F, 0.5F, 1, 0, 0, 1, 4});
+  parts.tensors["calibrated_range"] =
+      f32_tensor({3, 4}, {0, 0, 0.5F, 1, -1, -0.5F, 0.5F, 1, 0, 0, 1, 4});
   std::vector<float> weight(6 * 5, 0.0F);
   weight[1 * 5 + 4] = 1;  // hi of x = max
   parts.tensors["weight"] = f32_tensor({6, 5}, weight);
@@ -152,10 +162,10 @@ inline ModelParts small_network() {
                                  {"values", {"x", "a", "b"}},
                                  {"static", {{"mean", "mean"}, {"range", "range"}}},
                                  {"default_static", "mean"},
-                                 {"seen", "seen"},
+                                 {"calibrated_range", "calibrated_range"},
                                  {"predictors",
                                   {{{"position", "x"},
-                                    {"alphas", {0.9, 0.99, 0.999}},
+                                    {"features", usual_features()},
                                     {"rows", {0, 1, 2}},
                                     {"weight", "weight"},
                                     {"bias", "bias"}}}}};

@@ -117,7 +117,7 @@ TEST_CASE("messages name the node and tell expected and got") {
 
   parts = small_network();
   parts.metadata["format_version"] = std::string("9");
-  CHECK(error_of(parts).find("expected format version 1, got '9'") != std::string::npos);
+  CHECK(error_of(parts).find("expected format version 1 to 2, got '9'") != std::string::npos);
 
   parts = small_network();
   parts.graph["quantization"]["values"] = {"x", "a"};

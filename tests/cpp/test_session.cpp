@@ -19,7 +19,7 @@ Model model() { return load_model(test::small_network().bytes(), "test"); }
 Model model_of_densities(const std::array<float, 2>& factors) {
   test::ModelParts parts = test::small_network();
   parts.graph["quantization"]["densities"] = {0.01, 0.1};
-  for (const char* name : {"mean", "range", "seen", "weight", "bias"}) {
+  for (const char* name : {"mean", "range", "calibrated_range", "weight", "bias"}) {
     Tensor& tensor = parts.tensors[name];
     std::vector<float> values;
     for (const float factor : {1.0F, factors[0], factors[1]}) {
@@ -363,12 +363,12 @@ TEST_CASE("a skipped value: positions inside the network and values read both wa
   parts.graph["outputs"] = {"y", "b"};
   auto& predictor = parts.graph["quantization"]["predictors"];
   predictor = {{{"position", "x"},
-                {"alphas", {0.9, 0.99, 0.999}},
+                {"features", test::usual_features()},
                 {"rows", {0}},
                 {"weight", "w0"},
                 {"bias", "b0"}},
                {{"position", "a"},
-                {"alphas", {0.9, 0.99, 0.999}},
+                {"features", test::usual_features()},
                 {"rows", {1, 2}},
                 {"weight", "w1"},
                 {"bias", "b1"}}};

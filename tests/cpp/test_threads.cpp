@@ -13,6 +13,7 @@
 #include "ops/concat.h"
 #include "ops/depthwise.h"
 #include "ops/elementwise.h"
+#include "ops/features.h"
 #include "ops/gather.h"
 #include "ops/layout.h"
 #include "ops/pixel_shuffle.h"
@@ -20,6 +21,7 @@
 #include "ops/quantize.h"
 #include "ops/rearrange.h"
 #include "ops/resize.h"
+#include "ops/statistics.h"
 #include "ops/winograd.h"
 #include "support.h"
 
@@ -226,7 +228,12 @@ const std::vector<Case> kCases = {
      {{2, 9, 11, 20}},
      [](const Case& /*test*/) {
        return std::make_unique<MeasureFeatures>(
-           MeasureFeatures::Spec{.value = "x", .position = 0, .alphas = {0.9, 0.99, 0.999}},
+           MeasureFeatures::Spec{
+               .value = "x",
+               .targets = {{{.kind = FeatureKind::quantile, .alpha = 0.9}, 0},
+                           {{.kind = FeatureKind::mean}, 1},
+                           {{.kind = FeatureKind::std, .transform = Transform::log}, 2},
+                           {{.kind = FeatureKind::absmax}, 3}}},
            selection());
      }},
 };
@@ -262,7 +269,7 @@ struct Result {
 Result run(const Case& test, const std::vector<TensorView>& inputs, int threads) {
   const std::unique_ptr<Op> op = test.make(test);
   const Shape output = op->prepare(test.inputs, threads);
-  QpTable table(2, 1);
+  QpTable table(2, 4);
   table.qparams[0] = choose_qparams(-1, 1.5F, 8);
   table.qparams[1] = choose_qparams(-3, 3, 8);
   ThreadPool pool(threads);
