@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what quantization needs, bounds and features, on samples.
+"""Measures bounds and features on samples.
 
 Memory does not grow with the samples, only with a few numbers of each, so any iterable will do.
 """
@@ -146,7 +146,7 @@ def _with_open_batch(graph: Graph) -> Graph:
 
 
 def _split_batches(samples: Iterable[Any]) -> Iterator[Any]:
-    """The images of every batch one by one; `Session.run` refuses what is not a batch."""
+    """The images of every batch one by one; `Session.run` refuses anything but batches."""
     for sample in samples:
         names = tuple(sample) if isinstance(sample, Mapping) else None
         if names is not None:

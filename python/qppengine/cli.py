@@ -664,7 +664,7 @@ def _text(shape: Sequence[int | None]) -> str:
 
 
 def _finite(number: Any, digits: int = 4) -> float | None:
-    """A number as JSON has it: a few decimals are plenty, and there is no infinity."""
+    """A number for JSON: rounded, and None for infinity and NaN, which JSON lacks."""
     return round(float(number), digits) if math.isfinite(number) else None
 
 

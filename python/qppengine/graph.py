@@ -136,7 +136,7 @@ def unique_name(name: str, taken: Container[str]) -> str:
 
 
 def _structure_problems(graph: Graph) -> Iterator[str]:
-    """Everything that can be told without shape inference."""
+    """All problems that need no shape inference."""
     if not graph.inputs:
         yield "it has no inputs"
     if not graph.outputs:

@@ -50,7 +50,7 @@ _PROPAGATES_INT8 = _SHARES_QPARAMS | {
 
 
 def plan_int8(nodes: Sequence[Node]) -> Int8Plan:
-    """Plans which values are int8: the inputs of convolutions, and what propagates int8 to them."""
+    """Plans the int8 values: inputs of convolutions and of operations that propagate int8."""
     counts = [0] * len(nodes)
     wanted: set[str] = set()
     for index, node in reversed([*enumerate(nodes)]):

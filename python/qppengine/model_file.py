@@ -62,7 +62,7 @@ def pack(
 
 
 def to_bytes(graph_json: str, tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """The bytes of a model file for what `pack` returned."""
+    """The bytes of a model file, from the results of `pack`."""
     from safetensors.numpy import save as to_safetensors
 
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "graph": graph_json}

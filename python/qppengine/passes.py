@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewrites of a graph that keep what it computes and make it what the engine runs."""
+"""Rewrites a graph into an equivalent one that the engine can run."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ def _reached(nodes: Sequence[Node], values: set[str]) -> set[str]:
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Removes what changes nothing, save where it gives an input or an output a second name.
+    """Removes nodes without effect: activations "none", and flattening of single pixels.
 
-    That is activations "none", and flattening of single pixels.
+    Nodes that give an input or an output a second name stay.
     """
     named = {value.name for value in graph.inputs} | set(graph.outputs)
     renamed: dict[str, str] = {}
@@ -227,15 +227,16 @@ def fuse_activations(graph: Graph) -> Graph:
     return _merge(graph, ("conv2d", "conv_transpose2d", "add", "sub", "mul"), fuse)
 
 
-_MAX_TERMS = 64  # of a sum that convolutions take
+_MAX_TERMS = 64  # of a sum that is fused
 
 
 def fuse_residuals(graph: Graph) -> Graph:
-    """Lets convolutions add what their only reader adds to their output: skip connections.
+    """Fuses additions into convolutions: the other operand becomes the residual of a convolution.
 
-    Of two such convolutions the later one does, so that the other's output is complete before. In a
-    longer sum each convolution takes one term: where the one before a sum has one already, the
-    convolution that made this term takes the sum's other one, if it can.
+    The convolution's output must have no other reader. If both operands are outputs of such
+    convolutions, the later one adds, so that the other's output is complete. In a longer sum each
+    convolution adds one term: if the convolution before an addition already has a residual, the
+    convolution that computes this residual adds the other term, if it can.
     """
     nodes: dict[str, Node] = {}  # by output
     places: dict[str, int] = {}  # which of `nodes` was put there later
@@ -301,9 +302,9 @@ def fuse_residuals(graph: Graph) -> Graph:
 def lower_transposed_convolutions(graph: Graph, limits: Limits = DEFAULT_LIMITS) -> Graph:
     """Writes transposed convolutions as convolutions whose channels become pixels.
 
-    Output pixels that lie a stride apart see the same taps of the kernel: a convolution makes all
-    such sets at once, as channels, and a pixel shuffle interleaves them. What it makes too much at
-    the bottom and on the right is cut.
+    Output pixels at distances of a stride depend on the same taps of the kernel: one convolution
+    computes all such sets as channels, and a pixel shuffle interleaves them. Surplus pixels at the
+    bottom and on the right are cropped.
     """
     nodes: list[Node] = []
     added = 0
@@ -362,7 +363,7 @@ def _lowered_bytes(node: Node) -> int:
 
 
 def _lowered(node: Node) -> list[Node]:
-    """The nodes that compute what a transposed convolution does; the last bears its name."""
+    """Nodes that are equivalent to a transposed convolution; the last one has its name."""
     weight = node.tensors["weight"]
     channels, filters, *kernel = weight.shape
     groups = node.attributes.get("groups", 1)

@@ -2,7 +2,7 @@
 """The quantization of a network as data.
 
 A `Plan` lists the quantized values and the features of the positions that predict their bounds. A
-`Calibration` holds both as measured on samples. A `Quantization` holds what a model file stores:
+`Calibration` holds both as measured on samples. A `Quantization` holds the data of a model file:
 static bounds and a `Predictor` for every position.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FEATURE_KINDS = ("quantile", "mean", "std", "min", "max", "absmax")
 TRANSFORMS = ("identity", "log")
 MAX_DENSITY = 0.1
-MIN_MAGNITUDE = 2.0**-24  # a logarithm takes smaller magnitudes for this one, which stands for 0
+MIN_MAGNITUDE = 2.0**-24  # logarithms replace smaller magnitudes by it; it represents 0
 
 
 def _check_alpha(name: str, alpha: Any) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NumPy execution of a graph, written to be read: the tests' oracle, and FP32 without torch.
+"""Readable NumPy execution of a graph: the reference of tests, and FP32 without torch.
 
-`run` computes in float32. `run_quantized` computes what a quantized engine computes, from bounds
-given for every quantized value: integers between the layers, exact integer sums, float32 epilogues.
+`run` computes in float32. `run_quantized` emulates a quantized engine, with given bounds for every
+quantized value: integers between the layers, exact integer sums, float32 epilogues.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qppengine.graph import Graph
     from qppengine.ir import Array
 
-# Sizes tried for the open dimensions of a verification run.
+# Sizes to try for dynamic dimensions in a verification run.
 _PROBE_SIZES = (16, 64, 256, 1024)
 
 

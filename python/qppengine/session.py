@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 SCHEMES = ("fp16", "static", "dynamic", "qpp")
-MOST_RUNS = 1_000_000  # of a profile, whose times are kept
+MAX_RUNS = 1_000_000  # of a profile, whose times are kept
 
 Model: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
 
@@ -95,40 +95,40 @@ class Session:
 
     Args:
         model: Path of a ``.qpp`` file, or its bytes.
-        scheme: Where the quantization parameters come from. "fp16" does not quantize; "static"
-            takes the file's bounds; "dynamic" measures every value of every sample; "qpp" predicts
-            them per sample from a few statistics of an early value.
-        density: Dense + sparse execution: up to this share of a value's elements, 0 < density <=
-            0.1, lies beyond either bound and is kept beside the int8 ones, to the nearest step. The
-            bounds are then the quantiles of alpha = 1 - density: "static" and "qpp" take a density
-            that the file is calibrated for. Convolutions read such values; all other operations,
-            and grouped convolutions, read fp16, which is kept beside. None keeps int8 only.
+        scheme: The source of the quantization parameters. "fp16" does not quantize. "static" uses
+            the bounds of the file, "dynamic" measures every value of every sample, and "qpp"
+            predicts the bounds of a sample from a few statistics of an early value.
+        density: Dense + sparse execution, for 0 < density <= 0.1. The bounds are the quantiles of
+            alpha = 1 - density, so that up to this share of a value's elements is outside of each
+            bound. These outliers are stored in a list, to the nearest step. "static" and "qpp"
+            accept the densities of the calibration. Convolutions read such values; grouped
+            convolutions and all other operations read an fp16 copy. None stores int8 only.
         residual_dtype: The type in which residual additions, and all other sums, read values that
             convolutions read in int8: "int8", or "fp16" for an fp16 copy from before quantization,
             as the paper's fake quantization does. None is "fp16" in scheme "dynamic", which has the
             fp16 values already, and "int8" in the others. With a density sums always read fp16.
-        activation_bits: Levels of the quantized values, 2 to 8 bits, always held in int8.
-        threads: Threads one `run` works with, the caller's among them: 1 to 256.
-        cores: "all" leaves them to the system; "big" keeps them on the cores of the highest
-            capacity, of which there must be as many as threads.
+        activation_bits: Bits of the quantized values, 2 to 8; they are always stored in int8.
+        threads: Number of threads of a run, including the caller's: 1 to 256.
+        cores: "all" lets the system choose; "big" uses the cores of the highest capacity, of which
+            there must be as many as threads.
         static_bounds: Bounds of scheme "static": "mean" of the calibration set, or its "range".
-            None takes what the file recommends.
-        algorithm: How convolutions are computed. "direct": by sums of products, of int8 values in
-            exact integers. "winograd": 3x3 ones of stride 1 by Winograd's F(4x4, 3x3) in fp16,
-            within 0.5 % rms, the others direct. "auto" lets the engine choose by speed.
-        limits: How much the file may ask for.
+            None is the default of the file.
+        algorithm: The algorithm of convolutions. "direct": sums of products, with exact integers
+            for int8. "winograd": Winograd's F(4x4, 3x3) in fp16 for 3x3 convolutions of stride 1,
+            within 0.5 % rms; direct for the others. "auto" selects the faster one.
+        limits: Limits of the sizes that the file can ask for.
 
-    A batch runs sample by sample: every sample of it gives to the bit what it gives alone, and
-    memory does not grow with the batch.
+    A batch runs sample by sample: the result of a sample does not depend on the others, to the bit,
+    and memory does not grow with the batch.
 
-    A session may be used from several threads: an internal lock serializes their calls. For
-    parallel work open one session per thread; `run` releases the GIL. A forked child may use the
-    sessions of its parent; it starts threads of its own. Signals are handled between the steps of a
-    run, so that Ctrl-C ends it within the time of one step; the session stays usable.
+    A session can be used from several threads: an internal lock serializes their calls. For
+    parallel work, open one session per thread; `run` releases the GIL. A forked child can use the
+    sessions of its parent; it starts its own threads. Signals are handled between the steps of a
+    run, so that Ctrl-C ends it within the time of one step; the session remains usable.
 
-    Raises `ModelError` for a damaged file or one beyond `limits`, `FileError` for one that cannot
-    be read, `UnsupportedError` for options this engine or this file does not offer, `Error` for a
-    number of threads that the system does not start.
+    Raises `ModelError` for a damaged file or one that exceeds `limits`, `FileError` for one that
+    cannot be read, `UnsupportedError` for options that this engine or this file does not support,
+    `Error` if the system cannot start the threads.
     """
 
     def __init__(
@@ -228,9 +228,9 @@ class Session:
         `inputs` are those of `run`; the time of a step is that of all samples. Sessions that are
         not profiled pay nothing for it.
         """
-        if not isinstance(runs, Integral) or not 1 <= runs <= MOST_RUNS:
+        if not isinstance(runs, Integral) or not 1 <= runs <= MAX_RUNS:
             raise UnsupportedError(
-                f"runs: expected a whole number from 1 to {MOST_RUNS}, got {runs!r}"
+                f"runs: expected a whole number from 1 to {MAX_RUNS}, got {runs!r}"
             )
         times = self._core.profile(self._bind(inputs), runs)
         return Profile(self._core.explain(), None if is_emulated() else times)
@@ -282,7 +282,7 @@ class Session:
         ``widened_bounds`` (schemes "dynamic" and "qpp"): bounds that would have clipped everything,
         such as the quantile of a few lit pixels on black, and were moved towards the extremes of
         the value, or in scheme "qpp" to the widest of calibration. With a density, in every scheme,
-        also bounds that were widened until the lists had room for all outliers.
+        also bounds that were extended because outliers exceeded the capacity of their list.
 
         ``dropped_outliers`` (with a density): outliers that exceeded the capacity all the same.
         """

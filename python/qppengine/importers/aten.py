@@ -556,7 +556,7 @@ def split(context: ImportContext, graph: GraphBuilder) -> list[str | Placed]:
 
 @importer("aten.pad.default")
 def pad(context: ImportContext, graph: GraphBuilder) -> str:
-    """Pixels around images: zeros, or what the border reflects or repeats."""
+    """Pads images: with zeros, or with reflected or repeated pixels."""
     modes = {"constant": "zeros", "reflect": "reflect", "replicate": "replicate"}
     mode, value = context.get("mode", "constant"), context.get("value")
     sides = context.get("pad")

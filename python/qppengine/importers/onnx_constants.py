@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes ONNX operators on constants, with NumPy.
 
-That is what exporters compute from shapes and from weights alone. Before an array is made, its
-bytes are counted against a budget, so that a small file does not ask for much memory or time.
+Exporters write such computations on shapes and weights. The bytes of each array are counted against
+a budget before it is allocated, so that a small file cannot ask for much memory or time.
 """
 
 from __future__ import annotations

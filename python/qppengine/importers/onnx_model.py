@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads ONNX models: resolves defaults and constants, and leaves the operations on images.
 
-What exporters compute from shapes (``Shape``, ``Gather``, ``Concat``, ...) and from weights alone
-is folded. No code of ONNX's runs on a model that has not been checked: `onnx_file` checks it,
-`onnx_shapes` infers shapes, `onnx_constants` folds, and each refuses what a file asks for beyond
-its `Limits`.
+Computations on shapes (``Shape``, ``Gather``, ``Concat``, ...) and on weights only are folded. No
+code of ONNX runs on a model that has not been checked: `onnx_file` checks it,
+`onnx_shapes` infers shapes, `onnx_constants` folds, and each enforces the `Limits` of the
+file.
 """
 
 from __future__ import annotations

@@ -504,7 +504,7 @@ def split(context: ImportContext, graph: GraphBuilder) -> list[str | Placed]:
 
 @importer("onnx.Pad")
 def pad(context: ImportContext, graph: GraphBuilder) -> str:
-    """Pixels around images: zeros, or what the border reflects or repeats."""
+    """Pads images: with zeros, or with reflected or repeated pixels."""
     modes = {"constant": "zeros", "reflect": "reflect", "edge": "replicate"}
     mode, pads = context.get("mode"), context.get("pads")
     fill = context.get("constant_value")
@@ -648,7 +648,7 @@ def _same(size: int | None, span: int, stride: int) -> int:
     if size is None:
         raise UnsupportedError("auto_pad of any size", closest="pads")
     total = (-(-size // stride) - 1) * stride + span - size
-    if total < 0:  # runtimes differ in whether they skip pixels at the beginning
+    if total < 0:  # runtimes differ in whether they omit pixels at the beginning
         raise UnsupportedError(
             f"auto_pad of a window of {span} with stride {stride}", closest="pads"
         )

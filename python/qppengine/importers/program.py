@@ -86,8 +86,8 @@ def needed_calls(calls: Sequence[Call], outputs: Sequence[str]) -> tuple[Call, .
 class ImportedProgram:
     """An exported program without side effects: no call changes a tensor that exists.
 
-    `tensors` holds parameters, buffers and constants. `shapes` and `dtypes` hold what the file
-    states of its tensors, of any rank; a size that is open is None.
+    `tensors` holds parameters, buffers and constants. `shapes` and `dtypes` describe the
+    tensors of the file, of any rank; a dynamic dimension is None.
     """
 
     name: str  # class of the exported module

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The activation that convolutions and binary operations apply to what they store.
+"""The activation that convolutions and binary operations apply to their output.
 
 Its attributes are ``activation``, "none", "relu", "tanh" or "clamp", and for the last ``clamp``:
 ``[lo, hi]``. The operation ``activation`` is the same on its own.
@@ -50,7 +50,7 @@ def activate(x: Array, attributes: Mapping[str, Any]) -> Array:
 
 
 def export_activation(context: OnnxContext, tensor: str) -> None:
-    """Adds the activation that an operation applies to what it stores, if there is one."""
+    """Adds the activation that an operation applies to its output, if there is one."""
     activation = context.node.attributes["activation"]
     if activation == "clamp":
         bounds = zip(("lo", "hi"), context.node.attributes["clamp"], strict=True)

@@ -213,9 +213,9 @@ def _export_rearrange(context: OnnxContext) -> None:
 def _reorder(
     context: OnnxContext, tensor: str, view: Sequence[int | None], order: Sequence[int]
 ) -> None:
-    """Sees images with the dimensions `view`, puts these in an order, and merges them to three."""
-    seen = _reshape(context, tensor, view, "seen")
-    moved = context.add("Transpose", seen, perm=[0, *(index + 1 for index in order)])
+    """Reshapes images to `view`, permutes the dimensions, and merges them to three."""
+    viewed = _reshape(context, tensor, view, "viewed")
+    moved = context.add("Transpose", viewed, perm=[0, *(index + 1 for index in order)])
     sizes = [view[index] for index in order]
     if len(sizes) > 3:
         sizes = [math.prod(n or 1 for n in sizes[:-2]), *sizes[-2:]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What defines an operation, and what of it is the same for all operations."""
+"""The definition of an operation, and the parts that all operations share."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def same_shape(node: Node, shapes: Sequence[Shape]) -> Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class OpSchema:
-    """One operation: what a node of it has, what it computes, and its form in ONNX.
+    """One operation: its attributes and tensors, its computation, and its form in ONNX.
 
     Attributes:
         name: The name in graphs and model files.
         compute: ``compute(node, *inputs)`` returns the output in float32, with NumPy.
         export: Adds the ONNX nodes that compute the same, or the name of an ONNX operator that
             takes the same inputs and no attributes; None where passes replace the operation.
-        attributes: What a node may have beside its inputs.
+        attributes: Attributes of a node, with their types.
         tensors: Number of dimensions of each tensor.
         optional: Names of attributes and tensors that a node need not have.
         inputs: Number of inputs; None for one or more.

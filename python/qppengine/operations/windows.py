@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of what convolutions and pools compute, window by window."""
+"""Shapes of the outputs of convolutions and pools."""
 
 from __future__ import annotations
 
