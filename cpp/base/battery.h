@@ -11,7 +11,7 @@ namespace qpp {
 /// the same length that does nothing.
 class BatteryMeter {
  public:
-  /// Finds the first battery under `folder` that tells current_now (microamperes) and voltage_now
+  /// Finds the first battery under `folder` that reports current_now (microamperes) and voltage_now
   /// (microvolts). Throws UnsupportedError where there is none, or where it is not discharging.
   explicit BatteryMeter(const std::string& folder = "/sys/class/power_supply");
 

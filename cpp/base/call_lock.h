@@ -10,7 +10,7 @@
 
 namespace qpp {
 
-/// Called again and again during a long wait or run; what it throws ends that.
+/// Called repeatedly during a long wait or run, which ends if it throws.
 using CheckInterrupt = std::function<void()>;
 
 /// Serializes the calls of an object. Unlike a mutex it is free in a forked child, whoever held it

@@ -8,8 +8,8 @@
 
 namespace qpp {
 
-/// Root of everything the engine throws on bad input. Messages name the node or value, what was
-/// expected and what came.
+/// Base of all exceptions of the engine for bad input. Messages name the node or value, the
+/// expected and the actual input.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -28,7 +28,7 @@ class ShapeError : public Error {
  public:
   using Error::Error;
 };
-/// A valid request that this build or version cannot serve.
+/// A valid request that this build or version does not support.
 class UnsupportedError : public Error {
  public:
   using Error::Error;
@@ -54,6 +54,6 @@ std::string concat(const Parts&... parts) {
     if (!(condition)) throw Type(::qpp::concat(__VA_ARGS__)); \
   } while (false)
 
-/// States what earlier checks have established. For run() and kernels; compiled out in release
+/// Asserts a fact that earlier checks ensure. For run() and kernels; compiled out in release
 /// builds.
 #define QPP_ASSUME(condition) assert(condition)

@@ -9,7 +9,7 @@ namespace qpp {
 /// Cores by the numbers that Linux gives them.
 using CoreSet = std::bitset<1024>;
 
-/// The cores that the calling thread may run on; empty where the system does not tell.
+/// The cores that the calling thread may run on; empty where the system does not report them.
 CoreSet allowed_cores();
 
 /// Those of `cores` with the highest capacity: by cpu<N>/cpu_capacity under `folder`, or by

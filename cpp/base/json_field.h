@@ -13,7 +13,7 @@
 
 namespace qpp {
 
-/// A JSON value together with where it stands, so that every complaint names the place.
+/// A JSON value with its place in the document, which errors name.
 class Field {
  public:
   Field(const nlohmann::json& value, std::string where)

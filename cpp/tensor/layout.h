@@ -12,7 +12,7 @@ namespace qpp {
 /// vectors.
 inline constexpr std::int64_t kChannelPadding = 8;
 
-/// An activation, NHWC: element (n, y, x, c) lies at ((n * height + y) * width + x) * stride() + c.
+/// An activation, NHWC: element (n, y, x, c) is at ((n * height + y) * width + x) * stride() + c.
 /// The channels from `channels` up to stride() hold finite values that no operation may depend on.
 struct Shape {
   std::int64_t batch = 0;

@@ -11,19 +11,19 @@
 namespace qpp {
 
 // A dense + sparse (D+S) value is an int8 tensor plus its outliers: for every element whose level
-// lies outside of [qmin, qmax], what was cut off. The value of an element is
+// is outside of [qmin, qmax], the residual beyond the bound. The value of an element is
 //
 //   (q - zero_point + residual * kStepsPerResidual) * scale,  residual = 0 for all but the outliers
 //
-// Residuals are whole steps, held as halves in units that let them reach kMaxResidual: all of
-// fp16's range where the scale is at least 2.5e-4, else four million times the range of the dense
+// Residuals are whole steps, stored as halves in a unit that gives them the range kMaxResidual: the
+// range of fp16 if the scale is at least 2.5e-4, else four million times the range of the dense
 // part. Up to 2048 steps are exact.
 //
 // Outliers are listed row by row (a row of an image; rows in the order of images), within a row in
-// the order of pixels and channels. Each row has room for a quarter of its elements, at a density
-// of 1 % twenty-five times as many as expected; outliers that find no room are cut as they would be
-// without a sparse part, and counted. Memory is thus known beforehand, and what is stored does not
-// depend on which thread stored it.
+// the order of pixels and channels. Each row has the capacity for a quarter of its elements, at a
+// density of 1 % twenty-five times the expected number. Outliers beyond the capacity are clipped,
+// as without a sparse part, and counted. The size of the memory is therefore known in advance, and
+// the stored outliers do not depend on the assignment of rows to threads.
 
 /// The share of a value's elements beyond either bound, at most: outliers are few.
 inline constexpr double kLargestDensity = 0.1;
@@ -40,7 +40,7 @@ inline std::int32_t steps_of_residual(half residual) {
   return static_cast<std::int32_t>(to_float(residual) * kStepsPerResidual);
 }
 
-/// Entries behind those of a row that may be read and written: kernels copy several at a time.
+/// Entries after those of a row that may be read and written: kernels copy several at a time.
 inline constexpr std::int64_t kOutlierSlack = 8;
 
 /// The outliers of one row.
@@ -84,7 +84,7 @@ class Outliers {
             .capacity = capacity_,
             .cut = dropped_ + i};
   }
-  /// Outliers of all rows that found no room, or lie further out than residuals reach.
+  /// Outliers of all rows that exceeded the capacity or the range of residuals.
   [[nodiscard]] std::int64_t dropped() const {
     return std::accumulate(dropped_, dropped_ + rows_, std::int64_t{0});
   }

@@ -18,10 +18,10 @@ struct QParams {
 };
 
 /// The parameters that cover [lo, hi] with 2^bits levels (equation A.2 of the QPP paper, CVPR
-/// 2021). The range is widened to hold zero, which then has an exact level: a zero-padded border
-/// costs no error. The scale is up to 0.1 % larger than need be, so that its inverse has no more
-/// significant bits than a half: products with halves are exact in float, and round to the same
-/// level in fp16. Expects finite bounds and 2 <= bits <= 8.
+/// 2021). The range is extended to contain zero, which then has an exact level: a zero-padded
+/// border causes no error. The scale is up to 0.1 % larger than necessary, so that its inverse has
+/// no more significant bits than a half: products with halves are exact in float, and round to the
+/// same level in fp16. Expects finite bounds and 2 <= bits <= 8.
 QParams choose_qparams(float lo, float hi, int bits);
 
 }  // namespace qpp
