@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qppengine.session import Model
 
 FORMAT = "qppengine"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 
 
 def serialize(graph: Graph, quantization: Quantization | None = None) -> bytes:
@@ -142,7 +142,7 @@ def _pack_quantization(quantization: Quantization) -> tuple[dict[str, Any], dict
     """As JSON and tensors; the rows of all bound sets are concatenated."""
     document, sets = quantization.plan.to_json(), quantization.sets
     if not sets:
-        return _to_format_1(document), {}
+        return document, {}
     # A slash separates these names from those of weights, which begin with module paths.
     tensors = {
         "qparams/mean": np.concatenate([one.mean for one in sets]),
@@ -161,20 +161,7 @@ def _pack_quantization(quantization: Quantization) -> tuple[dict[str, Any], dict
         tensors[entry["bias"]] = np.concatenate([predictor.bias for predictor in fitted])
         if fitted[0].target_transform != "identity":
             entry["target_transform"] = fitted[0].target_transform
-    return _to_format_1(document), tensors
-
-
-def _to_format_1(document: dict[str, Any]) -> dict[str, Any]:
-    """The quantization as files of format 1 hold it, whose features are fixed."""
-    if "calibrated_range" in document:
-        document["seen"] = document.pop("calibrated_range")
-    for entry in document["predictors"]:
-        features = entry.pop("features")
-        alphas = [feature["alpha"] for feature in features if set(feature) == {"kind", "alpha"}]
-        if len(alphas) != 3 or features[3:] != [{"kind": "mean"}, {"kind": "max"}]:
-            raise UnsupportedError("features: expected three quantiles, mean and max")
-        entry["alphas"] = alphas
-    return document
+    return document, tensors
 
 
 def _stored(node: Node) -> dict[str, npt.NDArray[Any]]:

@@ -82,7 +82,7 @@ def test_file_is_safetensors_with_the_quantization(
             np.testing.assert_array_equal(file.get_tensor("qparams/range")[rows], one.range_bounds)
         assert file.get_tensor("qparams/calibrated_range").shape == (12, 4)
         assert file.get_tensor("predictors/0/weight").shape == (24, 5)
-    assert (metadata["format"], metadata["format_version"]) == ("qppengine", "1")
+    assert (metadata["format"], metadata["format_version"]) == ("qppengine", "2")
     assert json.loads(metadata["graph"])["quantization"]["values"] == ["x", "head", "body"]
 
 
@@ -358,6 +358,15 @@ def last_becomes(op: str, **attributes: Any) -> Callable[[Any], None]:
     return lambda document: document["nodes"][-1].update(op=op, attributes=attributes)
 
 
+def feature_becomes(**fields: Any) -> Callable[[Any], None]:
+    """Replaces the first feature of a document."""
+
+    def change(document: Any) -> None:
+        document["quantization"]["predictors"][0]["features"][0] = fields
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -375,7 +384,16 @@ def last_becomes(op: str, **attributes: Any) -> Callable[[Any], None]:
         (lambda d: d["quantization"].update(densities=[0.01, 0.03, 0.5]), "up to 0.1"),
         (lambda d: d["quantization"].update(densities=[i / 200 for i in range(1, 18)]), "up to 16"),
         (lambda d: d["quantization"]["predictors"][0].update(rows=[0, 1]), "."),
-        (lambda d: d["quantization"]["predictors"][0].update(alphas=[0.9]), "alphas"),
+        (feature_becomes(kind="median"), "kind"),
+        (feature_becomes(kind="mean", alpha=0.9), "alpha"),
+        (feature_becomes(kind="quantile"), "alpha"),
+        (feature_becomes(kind="quantile", alpha=0.2), "alpha"),
+        (feature_becomes(kind="max", value="none"), "none"),
+        (feature_becomes(kind="max", value="body"), "body"),
+        (feature_becomes(kind="max", transform="exp"), "transform"),
+        (lambda d: d["quantization"]["predictors"][0].update(features=[]), "features"),
+        (lambda d: d["quantization"]["predictors"][0]["features"].pop(), "weight"),
+        (lambda d: d["quantization"]["predictors"][0].update(target_transform="x"), "target_tra"),
         (lambda d: d.update(outputs=["nothing"]), "nothing"),
         (lambda d: d.pop("inputs"), "inputs"),
         (lambda d: d["nodes"][0]["attributes"].update(padding=[1, 2, 3]), "padding"),
@@ -421,7 +439,7 @@ def test_operations_that_do_not_fit_are_refused_by_name(change: Any, model: Path
 
 
 def test_other_format_versions_are_refused(model: Path) -> None:
-    data = model.read_bytes().replace(b'"format_version":"1"', b'"format_version":"9"')
+    data = model.read_bytes().replace(b'"format_version":"2"', b'"format_version":"9"')
     with pytest.raises(qe.UnsupportedError, match="expected format version 1 to 2, got '9'"):
         Session(data)
 
