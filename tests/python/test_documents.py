@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import qppengine as qe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,3 +73,23 @@ def test_tables_are_compared_to_a_tenth_of_a_decibel(blocks: ModuleType) -> None
     for wrong in (printed.replace("50.71", "14.05"), printed.replace("QPP", "PPQ")):
         with pytest.raises(AssertionError, match="W8A8 QPP"):
             blocks.compare_tables(readme, wrong)
+
+
+def test_blocks_of_the_guide_run(
+    blocks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    net = qe.GraphBuilder("small")
+    x = net.input("x", (1, 1, None, None))
+    net.output(net.conv2d(x, rng.normal(size=(1, 1, 3, 3)), padding=1, activation="relu"))
+    names: dict[str, Any] = {
+        "qe": qe,
+        "graph": net.build(),
+        "samples": [rng.random((1, 1, 8, 8), np.float32) for _ in range(8)],
+    }
+    found = [b.text for b in blocks.find_blocks(read("docs/qpp.md")) if b.language == "python"]
+    assert len(found) >= 2
+    monkeypatch.chdir(tmp_path)
+    for text in found:
+        exec(text, names)
+    assert (tmp_path / "model.qpp").exists()
