@@ -170,9 +170,9 @@ class Session:
         return tuple(self._core.outputs)
 
     def prepare(self, *shapes: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:
-        """Lays out memory for one shape ``[N, C, H, W]`` per input, as a first run does otherwise.
+        """Plans memory for one shape ``[N, C, H, W]`` per input; else, the first run does so.
 
-        All have the same batch size N. `explain` and `memory` report on these shapes from then on.
+        All have the same batch size N. `explain` and `memory` then report on these shapes.
         Returns the shapes of the outputs by name. Raises `ShapeError`.
         """
         outputs = map(tuple, self._core.prepare([_as_shape(shape) for shape in shapes]))
@@ -189,23 +189,23 @@ class Session:
         Args:
             inputs: One float32 array ``[N, C, H, W]`` for every input of the network, or one
                 mapping of input names to arrays. Arrays are NumPy's or, by the DLPack protocol,
-                those of another library in main memory; a PyTorch tensor, for example, is read
-                where it is. Those that are not C-contiguous are copied. All have the same batch
-                size N. Memory is planned again where C, H or W differ from the run before.
-            outputs: Names of the outputs to give, by default all of them.
+                those of another library in main memory, such as PyTorch tensors, which are not
+                copied. Arrays that are not C-contiguous are copied. All have the same batch size
+                N. Memory is planned again if C, H or W differ from the previous run.
+            outputs: Names of the outputs to return, by default all of them.
             out: Arrays to write the outputs to without a copy: one, a tuple of them in the order
                 of `outputs`, or a mapping of names to arrays. float32, C-contiguous, of the
-                output's shape; of NumPy or, again, by DLPack. They must not overlap each other. An
-                input that overlaps them is copied first.
+                output's shape; of NumPy or by DLPack. They must not overlap each other. An input
+                that overlaps them is copied first.
 
         Returns:
-            The output, float32 ``[N, C, H, W]``, or a tuple when the network has several or
-            `outputs` is a sequence. It is `out` where that is given.
+            The output, float32 ``[N, C, H, W]``, or a tuple if the network has several or
+            `outputs` is a sequence. It is `out` if that is given.
 
-        Raises `DTypeError`, `ShapeError`, `UnsupportedError` for an output that the network does
-        not have, and `NonFiniteError` when a quantized scheme meets NaN, infinity or a number
-        beyond fp16, or finite inputs make an output that is not, in any scheme; it names the value
-        and the sample of a batch, and `out` holds the samples before it by then.
+        Raises `DTypeError`, `ShapeError`, and `UnsupportedError` for an output that the network
+        does not have. Raises `NonFiniteError` if an input of a quantized scheme has NaN, infinity
+        or a number beyond fp16, or if finite inputs lead to an output that is not finite. It names
+        the value and the sample of a batch; `out` then holds the samples before this one.
         """
         arrays = self._bind(inputs)
         names = self._choose(outputs, out)
@@ -263,9 +263,9 @@ class Session:
         return self._core.qparams()
 
     def features(self) -> npt.NDArray[np.float32]:
-        """What the predictors saw of every sample of the last run.
+        """The features of every position, of every sample of the last run.
 
-        float32 ``[N, P, 5]``: three quantiles, mean and max at every position; N is 0 before the
+        float32 ``[N, P, F]``, padded with NaN to the longest list of features; N is 0 before the
         first run.
         """
         return self._core.features()
@@ -280,29 +280,29 @@ class Session:
         unlike the calibration set.
 
         ``widened_bounds`` (schemes "dynamic" and "qpp"): bounds that would have clipped everything,
-        such as the quantile of a few lit pixels on black, and were moved towards the extremes of
-        the value, or in scheme "qpp" to the widest of calibration. With a density, in every scheme,
-        also bounds that were extended because outliers exceeded the capacity of their list.
+        such as the quantile of a few bright pixels on black. They were moved towards the extremes
+        of the value, or in scheme "qpp" to the widest bounds of calibration. With a density, in
+        every scheme, also bounds that were extended because outliers exceeded their capacity.
 
-        ``dropped_outliers`` (with a density): outliers that exceeded the capacity all the same.
+        ``dropped_outliers`` (with a density): outliers that exceeded the capacity even so.
         """
         return cast("Stats", _Stats(self._core.stats()))
 
     def explain(self) -> list[Step]:
         """The steps of a run in order: node, operation, kernel, dtype, shape ``[N, H, W, C]``.
 
-        ``macs`` are multiply-accumulates, as sums of products need them; ``bytes`` those of inputs,
-        output and constants. Shapes and both are those of the whole batch, of which every sample
-        reads the constants again; they are known after `prepare` or a first run. ``note`` says why
-        a step is not in int8 although the scheme is, if its sums could leave int32; else "".
+        ``macs`` are the multiply-accumulates of direct sums of products; ``bytes`` those of inputs,
+        output and constants, which every sample reads again. Shapes and both counts are those of
+        the whole batch; they are known after `prepare` or a first run. ``note`` says why a step is
+        not in int8 although the scheme is: its sums could exceed int32. It is "" for other steps.
         """
         return self._core.explain()
 
     def memory(self) -> Memory:
-        """Bytes of the packed ``weights``, and after `prepare` or a run those that values take.
+        """Sizes in bytes: of the packed ``weights`` and, after `prepare` or a run, of the arena.
 
-        All values and working memory of a sample share one ``arena``, which does not grow with the
-        batch; ``peak`` is the most that is alive at one step of a run, the least an arena can be.
+        One ``arena`` holds all values and the scratch memory of a sample; it does not grow with the
+        batch. ``peak`` is the largest size of live memory at one step, a lower bound of the arena.
         """
         return self._core.memory()
 
