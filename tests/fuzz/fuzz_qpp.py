@@ -18,7 +18,7 @@ from qppengine.session import SCHEMES
 if TYPE_CHECKING:
     from random import Random
 
-MOST_MACS, MOST_ELEMENTS = 10**7, 10**6  # of a network that is run
+MAX_MACS, MAX_ELEMENTS = 10**7, 10**6  # of a network that is run
 
 
 def seeds() -> list[bytes]:
@@ -77,7 +77,7 @@ def attempt(data: bytes) -> None:
         session.prepare(*shapes)
         elements = sum(math.prod(shape) for shape in shapes)
         macs = sum(step["macs"] for step in session.explain())
-        if macs <= MOST_MACS and elements + session.memory()["arena"] <= MOST_ELEMENTS:
+        if macs <= MAX_MACS and elements + session.memory()["arena"] <= MAX_ELEMENTS:
             session.run(*(np.ones(shape, np.float32) for shape in shapes))
 
 

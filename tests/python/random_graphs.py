@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qppengine.ir import Array
 
 HEIGHT, WIDTH = 12, 14
-MOST_CHANNELS = 32
+MAX_CHANNELS = 32
 
 
 class RandomNetwork:
@@ -167,7 +167,7 @@ class RandomNetwork:
             value
             for value in self.values
             if self.sizes(value)[1:] == (height, width)
-            and self.sizes(value)[0] + self.sizes(x)[0] <= MOST_CHANNELS
+            and self.sizes(value)[0] + self.sizes(x)[0] <= MAX_CHANNELS
         ]
         return self.net.concat(x, self.choose(*fits)) if fits else None
 
@@ -190,7 +190,7 @@ class RandomNetwork:
             return self.net.pixel_unshuffle(x, 2)
         if kind == "rearrange" and channels % 2 == 0:
             return self.net.rearrange(x, (2, channels // 2, None, None), (1, 0, 2, 3))
-        if kind == "transpose" and max(channels, height, width) <= MOST_CHANNELS:
+        if kind == "transpose" and max(channels, height, width) <= MAX_CHANNELS:
             return self.net.rearrange(x, (channels, height, width), (2, 0, 1))
         return None
 
