@@ -107,7 +107,7 @@ def run_commands(text: str) -> None:
 
 
 def run_on_board(text: str) -> None:
-    """The commands for a board, with stand-ins for it."""
+    """The commands for a board, with programs that replace it."""
     run_shell(f"toolchains/install_packages.sh qemu-user\n{text}")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds altered files to an importer or loader, in a process of its own, and sees what they cost.
+"""Feeds altered files to an importer or loader in another process, and measures their cost.
 
 A file must be accepted or refused with one of the package's errors; refusing it must cost no more
 than 64 MB and 8 bytes for every byte of it, and 2 seconds and linear time. A file that breaks this
@@ -41,7 +41,7 @@ MEGABYTE = 2**20
 # What refusing a file of n bytes may cost ...
 BASE_BYTES, BYTES_PER_BYTE = 64 * MEGABYTE, 8
 BASE_SECONDS, SECONDS_PER_BYTE = 2.0, 0.2 / MEGABYTE
-# ... and what a file may that is accepted, and run.
+# ... and the cost of a file that is accepted, and run.
 RUN_BYTES, RUN_SECONDS = 2048 * MEGABYTE, 60.0
 _HANG = 180  # seconds on the wall clock
 
@@ -178,7 +178,7 @@ class Worker:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer, either
+        with contextlib.suppress(BrokenPipeError):  # then no answer follows, either
             process.stdin.write(len(data).to_bytes(8, "little") + data)
             process.stdin.flush()
         if not select.select([process.stdout], [], [], _HANG)[0]:
@@ -207,7 +207,7 @@ def serve(target: Target) -> None:
     """The loop of a worker: reads files from standard input and writes their outcomes."""
     faulthandler.enable()
     outcomes = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no outcome
+    os.dup2(2, 1)  # the output of libraries is not an outcome
     while head := sys.stdin.buffer.read(8):
         data = sys.stdin.buffer.read(int.from_bytes(head, "little"))
         print(json.dumps(asdict(measure(target, data))), file=outcomes, flush=True)
@@ -230,7 +230,7 @@ def measure(target: Target, data: bytes) -> Outcome:
 
 
 def start_watching() -> int:
-    """Bytes of memory in use; `peak_memory` forgets what was before."""
+    """Bytes of memory in use; `peak_memory` starts from here."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -150,7 +150,7 @@ void mutate_json(json& document, std::mt19937& random) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
-  // Small ones, so that what is accepted is quick.
+  // Small limits, so that accepted files run fast.
   const qpp::Limits limits{.packed_bytes = 1 << 26, .value_elements = 1 << 22};
   try {
     const qpp::Model model = qpp::load_model(bytes, "file", limits);

@@ -48,7 +48,7 @@ def make_model(
 
 
 def seeds() -> list[bytes]:
-    """Convolutions and what else computes; what moves elements; shapes that are computed."""
+    """Convolutions and other arithmetic; moves of elements; computed shapes."""
     rng = np.random.default_rng(3)
 
     def weight(*shape: int) -> Any:

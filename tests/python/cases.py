@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small networks of one operation or block each, which every importer and the engine must run.
 
-`BLOCKS` stand between convolutions, `HEADS` end a network. Both are functions of two tensors
+`BLOCKS` are between convolutions, `HEADS` at the end. Both are functions of two tensors
 ``[1, 12, H, W]``, of which the first is a ReLU's.
 """
 
@@ -33,7 +33,7 @@ class Second(nn.Sequential):  # type: ignore[misc]
 
 
 class Net(nn.Module):  # type: ignore[misc]
-    """Two convolutions of an image, what `function` makes of both, and maybe another of that."""
+    """Two convolutions of an image, `function` of both, and optionally a third convolution."""
 
     def __init__(self, function: Callable[..., Any], *, tail: bool) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small network with everything in it, and what the stages make of it."""
+"""A small network with all features, and its results at every stage."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class StochasticDepth(nn.Module):  # type: ignore[misc]
 
 
 class InvertedResidual(nn.Module):  # type: ignore[misc]
-    """Wide inside: 1x1, depthwise, maybe gates, 1x1, and the input beside them."""
+    """Wide inside: 1x1, depthwise, maybe gates, 1x1, and the input as residual."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ def squeezenet() -> Any:
 
 
 class DenseLayer(nn.Module):  # type: ignore[misc]
-    """Normalization and ReLU in front of both convolutions; the output beside the input."""
+    """Normalization and ReLU before both convolutions; output and input concatenated."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ def densenet() -> Any:
 
 
 class UNet(nn.Module):  # type: ignore[misc]
-    """Ronneberger et al., MICCAI 2015: transposed convolutions, and the encoder beside them."""
+    """Ronneberger et al., MICCAI 2015: transposed convolutions, concatenated with the encoder."""
 
     def __init__(self, widths: tuple[int, ...] = (12, 16, 24)) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that change tensors in place, which views share, compute what they do in PyTorch."""
+"""Programs that change tensors in place, which views share, give the results of PyTorch."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_functions_that_change_tensors(function: Callable[[Any], Any]) -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_changes_of_random_views(seed: int) -> None:
-    """Any order of views, changes and reads of what is alive gives what PyTorch gives."""
+    """Any order of views, changes and reads gives the results of PyTorch."""
     views: list[Callable[[Any], Any]] = [
         lambda y: y[:, y.shape[1] // 2 :],
         lambda y: y[:, :, :3],

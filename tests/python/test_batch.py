@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: every sample gives what it gives alone, to the bit, whatever else is in the batch."""
+"""Batches: the result of a sample does not depend on the others, to the bit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _weight(rng: np.random.Generator, *shape: int) -> Array:
 
 
 def _network(batch: int | None = None) -> qe.Graph:
-    """Two inputs and outputs, and operations that move, join, reduce and sum what they read."""
+    """Two inputs and outputs, and operations that move, join, reduce and sum their inputs."""
     rng = np.random.default_rng(3)
     net = qe.GraphBuilder("batches")
     x = net.input("x", (batch, 3, None, None))

@@ -117,7 +117,7 @@ BOMBS = {
         "'y' is not defined",
     ),
     "a long name": (lambda: model([node(0, "x" * 10**7)], ["n0"]), "name_bytes = 4096"),
-    "a graph that is no JSON": (lambda: graph_text("x" * 10**7), "is not JSON"),
+    "a graph that is not JSON": (lambda: graph_text("x" * 10**7), "is not JSON"),
 }
 
 SCRIPT = """

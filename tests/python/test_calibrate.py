@@ -223,7 +223,7 @@ def test_positions_stand_behind_the_head_and_in_front_of_every_stage() -> None:
     assert plan.values == ("stem", "low", "lower", "high")
     assert plan.positions == (Position("stem", (0, 1, 2, 3)),)
     plan = calibrate(graph, [image], positions="auto", progress=False).plan
-    # The pool's output, in front of "low", has no row but that of "stem": nothing to predict.
+    # The pool's output, the input of "low", has no row but that of "stem": nothing to predict.
     assert plan.positions == (Position("stem", (0,)), Position("low", (1, 2, 3)))
     with pytest.raises(CalibrationError, match='"first", "auto" or a list of values, got \'all\''):
         calibrate(graph, [], positions="all")

@@ -192,7 +192,7 @@ DATA_MODEL = {
 
 
 def find_imports(text: str) -> list[tuple[str, bool]]:
-    """Lists what a module imports at run time, and whether it does so at its top level."""
+    """The imports of a module at run time, and whether they are at its top level."""
     imports: list[tuple[str, bool]] = []
 
     def visit(node: ast.AST, *, top: bool) -> None:
@@ -221,7 +221,9 @@ def check_imports(path: str, text: str) -> list[str]:
             problems.append(f"{path}: only {', '.join(CORE_USERS)} may import the extension")
         allowed = DATA_MODEL.get(path.partition("/")[0])
         if allowed is not None and parts[0] == "qppengine" and ".".join(parts[:2]) not in allowed:
-            problems.append(f"{path}: the data model stands alone, but imports {name}")
+            problems.append(
+                f"{path}: the data model must not import other modules, but imports {name}"
+            )
         if top and parts[0] in OPTIONAL and not (parts[0] == "torch" and path in TORCH_MODULES):
             problems.append(f"{path}: {name} is optional; import it where it is used")
     return problems
@@ -289,7 +291,7 @@ NEEDS = {
 
 
 def check_variants(text: str) -> list[str]:
-    """Kernels are named by the grammar, and their rows say what their names say."""
+    """Kernels are named by the grammar, and their rows match their names."""
     problems = []
     for macro, row in re.findall(r"^QPP_(\w+)\((.+)\)$", text, re.MULTILINE):
         name, *fields, needs = (field.strip() for field in row.split(","))
@@ -307,7 +309,7 @@ def check_variants(text: str) -> list[str]:
             if said != named:
                 problems.append(f"{name}: its row says {said}")
         elif match["op"].upper() != macro:
-            problems.append(f"{name} stands in a row for {macro}")
+            problems.append(f"{name} is in a row for {macro}")
         elif fields or macro.startswith("WINOGRAD"):
             named = [match["dst"], match["src"], match["weights"]]
             if fields != [dtype.removesuffix("cx") for dtype in named if dtype]:
@@ -340,14 +342,14 @@ def test_kernel_names() -> None:
 
 
 def check_boxes(path: str, text: str, names: set[str]) -> list[str]:
-    """A file that defines kernels tells in boxes what they need and what bounds them."""
+    """A file that defines kernels has boxes with their preconditions and bounds."""
     defined = set(re.findall(r"^void (\w+)\(", text, re.MULTILINE)) & names
     lacking = [
         entry
         for entry in ("preconditions", "loop budget")
         if not re.search(rf"^// {entry}  ", text, re.MULTILINE)
     ]
-    return [f"{path}: no box tells the {entry}" for entry in lacking if defined]
+    return [f"{path}: no box has the {entry}" for entry in lacking if defined]
 
 
 def test_check_boxes_can_fail() -> None:
@@ -446,7 +448,7 @@ def test_every_source_names_its_license() -> None:
 
 
 def check_versions(versions: dict[str, str]) -> list[str]:
-    """All places that tell the version tell the same."""
+    """All places that state the version agree."""
     return [] if len(set(versions.values())) == 1 else [f"versions differ: {versions}"]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dense + sparse execution of whole networks: what it gains, and what it refuses."""
+"""Dense + sparse execution of whole networks: its accuracy and its errors."""
 
 from __future__ import annotations
 

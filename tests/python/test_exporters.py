@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported networks: ONNX Runtime computes from them what the engine does."""
+"""Exported networks: ONNX Runtime and the engine give the same results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def save(path: Path, graph: qe.Graph, samples: Sequence[Array]) -> Path:
 def images(count: int, channels: int, height: int, width: int) -> list[Array]:
     """Blocks of one brightness with some noise, exact in fp16, in which the engine takes them.
 
-    Of such numbers, none lies in the middle between two levels, where q = x / scale depends on how
+    Of such numbers, none is in the middle between two levels, where q = x / scale depends on how
     the scale is rounded.
     """
     rng = np.random.default_rng(4)
@@ -127,7 +127,7 @@ Block: TypeAlias = "Callable[[qe.GraphBuilder, str], str]"
 
 
 def assert_fuses_without_loss(block: Block, path: Path) -> None:
-    """Between two convolutions, ONNX Runtime computes with optimizations what it does without."""
+    """Between two convolutions, optimizations of ONNX Runtime do not change results."""
     rng = np.random.default_rng(7)
     net = qe.GraphBuilder("net")
     x = net.input("x", (None, 3, 9, 11))

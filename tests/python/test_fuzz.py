@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver of the fuzzers finds what is wrong; and each of them for a moment."""
+"""The driver of the fuzzers finds faults, and each fuzzer runs for a moment."""
 
 from __future__ import annotations
 

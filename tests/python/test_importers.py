@@ -622,7 +622,7 @@ def test_no_flipped_bit_raises_anything_but_our_errors(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_altered_program_raises_anything_but_our_errors(seed: int) -> None:
-    """Replaces random parts of the JSON, which no checksum can tell from what torch wrote."""
+    """Replaces random parts of the JSON, which no checksum detects."""
     rng = np.random.default_rng(seed)
     junk: list[Any] = [
         None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of what a file may ask for."""
+"""Limits of the sizes that a file can ask for."""
 
 from __future__ import annotations
 

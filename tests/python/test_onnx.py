@@ -65,7 +65,7 @@ def node(op: str, *inputs: str, output: str = "y", **attributes: Any) -> Any:
 
 
 def assert_as_in_onnx(proto: Any, *inputs: Array) -> None:
-    """The graph computes what ONNX's own reference does."""
+    """The graph and ONNX's own reference give the same results."""
     from onnx.reference import ReferenceEvaluator
 
     names = [value.name for value in proto.graph.input]

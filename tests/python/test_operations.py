@@ -36,7 +36,7 @@ def relative_rms(y: Array, reference: Array) -> float:
 
 
 def open_session(data: bytes, scheme: str, **options: Any) -> Session:
-    # Of images this small, many lie beyond the mean bounds of the others.
+    # Many elements of images this small exceed the mean bounds of the others.
     return Session(data, scheme, static_bounds="range" if scheme == "static" else None, **options)
 
 

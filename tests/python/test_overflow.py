@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers at the ends of int32 and fp16: what is computed right there, and what is refused."""
+"""Numbers at the limits of int32 and fp16: correct results, or errors."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ def test_a_residual_is_read_in_int8_where_its_sum_is() -> None:
 
 
 def stages() -> Graph:
-    """Two branches of convolutions behind one, with a linear layer each at the end."""
+    """Two branches of convolutions after one, each with a linear layer at the end."""
     net, x = start()
     stem = net.relu(norm(net, net.conv2d(x, normal(4, 3, 3, 3), padding=1, name="stem.conv"), 4))
     for branch in ("a", "b"):

@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         temporary = Path(process.stdout.readline().decode().strip())
-        write_file(path, b"one")  # what is being written stays
+        write_file(path, b"one")  # the file that is being written stays
         assert temporary.exists()
         process.send_signal(signal.SIGKILL)
     assert temporary.exists()

@@ -37,7 +37,7 @@ def in_child(call):
 
 
 def run_script(script: str, model: Path, threads: int) -> str:
-    """What the script prints; it must end well, and say nothing on standard error."""
+    """The output of the script, which must succeed, with an empty standard error."""
     # Python 3.12 and newer warn of forks of a process with threads, which are meant here.
     flags = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     result = subprocess.run(

@@ -158,7 +158,7 @@ def test_quantized_convolution_is_exact_on_integers() -> None:
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["max", "dilated", "average", "inside"])
 def test_pools_in_ceil_mode_are_those_of_torch(kind: str, stride: int) -> None:
-    """Images may be smaller than a window by less than a stride; what is smaller is refused."""
+    """Images can be smaller than a window by less than a stride; smaller ones are refused."""
     options: dict[str, Any] = {"stride": stride, "ceil_mode": True}
     if kind in ("average", "inside"):
         name = "avg_pool2d"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bench/report.py, with stand-ins for qpp_bench and for an instrument."""
+"""bench/report.py, with scripts in place of qpp_bench and of an instrument."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_measures_only_what_matches(tmp_path: Path, shapes: Path) -> None:
     assert first.returncode == 0, first.stderr
     before = written(output)
 
-    # A list that is not named keeps its rows; one that is gets new ones and loses what it lacks.
+    # A list that is not named keeps its rows; one that is named has rows of its works only.
     shapes.write_text(shapes.read_text().replace("3 conv", "5 conv") + "minmax --size 4x4x8\n")
     bench = script(tmp_path / "bench", BENCH, ms="2")
     options = ("-o", output, "--machine", "another", "--only")

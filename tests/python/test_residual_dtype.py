@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Skip connections in int8 and in fp16: what sums read, and what that gains."""
+"""Residual additions of int8 and of fp16 values, and their accuracy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCKS = 4
 def network(branch: float) -> qe.Graph:
     """A stem in fp16 and residual blocks, of which the last sums values of two resolutions.
 
-    The weights in front of sums are scaled with `branch`.
+    The weights before additions are scaled by `branch`.
     """
     rng = np.random.default_rng(7)
 
@@ -97,7 +97,7 @@ def test_convolutions_read_int8_all_the_same(
     session.run(samples[0])
     kernels = [step["kernel"] for step in session.explain() if step["op"].startswith("conv")]
     assert len(kernels) == 2 * BLOCKS + 3
-    for kernel in kernels[1:]:  # behind the stem
+    for kernel in kernels[1:]:  # after the stem
         assert "_qai8_qsi8cx_" in kernel
     stored = {(one.value, one.stored.dtype.name) for one in session.observe(samples[0])}
     assert ("pool", "int8") in stored

@@ -43,7 +43,7 @@ def test_quantized_schemes_are_those_of_the_reference(model: Path, scheme: str, 
 
     Sums and activations are rounded in another order, and the engine moves a level by up to half a
     step of its accumulators (kernels/float_sums.h), so that a number about halfway between two
-    levels may go to either; such a step is seen in all outputs of a 3x3 convolution. One or two
+    levels may go to either; such a step affects all outputs of a 3x3 convolution. One or two
     such steps in an image are common with few bits, so that several images are counted.
     """
     graph = load_graph(model)
@@ -82,7 +82,7 @@ def test_static_bounds_are_those_of_the_calibration(
 def test_dynamic_bounds_are_those_calibration_measures(
     graph: qe.Graph, model: Path, samples: list[Array], calibration: qe.Calibration
 ) -> None:
-    """The input's; inner values differ by the quantization of what they are computed from."""
+    """The input's; inner values differ by the quantization of their inputs."""
     session = Session(model, "dynamic")
     for i, x in enumerate(samples[:3]):
         session.run(x)

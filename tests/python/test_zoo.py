@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks of the paper at full width and depth, from PyTorch to the engine.
 
-Weights are random, images smaller than usual. What float and int8 come to is told at full size by
-bench/accuracy/make_networks.py and `qppengine compare`.
+Weights are random, images smaller than usual. bench/accuracy/make_networks.py and
+`qppengine compare` show the accuracy at full size.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_predictors_stand_where_the_paper_has_them(case: Case) -> None:
         "espcn_x3": ["x"],
     }
     assert [p.value for p in positions] == expected.get(case.name, ["conv1"])
-    if case.name == "hrnet_w18_cityscapes":  # in front of every new branch
+    if case.name == "hrnet_w18_cityscapes":  # before every new branch
         readers = {node.name: node.inputs[0] for node in case.graph.nodes}
         branches = ("transition1.1.0.0", "transition2.2.0.0", "transition3.3.0.0")
         assert [readers[name] for name in branches] == [p.value for p in positions[1:]]

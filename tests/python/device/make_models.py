@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what the tests of this folder run, and what they have to come to, computed on this host.
+"""Writes the models of the tests in this folder, and their expected results, from this host.
 
 python tests/python/device/make_models.py FOLDER
 """
@@ -28,7 +28,7 @@ BITS = (8, 4)
 # Small networks of the paper's kinds, quantized throughout, so that every byte can be compared, and
 # with their ends in fp16.
 NETWORKS = ("resnet", "hrnet")
-LAYERS = "layers.json"  # CRC-32 of what every step stores, in order
+LAYERS = "layers.json"  # CRC-32 of the outputs of all steps, in order
 OUTPUTS = "outputs.npz"  # of the networks with ends in fp16
 
 
@@ -47,7 +47,7 @@ def fixed_rgb() -> Array:
 
 
 def sign_layers(session: qe.Session) -> list[tuple[str, str, int]]:
-    """Name, dtype and CRC-32 of what every step stores."""
+    """Name, dtype and CRC-32 of the output of every step."""
     return [
         (stored.value, stored.stored.dtype.name, zlib.crc32(stored.stored.tobytes()))
         for stored in session.observe(fixed_rgb())
