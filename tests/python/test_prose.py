@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
+import qppengine
 from qppengine.cli import main
 
 if TYPE_CHECKING:
@@ -138,3 +140,25 @@ def test_help_uses_plain_terms() -> None:
         if (found := find_terms(text))
     }
     assert not problems
+
+
+def test_usage_of_the_bench_uses_plain_terms() -> None:
+    source = (ROOT / "cpp" / "tools" / "qpp_bench.cpp").read_text()
+    usage = source.partition('R"(')[2].partition(')"')[0]
+    assert "usage: qpp_bench" in usage
+    assert not find_terms(usage)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "include").rglob("*.h*")), ids=lambda p: p.name)
+def test_public_headers_use_plain_terms(path: Path) -> None:
+    assert not find_terms(path.read_text())
+
+
+@pytest.mark.parametrize("name", qppengine.__all__)
+def test_public_docstrings_use_plain_terms(name: str) -> None:
+    public = getattr(qppengine, name)
+    if inspect.isclass(public) or inspect.isfunction(public):
+        members = vars(public).items() if inspect.isclass(public) else ()
+        documented = [public, *(member for key, member in members if not key.startswith("_"))]
+        texts = [inspect.getdoc(item) or "" for item in documented]
+        assert not find_terms("\n".join(texts))
