@@ -31,7 +31,11 @@ def find_positions(
     names = _choose_names(graph, positions)
     lists = features if isinstance(features, Mapping) else dict.fromkeys(names, features)
     sources = [feature.value for each in lists.values() for feature in each if feature.value]
-    if unknown := [name for name in (*names, *lists, *sources) if name not in graph.shapes]:
+    if others := [name for name in lists if name not in names]:
+        raise CalibrationError(
+            f"features: expected some of the positions {list(names)}, got {others}"
+        )
+    if unknown := [name for name in (*names, *sources) if name not in graph.shapes]:
         raise CalibrationError(
             f"positions: the network has no value {', '.join(dict.fromkeys(unknown))}"
         )

@@ -121,8 +121,8 @@ def test_features_that_do_not_exist_are_refused(feature: Any, problem: str) -> N
 def test_features_of_unknown_values_are_refused(graph: qe.Graph) -> None:
     with pytest.raises(CalibrationError, match="the network has no value q"):
         qe.calibrate(graph, [], features=[Feature("max", value="q")])
-    with pytest.raises(CalibrationError, match="the network has no value q"):
-        qe.calibrate(graph, [], features={"q": [Feature("max")]})
+    with pytest.raises(CalibrationError, match=r"the positions \['x'\], got \['head'\]"):
+        qe.calibrate(graph, [], features={"head": [Feature("max")]})
     with pytest.raises(CalibrationError, match="expected at least one for every position"):
         qe.calibrate(graph, [], features=())
 
