@@ -104,7 +104,7 @@ TEST_CASE("C: other null pointers and indices out of range are errors") {
   qpp_session_close(session);
 }
 
-TEST_CASE("C: what is not a regular file is named and not opened") {
+TEST_CASE("C: a path that is not a regular file is named and not opened") {
   const test::Folder folder;
   folder.write("empty.qpp", "");
   const std::string pipe = folder.path() + "/pipe.qpp";
@@ -146,7 +146,7 @@ TEST_CASE("C++: a session that was moved from throws, and may be assigned to") {
   qppengine::Session first(path);
   qppengine::Session second(std::move(first));
   const qppengine::Shape shape{1, 1, 5, 6};
-  // NOLINTBEGIN(bugprone-use-after-move): that is what is tested
+  // NOLINTBEGIN(bugprone-use-after-move): this is the test
   const auto throws = [&](const auto& call) {
     CHECK_THROWS_WITH_AS(call(), doctest::Contains("moved from"), qppengine::Error);
   };

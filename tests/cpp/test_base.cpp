@@ -56,7 +56,7 @@ TEST_CASE("the thread pool runs every index once and splits by count and threads
   }
 }
 
-TEST_CASE("the fastest cores are told by capacity, by frequency, or not at all") {
+TEST_CASE("the fastest cores are found by capacity, by frequency, or not at all") {
   const test::Folder cpus;
   const int capacities[] = {260, 260, 870, 870, 1024, 1024};
   CoreSet cores;
@@ -74,7 +74,7 @@ TEST_CASE("the fastest cores are told by capacity, by frequency, or not at all")
   CHECK(fastest() == 0b110000);
   cores.reset(4).reset(5);  // not allowed to this process
   CHECK(fastest() == 0b001100);
-  cpus.write("cpu2/cpu_capacity", "");  // unreadable: frequency tells
+  cpus.write("cpu2/cpu_capacity", "");  // unreadable: frequency decides
   CHECK(fastest() == 0b001000);
 }
 

@@ -127,7 +127,7 @@ TEST_CASE("int8 to int8: the integer nearest to the level, whatever the thread c
     QpTable table = table_with(-0.7F, 1.3F, -1.5F, 2.0F);
     const QParams src = table.qparams[0];
     const QParams dst = table.qparams[1];
-    // What lies in the padding channels must not matter.
+    // The contents of padding channels must not matter.
     std::vector<std::int8_t> data(static_cast<std::size_t>(test.input.elements()));
     for (auto& value : data) value = static_cast<std::int8_t>(random.next() * 127.0F);
     const TensorView input{.data = data.data(), .dtype = DType::qai8, .shape = test.input};
@@ -162,7 +162,7 @@ TEST_CASE("int8 to int8: the integer nearest to the level, whatever the thread c
         const float hi = static_cast<float>(dst.qmax - dst.zero_point);
         const auto got =
             static_cast<float>(result[static_cast<std::size_t>(pixel * output.stride() + f)]);
-        // The shorter way of the output stage is off by half a step of the accumulators at most.
+        // The fast path of the output stage is off by half a step of the accumulators at most.
         const float error = got - static_cast<float>(dst.zero_point) - std::clamp(level, lo, hi);
         REQUIRE(std::abs(error) <= 0.5F + std::min(multiplier, 1.0F / 256) / 2 + 1e-4F);
       }
@@ -254,7 +254,7 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst, float 
   CAPTURE(density);
   test::Random random(17);
   const Conv2dSpec spec = make_spec(test, random);
-  // A few percent of the outputs lie beyond.
+  // A few percent of the outputs are outside.
   const auto sum_terms = static_cast<float>(spec.weights.size()) / static_cast<float>(spec.filters);
   const float reach = 0.5F + 0.35F * std::sqrt(sum_terms);
   QpTable table = table_with(-0.7F, 1.3F, -reach, 1.2F * reach);
@@ -300,8 +300,8 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst, float 
           static_cast<double>(spec.bias[static_cast<std::size_t>(f)] * dst.inverse_scale) +
           dst.zero_point;
       if (!sparse_dst) level = std::clamp<double>(level, dst.qmin, dst.qmax);
-      // Half a step, half one of the accumulators, and what fp16 sums of residuals may be off.
-      // Far ones, and what is added to them, are rounded to fp16 twice.
+      // Half a step, half one of the accumulators, and the error of fp16 sums of residuals.
+      // Large ones, and the sums that they are added to, are rounded to fp16 twice.
       const double far = farthest > 400 ? 0.5 + std::abs(level) * 0x1p-10 : 0;
       const double bound =
           0.5 + std::min(multiplier, 1.0 / 256) / 2 + 1e-3 + magnitude * multiplier * 0x1p-9 + far;
@@ -329,7 +329,7 @@ TEST_CASE("dense + sparse: outliers count in full however far they are") {
   }
 }
 
-TEST_CASE("dense + sparse: outliers that find no room are counted") {
+TEST_CASE("dense + sparse: outliers beyond the capacity are counted") {
   const Case test{{1, 5, 6, 8}, 8, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
   test::Random random(19);
   Conv2dSpec spec = make_spec(test, random);
@@ -378,7 +378,7 @@ TEST_CASE("a row of outliers only is cut where its list ends; the rest is as it 
   }
 }
 
-TEST_CASE("prepare() names the node and says what it expected") {
+TEST_CASE("prepare() names the node and the expected input") {
   test::Random random(1);
   const Case test{{1, 4, 4, 3}, 8, {3, 3}, {1, 1}, {0, 0}, {1, 1}};
   Conv2d conv(make_spec(test, random), {}, KernelSelection::from_environment());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Forked children use what their parent made, whatever its threads did at that moment.
+// Forked children use objects of their parent, whatever its threads did at that moment.
 
 #include <doctest/doctest.h>
 #include <sys/wait.h>

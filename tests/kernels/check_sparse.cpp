@@ -143,7 +143,7 @@ void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
     for (const std::int64_t channels : {8, 24, 64, 72, 192}) {
       for (const bool wide : {false, true}) {
         const std::int64_t width = trial.random.integer(1, 30);
-        // At times there is no room for all.
+        // Sometimes outliers exceed the capacity.
         const std::int64_t capacity =
             wide && trial.random.bits() % 4 == 0 ? width * channels / 4 : width * channels;
         if (kernel.src == DType::f16) {
@@ -346,7 +346,8 @@ void check_spmm(const SpmmKernel& kernel, Trial& trial, const SpmmCase& test, st
       }
     }
   }
-  if (fits ? overflows : !may_overflow) trial.fail("the sums fit, or not, unlike what it returned");
+  if (fits ? overflows : !may_overflow)
+    trial.fail("its result does not match whether the sums fit");
   if (overflows) trial.note("overflow");
   sums.check_rest(pixels, trial);
 }

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kBenchPixels = 56 * 56;
 constexpr std::int64_t kBenchChannels = 64;
 
-/// Elements of a kind, in the layout of a tensor. What lies between pixels is NaN, so that no
+/// Elements of a kind, in the layout of a tensor. The padding between pixels is NaN, so that no
 /// statistic can take it in unnoticed.
 class Elements {
  public:
@@ -56,7 +56,7 @@ std::string describe(const Layout& layout, const std::string& kind) {
          " channels, stride " + std::to_string(layout.stride) + ", " + kind;
 }
 
-/// Named sequences of elements, each made anew from a trial's random numbers.
+/// Named sequences of elements, each made from a trial's random numbers.
 struct Kind {
   const char* name;
   std::function<float(Random&, std::int64_t i, std::int64_t count)> value;
@@ -248,8 +248,8 @@ void check_quantile(const QuantileKernel& kernel, Trial& trial) {
         {share(0.98), share(0.02), share(0.5), 0, count - 1, share(0.001), share(0.9), share(0.3)});
     check_ranks(kernel, trial, elements, {trial.random.integer(0, count - 1)});
   });
-  // A sample that is all outliers, or none, whatever its stride: what it brackets is not what is
-  // wanted.
+  // A sample that is all outliers, or none, whatever its stride: its bracket misses the wanted
+  // element.
   std::vector<std::int64_t> periods(23);
   std::iota(periods.begin(), periods.end(), 2);
   for (std::int64_t groups = 4; groups <= 40; ++groups) periods.push_back(8 * groups);

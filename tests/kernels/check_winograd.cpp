@@ -2,7 +2,7 @@
 //
 // The three kernels of the Winograd convolution against the matrices of kernels/winograd.h in
 // double. Products of small integers are compared exactly, everything else by its rms error; int8
-// outputs may differ by one step where a level lies near the middle of two.
+// outputs may differ by one step where a level is near the middle of two.
 
 #include <algorithm>
 #include <array>
@@ -34,7 +34,7 @@ constexpr double kOutputMatrix[kWinogradTile][kWinogradPatch] = {
 /// Rounding to fp16 in every step of a transform stays below this, relative rms.
 constexpr double kTransformError = 1.5e-3;
 
-/// The rms error of many elements, relative to what they should be.
+/// The rms error of many elements, relative to the exact ones.
 class RelativeError {
  public:
   void add(double value, double expected) {
@@ -279,7 +279,7 @@ void check_multiply(const WinogradMultiplyKernel& kernel, Trial& trial) {
 
 Bench bench_multiply(const WinogradMultiplyKernel& kernel) {
   constexpr std::int64_t kChannels = 64;
-  // Of zeros, which serve as f16 and f32.
+  // Of zeros, which are valid as f16 and f32.
   const auto operands = std::make_shared<AlignedVector<float>>(
       kWinogradPoints * winograd_v_point_stride(kWinogradMaxBlock, kChannels));
   const auto m = std::make_shared<AlignedVector<float>>(winograd_m_index(kWinogradPoints, 0, 0));
@@ -426,10 +426,10 @@ void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stag
   }
   error.check(kTransformError, trial);
   if (range.lo != stored.lo || range.hi != stored.hi)
-    trial.fail("the range is not what was stored");
+    trial.fail("the range is not that of the stored elements");
 }
 
-/// Output stages, and what is added.
+/// Output stages, and residuals.
 constexpr std::pair<Stage, std::optional<DType>> kStages[] = {
     {Stage::relu, {}},          {Stage::clamp, {}},          {Stage::tanh, {}},
     {Stage::relu, DType::qai8}, {Stage::clamp, DType::qai8}, {Stage::relu, DType::f16},

@@ -63,7 +63,7 @@ class GuardedBytes {
   std::byte* data_;
 };
 
-/// `count` elements, the last of which lies before an inaccessible page.
+/// `count` elements, the last of which is before an inaccessible page.
 template <typename T>
 class Guarded {
  public:
@@ -96,7 +96,7 @@ class Trial {
   [[nodiscard]] const std::string& failure() const { return failure_; }
   [[nodiscard]] const std::string& current() const { return case_; }
   [[nodiscard]] std::int64_t cases() const { return cases_; }
-  /// Counts cases in which something was the case, so that a check can tell whether it has met it.
+  /// Counts the cases with a property, so that a check can ensure that they occurred.
   void note(const std::string& what) { ++notes_[what]; }
   [[nodiscard]] std::int64_t notes(const std::string& what) const {
     const auto found = notes_.find(what);
@@ -187,7 +187,7 @@ void append_pool(std::vector<Subject>& subjects);
 void append_resize(std::vector<Subject>& subjects);
 void append_sparse(std::vector<Subject>& subjects);
 
-/// Random halves, uniform over [-1, 1); what benches run on.
+/// Random halves, uniform over [-1, 1); the inputs of benches.
 std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint64_t seed);
 
 std::string text(float value);
