@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents and help texts use the terms of docs/glossary.md, and wrap at 100 columns."""
+"""Documents, help, docstrings and comments use the terms of docs/glossary.md; documents wrap."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+import io
 import re
+import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +61,7 @@ REPLACEMENTS = {
 }
 EXCEPT = (
     *("--skip-first", "--skip-last", "skip_first", "skip_last"),  # options of `keep_fp16`
+    "fmt: skip",
     *("`seen`", "`skip`", "`--skip`", "`headroom`", "`--headroom`", "`clamps`", "`cut_outliers`"),
 )  # the last ones: in version 0.1.0
 
@@ -80,6 +84,21 @@ def find_wide_lines(text: str) -> list[int]:
         for number, line in enumerate(text.splitlines(), 1)
         if len(line) > WIDTH and not line.startswith("|")
     ]
+
+
+def comments_of(source: str) -> str:
+    """The comments and docstrings of a Python file, at their lines."""
+    lines = [""] * (source.count("\n") + 2)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] = token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0] if ast.get_docstring(node) else None
+            if isinstance(first, ast.Expr):
+                text = ast.get_source_segment(source, first) or ""
+                lines[first.lineno - 1 : first.end_lineno] = text.splitlines()
+    return "\n".join(lines)
 
 
 def documents() -> list[Path]:
@@ -111,6 +130,14 @@ def test_find_terms_can_fail(text: str) -> None:
 
 def test_find_terms_passes_plain_words() -> None:
     assert not find_terms("Standard deviation; it is not a tensor; --skip-first; understand.")
+
+
+def test_comments_of_finds_comments_and_docstrings() -> None:
+    source = '"""A."""\n\nx = "what"  # B\n\n\ndef f():\n    """C\n\n    D"""\n    return 1\n'
+    found = [
+        (i, text.strip()) for i, text in enumerate(comments_of(source).splitlines(), 1) if text
+    ]
+    assert found == [(1, '"""A."""'), (3, "# B"), (7, '"""C'), (9, 'D"""')]
 
 
 def test_find_wide_lines_can_fail() -> None:
@@ -162,3 +189,13 @@ def test_public_docstrings_use_plain_terms(name: str) -> None:
         documented = [public, *(member for key, member in members if not key.startswith("_"))]
         texts = [inspect.getdoc(item) or "" for item in documented]
         assert not find_terms("\n".join(texts))
+
+
+@pytest.mark.parametrize("folder", ["bench", "python", "toolchains"])
+def test_python_comments_use_plain_terms(folder: str) -> None:
+    problems = {
+        str(path.relative_to(ROOT)): found
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if (found := find_terms(comments_of(path.read_text())))
+    }
+    assert not problems
