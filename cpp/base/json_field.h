@@ -69,6 +69,13 @@ class Field {
     for (const Field& item : list()) result.push_back(item.string());
     return result;
   }
+  [[nodiscard]] std::vector<std::pair<std::string, Field>> members() const {
+    check(value_->is_object(), "an object");
+    std::vector<std::pair<std::string, Field>> result;
+    for (const auto& [key, item] : value_->items())
+      result.emplace_back(key, Field(item, concat(where_, ".", key)));
+    return result;
+  }
   /// Refuses keys that this version does not know: they may change the meaning of the rest.
   void only(const std::set<std::string>& known) const {
     check(value_->is_object(), "an object");

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "bindings/register.h"
+#include "network/int8_plan.h"
 #include "network/safetensors.h"
 
 namespace py = pybind11;
@@ -75,6 +76,17 @@ void register_model(py::module_& module) {
       },
       py::arg("source"), py::arg("limits") = LimitMap());
   module.def("limits", &limits);
+  module.def(
+      "plan_int8",
+      [](std::string_view nodes) {
+        const Int8Plan plan = plan_int8_of_json(nodes);
+        py::dict result;
+        result["int8_inputs"] = plan.int8_inputs;
+        result["groups"] = plan.groups;
+        result["values"] = plan.values;
+        return result;
+      },
+      py::arg("nodes"));
 }
 
 }  // namespace qpp

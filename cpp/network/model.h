@@ -8,41 +8,14 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "base/limits.h"
+#include "network/node.h"
 #include "network/quantization.h"
-#include "ops/channel_function.h"
-#include "ops/conv2d.h"
-#include "ops/elementwise.h"
-#include "ops/gather.h"
-#include "ops/pool.h"
-#include "ops/rearrange.h"
-#include "ops/resize.h"
 #include "tensor/tensor.h"
 
 namespace qpp {
-
-struct PixelShuffleSpec {
-  std::int64_t factor = 1;
-  bool inverse = false;
-};
-
-struct ConcatSpec {};
-
-/// A node of the graph, in topological order. Values are called by the name of the node output or
-/// graph input.
-struct Node {
-  std::string op;
-  std::string name;
-  std::vector<std::string> inputs;
-  std::string output;
-  bool fp16 = false;  // reads fp16 in quantized runs, too
-  std::variant<Conv2dSpec, ActivationSpec, PixelShuffleSpec, BinarySpec, PoolSpec, RearrangeSpec,
-               ConcatSpec, ResizeSpec, FunctionSpec, SliceSpec, PadSpec, ChannelFunctionSpec>
-      spec;
-};
 
 /// A model file, checked: whatever is in here can be lowered.
 struct Model {
@@ -53,7 +26,7 @@ struct Model {
   std::string name;
   std::vector<Input> inputs;
   std::vector<std::string> outputs;
-  std::vector<Node> nodes;
+  std::vector<Node> nodes;  // in topological order
   std::optional<Quantization> quantization;
   Limits limits;  // that it keeps to, and its runs shall
 };

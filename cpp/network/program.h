@@ -7,22 +7,15 @@
 #include <vector>
 
 #include "kernels/select.h"
+#include "network/int8_plan.h"
 #include "network/model.h"
-#include "ops/op.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
 /// Who writes the QP table. `measure` runs in fp16 and records what calibration needs: the bounds
 /// that dynamic quantization would choose, and the features of every QPP position.
 enum class Scheme : std::uint8_t { fp16, fixed, dynamic, qpp, measure };
-
-/// How convolutions are computed: `direct` by sums of products, `winograd` by Winograd's algorithm
-/// where it applies. `automatic` takes what network/conv_costs.inc says is cheaper.
-enum class Algorithm : std::uint8_t { automatic, direct, winograd };
-
-/// What a sum reads of values that convolutions read in int8: the same, or fp16 kept beside it, as
-/// the values were before they were quantized.
-enum class ResidualDType : std::uint8_t { int8, fp16 };
 
 struct ProgramOptions {
   Scheme scheme = Scheme::fp16;
@@ -35,15 +28,8 @@ struct ProgramOptions {
 /// "fp16", "static", "dynamic", "qpp" or "measure"; throws UnsupportedError.
 Scheme parse_scheme(const std::string& name);
 
-/// "auto", "direct" or "winograd"; throws UnsupportedError.
-Algorithm parse_algorithm(const std::string& name);
-
 /// "int8" or "fp16"; throws UnsupportedError.
 ResidualDType parse_residual_dtype(const std::string& name);
-
-/// A convolution as `algorithm` asks for; the name of its kernel tells what was chosen.
-std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
-                                Algorithm algorithm, const KernelSelection& selection);
 
 /// A value in one element type.
 struct Buffer {
@@ -55,7 +41,7 @@ struct Buffer {
 
 /// One operation and the buffers it reads and writes.
 struct Step {
-  std::string node;  // the graph's node or value that it serves
+  std::string node;  // of the graph, or the value that it belongs to
   std::unique_ptr<Op> op;
   std::vector<int> inputs;
   int output = -1;   // -1: writes rows of the QP table only

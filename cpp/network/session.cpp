@@ -7,6 +7,8 @@
 #include <new>
 #include <utility>
 
+#include "ops/conv_algorithm.h"
+
 namespace qpp {
 namespace {
 

@@ -2,21 +2,85 @@
 #include "ops/activation.h"
 
 #include <algorithm>
+#include <map>
+#include <memory>
 #include <utility>
+
+#include "base/json_field.h"
 
 namespace qpp {
 
-Activation::Activation(const ActivationSpec& activation, const KernelSelection& selection)
-    : Activation(
-          FunctionSpec{.name = "",
-                       .function = activation.nonlinearity == Nonlinearity::tanh ? Function::tanh
-                                                                                 : Function::clamp,
-                       .lo = activation.lo,
-                       .hi = activation.hi,
-                       .slopes = {}},
-          selection) {}
+namespace {
 
-Activation::Activation(FunctionSpec spec, const KernelSelection& selection)
+UnarySpec clamp_or_tanh(const NodeFields& node) {
+  node.attributes.only({"activation", "clamp"});
+  node.expect_no_tensors();
+  const ActivationSpec activation = parse_activation(node.attributes);
+  const bool is_tanh = activation.nonlinearity == Nonlinearity::tanh;
+  return {.name = node.name,
+          .function = is_tanh ? Function::tanh : Function::clamp,
+          .lo = activation.lo,
+          .hi = activation.hi,
+          .slopes = {}};
+}
+
+UnarySpec parse_prelu(const NodeFields& node) {
+  node.expect_no_attributes();
+  node.tensors.only({"weight"});
+  const Tensor& slopes = node.tensor("weight");
+  QPP_CHECK(slopes.shape.size() == 1 && slopes.shape[0] >= 1, ModelError, node.where,
+            ": expected a weight of 1 dimension");
+  node.constants.count(slopes.elements(), 0, node.where);
+  return {.name = node.name,
+          .function = Function::prelu,
+          .slopes = Constants::floats(slopes, node.where)};
+}
+
+UnarySpec parse_function(const NodeFields& node) {
+  static const std::map<std::string, Function> kFunctions = {{"hardsigmoid", Function::hardsigmoid},
+                                                             {"hardswish", Function::hardswish},
+                                                             {"sigmoid", Function::sigmoid},
+                                                             {"silu", Function::silu}};
+  node.expect_no_attributes();
+  node.expect_no_tensors();
+  return {.name = node.name, .function = kFunctions.at(node.op), .slopes = {}};
+}
+
+UnarySpec parse_unary(const NodeFields& node) {
+  if (node.op == "activation") return clamp_or_tanh(node);
+  if (node.op == "prelu") return parse_prelu(node);
+  return parse_function(node);
+}
+
+}  // namespace
+
+ActivationSpec parse_activation(const Field& attributes) {
+  const Field kind = attributes["activation"];
+  const std::string name = kind.string();
+  QPP_CHECK(attributes.has("clamp") == (name == "clamp"), ModelError, kind.where(),
+            ": bounds belong to the activation \"clamp\" and to no other");
+  if (name == "none") return {};
+  if (name == "relu") return {.lo = 0};
+  if (name == "tanh") return {.nonlinearity = Nonlinearity::tanh};
+  QPP_CHECK(name == "clamp", UnsupportedError, kind.where(),
+            ": expected none, relu, tanh or clamp, got \"", name, "\"");
+  const std::vector<Field> bounds = attributes["clamp"].list(2);
+  const auto lo = static_cast<float>(bounds[0].number());
+  const auto hi = static_cast<float>(bounds[1].number());
+  QPP_CHECK(lo <= hi, ModelError, attributes.where(), ": expected clamp bounds in order, got ", lo,
+            " and ", hi);
+  return {.lo = lo, .hi = hi};
+}
+
+Int8Trait UnarySpec::int8_trait(const NodeSignature& /*node*/) { return {}; }
+
+Operation UnarySpec::parse(const NodeFields& node) {
+  return {.make = [spec = parse_unary(node)](const OpTypes& /*types*/, const OpContext& context) {
+    return std::make_unique<Activation>(spec, context.selection);
+  }};
+}
+
+Activation::Activation(UnarySpec spec, const KernelSelection& selection)
     : spec_(std::move(spec)), kernel_(&selection.activation()) {}
 
 Shape Activation::prepare(std::span<const Shape> inputs, int /*threads*/) {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/select.h"
-#include "ops/op.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
@@ -18,8 +18,15 @@ struct ActivationSpec {
   float hi = std::numeric_limits<float>::infinity();
 };
 
-/// A function that only stands alone.
-struct FunctionSpec {
+/// From the attributes "activation" and "clamp".
+ActivationSpec parse_activation(const Field& attributes);
+
+/// A unary activation: a function of every element, as an operation of its own.
+struct UnarySpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   Function function = Function::clamp;
   float lo = -std::numeric_limits<float>::infinity();
@@ -27,11 +34,10 @@ struct FunctionSpec {
   std::vector<float> slopes;  // prelu: one, or one per channel
 };
 
-/// An activation that stands alone; behind a convolution it is part of the output stage.
+/// Computes a unary activation. Activations after convolutions are part of the output stage.
 class Activation final : public Op {
  public:
-  Activation(const ActivationSpec& activation, const KernelSelection& selection);
-  Activation(FunctionSpec spec, const KernelSelection& selection);
+  Activation(UnarySpec spec, const KernelSelection& selection);
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "activation"; }
@@ -39,7 +45,7 @@ class Activation final : public Op {
   [[nodiscard]] std::string kernel() const override { return kernel_->info.name; }
 
  private:
-  FunctionSpec spec_;
+  UnarySpec spec_;
   const ActivationKernel* kernel_;
   AlignedVector<float> slopes_;  // [channels, padded], of prelu
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/concat.h"
 
+#include <memory>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -105,6 +107,25 @@ void Concat::run(const RunArgs& args, RunState& state) const {
       }
     }
   });
+}
+
+Int8Trait ConcatSpec::int8_trait(const NodeSignature& /*node*/) {
+  return {.role = Int8Role::propagates};
+}
+
+Operation ConcatSpec::parse(const NodeFields& node) {
+  node.expect_no_attributes();
+  node.expect_no_tensors();
+  return {.make = [name = node.name](const OpTypes& types, const OpContext& context) {
+    std::vector<int> rows;
+    for (const OperandType& input : types.inputs) rows.push_back(input.row);
+    return std::make_unique<Concat>(name,
+                                    ConcatTypes{.src = types.inputs[0].dtype,
+                                                .dst = types.output.dtype,
+                                                .src_rows = std::move(rows),
+                                                .dst_row = types.output.row},
+                                    context.selection);
+  }};
 }
 
 }  // namespace qpp

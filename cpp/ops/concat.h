@@ -5,9 +5,16 @@
 #include <vector>
 
 #include "kernels/select.h"
-#include "ops/op.h"
+#include "ops/operation.h"
 
 namespace qpp {
+
+/// Joins the channels of any number of inputs.
+struct ConcatSpec {
+  static constexpr InputCount kInputs{.max = InputCount::kAny};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+};
 
 /// How one scheme runs a concatenation.
 struct ConcatTypes {
@@ -17,7 +24,7 @@ struct ConcatTypes {
   int dst_row = -1;
 };
 
-/// The channels of all inputs behind each other. int8 inputs are brought to the output's row.
+/// Concatenates the channels of all inputs. int8 inputs are requantized to the output's row.
 class Concat final : public Op {
  public:
   Concat(std::string name, ConcatTypes types, const KernelSelection& selection);

@@ -13,33 +13,6 @@
 
 namespace qpp {
 
-bool is_3x3_stride_1(const Conv2dSpec& spec) {
-  return spec.kernel.height == 3 && spec.kernel.width == 3 && spec.stride.height == 1 &&
-         spec.stride.width == 1 && spec.dilation.height == 1 && spec.dilation.width == 1;
-}
-
-bool int8_sums_fit(const Conv2dSpec& spec) {
-  const auto size =
-      static_cast<std::size_t>(spec.channels * spec.kernel.height * spec.kernel.width);
-  if (static_cast<std::int64_t>(size) * 127 <= kMaxMagnitude) return true;
-  for (auto filter = spec.weights.begin(); filter != spec.weights.end();) {
-    const auto end = filter + static_cast<std::ptrdiff_t>(size);
-    float largest = 0;
-    for (auto weight = filter; weight != end; ++weight) {
-      largest = std::max(largest, std::abs(*weight));
-    }
-    std::int64_t magnitude = 0;
-    for (; filter != end; ++filter) {
-      if (largest > 0) {
-        magnitude +=
-            static_cast<std::int64_t>(std::abs(quantize_weight(*filter, largest / 127.0F)));
-      }
-    }
-    if (magnitude > kMaxMagnitude) return false;
-  }
-  return true;
-}
-
 namespace {
 
 constexpr std::int64_t kChunk = 16;  // bytes of a vector

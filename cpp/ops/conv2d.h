@@ -8,47 +8,9 @@
 
 #include "kernels/pack.h"
 #include "kernels/select.h"
-#include "ops/activation.h"
+#include "ops/conv2d_spec.h"
 
 namespace qpp {
-
-/// A pair in the order height, width.
-struct Size2d {
-  std::int64_t height = 1;
-  std::int64_t width = 1;
-};
-
-/// Pixels that are added around an image.
-struct Padding {
-  std::int64_t height = 0;      // above
-  std::int64_t width = 0;       // on the left
-  std::int64_t more_below = 0;  // than above
-  std::int64_t more_right = 0;  // than on the left
-
-  [[nodiscard]] std::int64_t rows() const { return 2 * height + more_below; }
-  [[nodiscard]] std::int64_t columns() const { return 2 * width + more_right; }
-};
-
-struct Conv2dSpec {
-  std::string name;
-  std::int64_t filters = 0;
-  std::int64_t channels = 0;  // that one filter sees
-  std::int64_t groups = 1;    // of channels; filters are divided among them
-  Size2d kernel;
-  Size2d stride;
-  Padding padding;
-  Size2d dilation;
-  std::vector<float> weights;  // OIHW
-  std::vector<float> bias;     // [filters]
-  ActivationSpec activation;
-};
-
-/// True for a 3x3 kernel with stride and dilation 1.
-bool is_3x3_stride_1(const Conv2dSpec& spec);
-
-/// Whether the sums of int8 products fit the accumulators of int32, whatever the sources: quantized
-/// weights of no filter have magnitudes that add up to more than kMaxMagnitude (kernels/pack.h).
-bool int8_sums_fit(const Conv2dSpec& spec);
 
 /// How one scheme runs a convolution: element types, and the QP rows of the int8 ones.
 struct Conv2dTypes {

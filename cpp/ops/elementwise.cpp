@@ -2,6 +2,10 @@
 #include "ops/elementwise.h"
 
 #include <algorithm>
+#include <map>
+#include <memory>
+
+#include "base/json_field.h"
 
 namespace qpp {
 namespace {
@@ -96,6 +100,33 @@ void Binary::run(const RunArgs& args, RunState& state) const {
         for (std::int64_t pixel = begin; pixel < end; ++pixel)
           call(pixel * unit, pixel / pixels * unit, unit);
       });
+}
+
+Int8Trait BinarySpec::int8_trait(const NodeSignature& node) {
+  Int8Trait trait{.role = Int8Role::propagates};
+  if (node.op != "mul") trait.first_residual = 0;
+  return trait;
+}
+
+Operation BinarySpec::parse(const NodeFields& node) {
+  static const std::map<std::string, BinaryKind> kKinds = {
+      {"add", BinaryKind::add}, {"sub", BinaryKind::sub}, {"mul", BinaryKind::mul}};
+  node.attributes.only({"activation", "clamp"});
+  node.expect_no_tensors();
+  const BinarySpec spec{.name = node.name,
+                        .kind = kKinds.at(node.op),
+                        .activation = parse_activation(node.attributes)};
+  QPP_CHECK(spec.activation.nonlinearity == Nonlinearity::clamp, UnsupportedError, node.where,
+            ": expected the activation none, relu or clamp");
+  return {.make = [spec](const OpTypes& types, const OpContext& context) {
+    return std::make_unique<Binary>(spec,
+                                    BinaryTypes{.src = types.inputs[0].dtype,
+                                                .dst = types.output.dtype,
+                                                .a_row = types.inputs[0].row,
+                                                .b_row = types.inputs[1].row,
+                                                .dst_row = types.output.row},
+                                    context.selection);
+  }};
 }
 
 }  // namespace qpp

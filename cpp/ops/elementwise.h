@@ -5,6 +5,7 @@
 
 #include "kernels/select.h"
 #include "ops/activation.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
@@ -14,6 +15,10 @@ enum class BinaryKind : std::uint8_t { add, sub, mul };
 const char* name_of(BinaryKind kind);
 
 struct BinarySpec {
+  static constexpr InputCount kInputs{.min = 2, .max = 2};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   BinaryKind kind = BinaryKind::add;
   ActivationSpec activation;  // a clamp

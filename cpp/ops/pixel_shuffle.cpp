@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/pixel_shuffle.h"
 
+#include <memory>
+#include "base/json_field.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -124,6 +127,22 @@ void PixelShuffle::run(const RunArgs& args, RunState& state) const {
   } else {
     shuffle<half>(args, factor_, inverse_, state.pool);
   }
+}
+
+Int8Trait PixelShuffleSpec::int8_trait(const NodeSignature& /*node*/) {
+  return {.role = Int8Role::shares_qparams};
+}
+
+Operation PixelShuffleSpec::parse(const NodeFields& node) {
+  constexpr std::int64_t kMaxFactor = 64;
+  PixelShuffleSpec spec{.name = node.name, .inverse = node.op == "pixel_unshuffle"};
+  const char* factor = spec.inverse ? "downscale_factor" : "upscale_factor";
+  node.attributes.only({factor});
+  node.expect_no_tensors();
+  spec.factor = node.attributes[factor].integer(1, kMaxFactor);
+  return {.make = [spec](const OpTypes& types, const OpContext& /*context*/) {
+    return std::make_unique<PixelShuffle>(spec.name, spec.factor, spec.inverse, types.output.dtype);
+  }};
 }
 
 }  // namespace qpp

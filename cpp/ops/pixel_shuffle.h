@@ -4,9 +4,20 @@
 #include <cstdint>
 #include <string>
 
-#include "ops/op.h"
+#include "ops/operation.h"
 
 namespace qpp {
+
+/// The operations pixel_shuffle and, as the inverse, pixel_unshuffle.
+struct PixelShuffleSpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
+  std::string name;
+  std::int64_t factor = 1;
+  bool inverse = false;
+};
 
 /// Depth to space, as torch.nn.PixelShuffle: dst[y * r + i, x * r + j, c] = src[y, x, (c * r + i) *
 /// r + j]; or the inverse. Keeps element type and row.

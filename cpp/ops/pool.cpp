@@ -2,6 +2,10 @@
 #include "ops/pool.h"
 
 #include <algorithm>
+#include <memory>
+#include <set>
+
+#include "base/json_field.h"
 
 namespace qpp {
 namespace {
@@ -209,6 +213,72 @@ void Pool::run(const RunArgs& args, RunState& state) const {
                             Rows rows(*this, args, state, thread);
                             for (std::int64_t row = begin; row < end; ++row) rows.run(row);
                           });
+}
+
+namespace {
+
+void parse_windows(const NodeFields& node, PoolSpec& spec) {
+  const Field& attributes = node.attributes;
+  std::set<std::string> known{"kernel", "stride", "padding", "ceil_mode"};
+  if (spec.kind == PoolKind::average) {
+    known.merge(std::set<std::string>{"count_include_pad", "divisor"});
+    spec.count_include_pad = attributes["count_include_pad"].boolean();
+    if (attributes.has("divisor"))
+      spec.divisor = attributes["divisor"].integer(1, node.limits.window);
+  } else {
+    known.insert("dilation");
+    if (attributes.has("dilation")) spec.dilation = parse_size(attributes["dilation"], node.limits);
+  }
+  attributes.only(known);
+  spec.kernel = parse_size(attributes["kernel"], node.limits);
+  spec.stride = parse_size(attributes["stride"], node.limits);
+  spec.padding = parse_padding(attributes["padding"], node.limits);
+  spec.ceil_mode = attributes["ceil_mode"].boolean();
+  const auto fits = [](std::int64_t before, std::int64_t both, std::int64_t kernel) {
+    return 2 * std::max(before, both - before) <= kernel;
+  };
+  QPP_CHECK(fits(spec.padding.height, spec.padding.rows(), spec.kernel.height) &&
+                fits(spec.padding.width, spec.padding.columns(), spec.kernel.width),
+            ModelError, node.where, ": expected a padding of at most half the kernel");
+}
+
+PoolKind kind_of(const std::string& op) {
+  return op == "max_pool2d" || op == "adaptive_max_pool2d" ? PoolKind::max : PoolKind::average;
+}
+
+PoolSpec parse_pool(const NodeFields& node) {
+  node.expect_no_tensors();
+  PoolSpec spec;
+  spec.name = node.name;
+  spec.kind = kind_of(node.op);
+  if (node.op == "global_avg_pool") {
+    node.expect_no_attributes();
+    spec.size = Size2d{};
+  } else if (node.op.starts_with("adaptive_")) {
+    node.attributes.only({"size"});
+    spec.size = parse_size(node.attributes["size"], node.limits);
+  } else {
+    parse_windows(node, spec);
+  }
+  return spec;
+}
+
+}  // namespace
+
+Int8Trait PoolSpec::int8_trait(const NodeSignature& node) {
+  const bool is_max = kind_of(node.op) == PoolKind::max;
+  return {.role = is_max ? Int8Role::shares_qparams : Int8Role::propagates};
+}
+
+Operation PoolSpec::parse(const NodeFields& node) {
+  return {.make = [spec = parse_pool(node)](const OpTypes& types, const OpContext& context) {
+    return std::make_unique<Pool>(spec,
+                                  PoolTypes{.src = types.inputs[0].dtype,
+                                            .dst = types.output.dtype,
+                                            .src_row = types.inputs[0].row,
+                                            .dst_row = types.output.row},
+                                  context.selection);
+  }};
 }
 
 }  // namespace qpp

@@ -6,13 +6,18 @@
 #include <vector>
 
 #include "kernels/select.h"
-#include "ops/conv2d.h"
+#include "ops/geometry.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
 enum class PoolKind : std::uint8_t { max, average };
 
 struct PoolSpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   PoolKind kind = PoolKind::max;
   Size2d kernel{};

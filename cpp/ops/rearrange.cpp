@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/rearrange.h"
 
+#include <memory>
+#include <set>
+#include "base/json_field.h"
+
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -98,6 +102,53 @@ void Rearrange::run(const RunArgs& args, RunState& state) const {
   } else {
     copy<half>(args.inputs[0], args.output, sources_, state.pool);
   }
+}
+
+namespace {
+
+RearrangeSpec parse_rearrange(const NodeFields& node) {
+  constexpr std::size_t kMaxDimensions = 6;
+  const Field& attributes = node.attributes;
+  attributes.only({"view", "order"});
+  RearrangeSpec spec{.name = node.name, .view = {}, .order = {}};
+  const std::vector<Field> view = attributes["view"].list();
+  const std::size_t rank = view.size();
+  QPP_CHECK(rank >= 1 && rank <= kMaxDimensions, ModelError, node.where, ": expected 1 to ",
+            kMaxDimensions, " dimensions, got ", rank);
+  std::set<std::int64_t> places;
+  for (const Field& index : attributes["order"].list(rank)) {
+    const std::int64_t place = index.integer(0, static_cast<std::int64_t>(rank) - 1);
+    spec.order.push_back(static_cast<int>(place));
+    QPP_CHECK(places.insert(place).second, ModelError, index.where(), ": the dimension ", place,
+              " occurs twice");
+  }
+  const bool dynamic = view.back().is_null();
+  for (std::size_t i = 0; i < rank; ++i) {
+    QPP_CHECK(view[i].is_null() == (dynamic && i + 2 >= rank && rank > 2), ModelError,
+              view[i].where(), ": expected sizes, of which the last two may be null");
+    spec.view.emplace_back();
+    if (!dynamic || i + 2 < rank) spec.view.back() = view[i].integer(1, node.limits.dimension);
+  }
+  return spec;
+}
+
+RearrangeSpec parse_flatten(const NodeFields& node) {
+  node.expect_no_attributes();
+  return {.name = node.name, .view = {std::nullopt}, .order = {0}};
+}
+
+}  // namespace
+
+Int8Trait RearrangeSpec::int8_trait(const NodeSignature& /*node*/) {
+  return {.role = Int8Role::shares_qparams};
+}
+
+Operation RearrangeSpec::parse(const NodeFields& node) {
+  node.expect_no_tensors();
+  RearrangeSpec spec = node.op == "flatten" ? parse_flatten(node) : parse_rearrange(node);
+  return {.make = [spec = std::move(spec)](const OpTypes& types, const OpContext& /*context*/) {
+    return std::make_unique<Rearrange>(spec, types.output.dtype);
+  }};
 }
 
 }  // namespace qpp

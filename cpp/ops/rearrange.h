@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/op.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
@@ -13,6 +13,10 @@ namespace qpp {
 /// these are then put in. Open are the last two, which are those of the image, or the only one,
 /// which takes all elements.
 struct RearrangeSpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   std::vector<std::optional<std::int64_t>> view;
   std::vector<int> order;

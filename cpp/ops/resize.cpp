@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/resize.h"
 
+#include <map>
+#include <memory>
+#include "base/json_field.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -162,6 +166,65 @@ void Resize::run(const RunArgs& args, RunState& state) const {
       run_group(args, i / groups, groups_[group], last);
     }
   });
+}
+
+namespace {
+
+double parse_scale(const Field& field) {
+  constexpr double kMaxScale = 256;
+  const double scale = field.number();
+  QPP_CHECK(scale >= 1 / kMaxScale && scale <= kMaxScale, ModelError, field.where(),
+            ": expected a scale from 1/256 to 256, got ", scale);
+  return scale;
+}
+
+ResizeMode parse_mode(const NodeFields& node) {
+  static const std::map<std::string, ResizeMode> kModes = {
+      {"nearest", ResizeMode::nearest},
+      {"nearest-exact", ResizeMode::nearest_exact},
+      {"bilinear", ResizeMode::bilinear}};
+  const std::string name = node.attributes["mode"].string();
+  const auto mode = kModes.find(name);
+  QPP_CHECK(mode != kModes.end(), UnsupportedError, node.where,
+            ": expected the mode nearest, nearest-exact or bilinear, got \"", name, "\"");
+  return mode->second;
+}
+
+ResizeSpec parse_resize(const NodeFields& node) {
+  const Field& attributes = node.attributes;
+  attributes.only({"mode", "align_corners", "size", "scale", "snap_scale"});
+  node.expect_no_tensors();
+  ResizeSpec spec{.name = node.name,
+                  .mode = parse_mode(node),
+                  .align_corners = attributes["align_corners"].boolean(),
+                  .size = {}};
+  QPP_CHECK(attributes.has("size") != attributes.has("scale"), ModelError, node.where,
+            ": expected either a size or a scale");
+  QPP_CHECK(!attributes.has("snap_scale") || attributes.has("scale"), ModelError, node.where,
+            ": snap_scale belongs to a scale");
+  QPP_CHECK(!spec.align_corners || spec.mode == ResizeMode::bilinear, ModelError, node.where,
+            ": align_corners belongs to the mode bilinear");
+  if (attributes.has("size")) {
+    spec.size = parse_size(attributes["size"], node.limits);
+  } else {
+    const std::vector<Field> scales = attributes["scale"].list(2);
+    spec.scale_height = parse_scale(scales[0]);
+    spec.scale_width = parse_scale(scales[1]);
+    if (attributes.has("snap_scale")) spec.snap_scale = attributes["snap_scale"].boolean();
+  }
+  return spec;
+}
+
+}  // namespace
+
+Int8Trait ResizeSpec::int8_trait(const NodeSignature& /*node*/) {
+  return {.role = Int8Role::shares_qparams};
+}
+
+Operation ResizeSpec::parse(const NodeFields& node) {
+  return {.make = [spec = parse_resize(node)](const OpTypes& types, const OpContext& context) {
+    return std::make_unique<Resize>(spec, types.output.dtype, context.selection);
+  }};
 }
 
 }  // namespace qpp

@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "kernels/select.h"
-#include "ops/conv2d.h"
+#include "ops/geometry.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
@@ -14,6 +15,10 @@ enum class ResizeMode : std::uint8_t { nearest, nearest_exact, bilinear };
 
 /// Either the output's size or its ratio to the input's.
 struct ResizeSpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   ResizeMode mode = ResizeMode::nearest;
   bool align_corners = false;  // bilinear: corner pixels keep their places

@@ -5,6 +5,7 @@
 
 #include "network/session.h"
 #include "ops/concat.h"
+#include "ops/conv_algorithm.h"
 #include "ops/elementwise.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/pool.h"

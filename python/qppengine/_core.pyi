@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -7,6 +8,11 @@ import numpy.typing as npt
 from qppengine.records import Kernel, Memory, ObservedStep, Stats, Step
 
 __version__: str
+
+class _Int8Plan(TypedDict):
+    int8_inputs: list[int]
+    groups: dict[str, str]
+    values: list[str]
 
 class Session:
     def __init__(
@@ -50,6 +56,7 @@ def read_model(
     source: str | bytes,
     limits: Mapping[str, int] = {},
 ) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]: ...
+def plan_int8(nodes: str) -> _Int8Plan: ...
 def limits() -> dict[str, tuple[int, int]]: ...
 def cpu_features() -> dict[str, bool]: ...
 def cores() -> dict[str, int]: ...

@@ -6,8 +6,8 @@
 
 #include <cmath>
 
-#include "network/program.h"
 #include "network/qp_table.h"
+#include "ops/conv_algorithm.h"
 #include "support.h"
 
 namespace qpp {

@@ -9,18 +9,18 @@
 #include <memory>
 
 #include "network/qp_table.h"
-#include "ops/channel_function.h"
+#include "ops/channel_reduction.h"
 #include "ops/concat.h"
 #include "ops/depthwise.h"
 #include "ops/elementwise.h"
 #include "ops/features.h"
-#include "ops/gather.h"
 #include "ops/layout.h"
 #include "ops/pixel_shuffle.h"
 #include "ops/pool.h"
 #include "ops/quantize.h"
 #include "ops/rearrange.h"
 #include "ops/resize.h"
+#include "ops/slice_pad.h"
 #include "ops/statistics.h"
 #include "ops/winograd.h"
 #include "support.h"
@@ -185,7 +185,7 @@ const std::vector<Case> kCases = {
      kByte,
      {{2, 5, 4, 9}},
      [](const Case& /*test*/) {
-       return std::make_unique<Gather>(
+       return std::make_unique<SlicePad>(
            PadSpec{.name = "pad", .mode = PadMode::reflect, .padding = {.height = 2, .width = 1}},
            kByte, 0);
      }},
@@ -194,17 +194,17 @@ const std::vector<Case> kCases = {
      kHalf,
      {{2, 5, 4, 9}},
      [](const Case& /*test*/) {
-       return std::make_unique<OverChannels>(
-           ChannelFunctionSpec{.name = "softmax", .function = ChannelFunction::softmax});
+       return std::make_unique<ChannelReduction>(
+           ChannelReductionSpec{.name = "softmax", .kind = ChannelReductionKind::softmax});
      }},
     {"tanh",
      kHalf,
      kHalf,
      {{1, 5, 4, 9}},
      [](const Case& /*test*/) {
-       ActivationSpec activation;
-       activation.nonlinearity = Nonlinearity::tanh;
-       return std::make_unique<Activation>(activation, selection());
+       UnarySpec spec;
+       spec.function = Function::tanh;
+       return std::make_unique<Activation>(spec, selection());
      }},
     {"quantize",
      kHalf,

@@ -9,8 +9,8 @@
 #include <cmath>
 
 #include "dense_sparse.h"
-#include "network/program.h"
 #include "network/qp_table.h"
+#include "ops/conv_algorithm.h"
 #include "ops/winograd.h"
 #include "support.h"
 

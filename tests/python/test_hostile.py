@@ -105,8 +105,8 @@ def test_parts_of_the_graph_exchanged(seed: int, data: bytes) -> None:
         ({"inputs": ["max_pool2d", "conv2d_4"]}, "'conv2d_4' is not defined before its use"),
         ({"inputs": ["max_pool2d"] * 3}, "expected 1 to 2 inputs, got 3"),
         ({"inputs": ["max_pool2d", "x"]}, "expected a residual of the output's shape"),
-        ({"groups": 2}, "expected one group beside a second input, which is added, got 2"),
-        ({"activation": "tanh"}, "expected the activation none, relu or clamp beside a second"),
+        ({"groups": 2}, "expected one group together with a residual, got 2"),
+        ({"activation": "tanh"}, "expected the activation none, relu or clamp together with"),
     ],
 )
 def test_broken_residuals_are_told(changes: Any, problem: str, data: bytes) -> None:

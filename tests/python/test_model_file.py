@@ -401,7 +401,7 @@ def feature_becomes(**fields: Any) -> Callable[[Any], None]:
         (last_becomes("rearrange", view=[8, None], order=[0, 1]), "view"),
         (last_becomes("rearrange", view=[8, None, 3], order=[0, 1, 2]), "view"),
         (last_becomes("rearrange", view=[8, None, None], order=[0, 1]), "order"),
-        (last_becomes("rearrange", view=[8, None, None], order=[0, 1, 1]), "stands twice"),
+        (last_becomes("rearrange", view=[8, None, None], order=[0, 1, 1]), "occurs twice"),
         (last_becomes("rearrange", view=[], order=[]), "1 to 6 dimensions"),
         (last_becomes("slice", axis=0, start=0, stop=None, step=1), "axis"),
         (last_becomes("slice", axis=1, start=0, stop=None, step=0), "step"),

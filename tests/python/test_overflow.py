@@ -46,7 +46,7 @@ def test_sums_beyond_int32_are_left_to_fp16(scheme: str) -> None:
         assert sqnr(result, exact) > 35
         step = next(step for step in session.explain() if step["node"] == "linear")
         assert ("_qai8_qsi8cx_" in step["kernel"]) == fits
-        assert ("could leave int32" in step["note"]) != fits
+        assert ("could exceed int32" in step["note"]) != fits
         assert all(step["note"] == "" for step in session.explain() if step["node"] != "linear")
     assert all(step["note"] == "" for step in Session(data, "fp16").explain())
 

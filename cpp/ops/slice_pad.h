@@ -6,13 +6,18 @@
 #include <variant>
 #include <vector>
 
-#include "ops/conv2d.h"
+#include "ops/geometry.h"
+#include "ops/operation.h"
 
 namespace qpp {
 
 /// One element in `step` of an axis, from `start` on and before `stop`, which count from the end
 /// where they are negative.
 struct SliceSpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   int axis = 1;  // of NCHW; not the batch
   std::int64_t start = 0;
@@ -22,20 +27,23 @@ struct SliceSpec {
 
 enum class PadMode : std::uint8_t { zeros, reflect, replicate };
 
-/// Pixels around images: zeros, those inside of the border in reverse, or those at the border.
+/// Adds pixels around images: zeros, the reflected inner pixels, or copies of the border pixels.
 /// Negative numbers remove pixels.
 struct PadSpec {
+  static constexpr InputCount kInputs{};
+  static Int8Trait int8_trait(const NodeSignature& node);
+  static Operation parse(const NodeFields& node);
+
   std::string name;
   PadMode mode = PadMode::zeros;
   Padding padding;
 };
 
-/// An image made of an image's rows, columns and channels in any choice, or of zeros. Keeps element
-/// type and row.
-class Gather final : public Op {
+/// Selects rows, columns and channels of an image, or zeros. Keeps element type and row.
+class SlicePad final : public Op {
  public:
   /// `row` is that of an int8 source.
-  Gather(std::variant<SliceSpec, PadSpec> spec, DType dtype, int row);
+  SlicePad(std::variant<SliceSpec, PadSpec> spec, DType dtype, int row);
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override;

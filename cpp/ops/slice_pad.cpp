@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ops/gather.h"
+#include "ops/slice_pad.h"
+
+#include <map>
+#include <memory>
+#include "base/json_field.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,14 +25,14 @@ const std::string& name_of(const std::variant<SliceSpec, PadSpec>& spec) {
 
 }  // namespace
 
-Gather::Gather(std::variant<SliceSpec, PadSpec> spec, DType dtype, int row)
+SlicePad::SlicePad(std::variant<SliceSpec, PadSpec> spec, DType dtype, int row)
     : spec_(std::move(spec)), dtype_(dtype), row_(row) {}
 
-std::string Gather::kind() const {
+std::string SlicePad::kind() const {
   return std::holds_alternative<SliceSpec>(spec_) ? "slice" : "pad";
 }
 
-Gather::Sources Gather::slice(const SliceSpec& spec, std::int64_t size) {
+SlicePad::Sources SlicePad::slice(const SliceSpec& spec, std::int64_t size) {
   const auto place = [size](std::int64_t index) {
     return std::clamp<std::int64_t>(index < 0 ? index + size : index, 0, size);
   };
@@ -38,8 +42,8 @@ Gather::Sources Gather::slice(const SliceSpec& spec, std::int64_t size) {
   return sources;
 }
 
-Gather::Sources Gather::pad(PadMode mode, std::int64_t before, std::int64_t after,
-                            std::int64_t size) {
+SlicePad::Sources SlicePad::pad(PadMode mode, std::int64_t before, std::int64_t after,
+                                std::int64_t size) {
   Sources sources;
   for (std::int64_t i = -before; i < size + after; ++i) {
     std::int64_t source = std::clamp<std::int64_t>(i, 0, size - 1);
@@ -50,7 +54,7 @@ Gather::Sources Gather::pad(PadMode mode, std::int64_t before, std::int64_t afte
   return sources;
 }
 
-Shape Gather::prepare(std::span<const Shape> inputs, int /*threads*/) {
+Shape SlicePad::prepare(std::span<const Shape> inputs, int /*threads*/) {
   input_ = output_ = inputs[0];
   rows_ = all_of(input_.height);
   columns_ = all_of(input_.width);
@@ -79,7 +83,7 @@ Shape Gather::prepare(std::span<const Shape> inputs, int /*threads*/) {
   return output_;
 }
 
-void Gather::run(const RunArgs& args, RunState& state) const {
+void SlicePad::run(const RunArgs& args, RunState& state) const {
   const std::size_t bytes = size_of(dtype_);
   const std::size_t src_pixel = static_cast<std::size_t>(input_.stride()) * bytes;
   const std::size_t dst_pixel = static_cast<std::size_t>(output_.stride()) * bytes;
@@ -117,5 +121,56 @@ void Gather::run(const RunArgs& args, RunState& state) const {
         }
       });
 }
+
+namespace {
+
+SliceSpec parse_slice(const NodeFields& node) {
+  const Field& attributes = node.attributes;
+  const std::int64_t limit = node.limits.dimension;
+  attributes.only({"axis", "start", "stop", "step"});
+  SliceSpec spec{.name = node.name,
+                 .axis = static_cast<int>(attributes["axis"].integer(1, 3)),
+                 .start = attributes["start"].integer(-limit, limit),
+                 .stop = std::nullopt,
+                 .step = attributes["step"].integer(1, limit)};
+  if (!attributes["stop"].is_null()) spec.stop = attributes["stop"].integer(-limit, limit);
+  return spec;
+}
+
+PadSpec parse_pad(const NodeFields& node) {
+  static const std::map<std::string, PadMode> kModes = {
+      {"zeros", PadMode::zeros}, {"reflect", PadMode::reflect}, {"replicate", PadMode::replicate}};
+  node.attributes.only({"padding", "mode"});
+  const std::string name = node.attributes["mode"].string();
+  const auto mode = kModes.find(name);
+  QPP_CHECK(mode != kModes.end(), UnsupportedError, node.where,
+            ": expected the mode zeros, reflect or replicate, got \"", name, "\"");
+  const std::int64_t lowest = mode->second == PadMode::zeros ? -node.limits.window : 0;
+  std::vector<std::int64_t> sides;
+  for (const Field& side : node.attributes["padding"].list(4))
+    sides.push_back(side.integer(lowest, node.limits.window));
+  return {.name = node.name, .mode = mode->second, .padding = padding_of(sides)};
+}
+
+Operation select(const NodeFields& node, const std::variant<SliceSpec, PadSpec>& spec) {
+  node.expect_no_tensors();
+  return {.make = [spec](const OpTypes& types, const OpContext& /*context*/) {
+    return std::make_unique<SlicePad>(spec, types.output.dtype, types.inputs[0].row);
+  }};
+}
+
+}  // namespace
+
+Int8Trait SliceSpec::int8_trait(const NodeSignature& /*node*/) {
+  return {.role = Int8Role::shares_qparams};
+}
+
+Operation SliceSpec::parse(const NodeFields& node) { return select(node, parse_slice(node)); }
+
+Int8Trait PadSpec::int8_trait(const NodeSignature& /*node*/) {
+  return {.role = Int8Role::shares_qparams};
+}
+
+Operation PadSpec::parse(const NodeFields& node) { return select(node, parse_pad(node)); }
 
 }  // namespace qpp
