@@ -12,8 +12,12 @@ import importlib.metadata
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,13 +172,13 @@ def test_headers_of_the_standard_library_are_included() -> None:
 # Installed by extras, so imported where they are used. Models and their training are PyTorch.
 OPTIONAL = {"matplotlib", "onnx", "PIL", "safetensors", "skimage", "sklearn", "torch", "tqdm"}
 TORCH_MODULES = {f"models/{name}.py" for name in ("espcn", "hrnet", "resnet", "train_espcn", "zoo")}
-CORE_USERS = {"session.py"}  # the only ones to import the extension
+CORE_USERS = {"int8_plan.py", "session.py"}  # the only ones to import the extension
 # What the data model imports of the package: nothing that works on graphs.
 DATA_MODEL = {
     "ir.py": set(),
     "qparams.py": {"qppengine.ir"},
     "operations": {"qppengine.errors", "qppengine.ir", "qppengine.operations", "qppengine.qparams"},
-    "int8_plan.py": {"qppengine.ir"},
+    "int8_plan.py": {"qppengine._core", "qppengine.ir"},
     "graph.py": {
         "qppengine.errors",
         "qppengine.int8_plan",
@@ -218,7 +222,9 @@ def check_imports(path: str, text: str) -> list[str]:
     for name, top in find_imports(text):
         parts = name.split(".")
         if parts[:2] == ["qppengine", "_core"] and path not in CORE_USERS:
-            problems.append(f"{path}: only {', '.join(CORE_USERS)} may import the extension")
+            problems.append(
+                f"{path}: only {', '.join(sorted(CORE_USERS))} may import the extension"
+            )
         allowed = DATA_MODEL.get(path.partition("/")[0])
         if allowed is not None and parts[0] == "qppengine" and ".".join(parts[:2]) not in allowed:
             problems.append(
@@ -270,6 +276,64 @@ def test_python_imports() -> None:
     for path in package.rglob("*.py"):
         problems += check_imports(path.relative_to(package).as_posix(), path.read_text())
     assert not problems
+
+
+def find_package_imports(modules: Mapping[str, str]) -> dict[str, set[str]]:
+    """The modules of a package that each imports, also for types only; texts by dotted name."""
+    imports: dict[str, set[str]] = {}
+    for module, text in modules.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                # A name is a module of its own, or one that this module defines.
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                names.update(name if name in modules else node.module for name in inner)
+        imports[module] = names.intersection(modules) - {module}
+    return imports
+
+
+def find_circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Modules each of which imports the next one, and the last the first; empty if none do."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        found = (visit(name, [*path, module]) for name in sorted(imports[module]))
+        circle = next(filter(None, found), [])
+        done.add(module)
+        return circle
+
+    return next(filter(None, (visit(module, []) for module in sorted(imports))), [])
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        {"p.a": "from p.b import f", "p.b": "import p.a"},
+        {"p.a": "from p import b", "p.b": "def f():\n    from p.c import x", "p.c": "import p.a"},
+        {"p.a": "if TYPE_CHECKING:\n    from p.b import T", "p.b": "from p.a import f"},
+    ],
+)
+def test_find_circle_can_fail(modules: Mapping[str, str]) -> None:
+    assert set(find_circle(find_package_imports(modules))) == set(modules)
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    package = ROOT / "python" / "qppengine"
+    modules = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path.read_text()
+        for path in package.rglob("*.py")
+    }
+    imports = find_package_imports({**modules, "qppengine._core": ""})
+    assert imports["qppengine.operations"]
+    assert not find_circle(imports)
 
 
 # ---------------------------------------------------------------------------------- kernel names

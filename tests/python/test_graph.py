@@ -61,6 +61,42 @@ def test_values_read_by_convolutions_are_quantized_in_order_of_definition(graph:
     assert graph.quantized_values == ("x", "act", "relu")
 
 
+def test_operations_after_convolutions_read_int8_only_for_later_convolutions() -> None:
+    net = GraphBuilder("g")
+    x = net.input("x", (1, 4, 8, 8))
+    a = net.conv2d(x, ones(4, 4, 3, 3), padding=1, name="a")
+    pool = net.max_pool2d(a, 2, name="pool")  # shares the quantization parameters of a
+    mean = net.avg_pool2d(a, 2, name="mean")
+    total = net.add(pool, mean, name="total")
+    gate = net.unary(total, "sigmoid", name="gate")  # computes in fp16
+    b = net.conv2d(total, ones(4, 4, 3, 3), padding=1, residual=gate, name="b")
+    net.output(net.global_avg_pool(b, name="y"))
+    graph = net.build()
+    assert graph.int8_nodes == {"a", "pool", "mean", "total", "b"}
+    assert [graph.reads_int8(graph.nodes[-2], index) for index in (0, 1)] == [True, False]
+    assert graph.qparams_groups == {
+        "x": "x",
+        "a": "a",
+        "pool": "a",
+        "mean": "mean",
+        "total": "total",
+    }
+    assert graph.quantized_values == ("x", "a", "mean", "total")
+    assert [node.name for node in graph.nodes if graph.shares_qparams(node)] == ["pool"]
+
+
+def test_nodes_that_keep_fp16_and_other_operations_end_int8() -> None:
+    net = GraphBuilder("g")
+    x = net.input("x", (1, 4, 8, 8))
+    scaled = net.batch_norm(x, ones(4), ones(4), ones(4), ones(4), name="scaled")
+    first = net.conv2d(scaled, ones(4, 4, 3, 3), padding=1, name="first")
+    net.output(net.conv2d(net.relu(first, name="act"), ones(4, 4, 1, 1), name="last"))
+    graph = net.build()
+    assert graph.qparams_groups == {"scaled": "scaled", "act": "act"}
+    kept = replace(graph, nodes=tuple(replace(n, fp16=n.name == "last") for n in graph.nodes))
+    assert kept.qparams_groups == {"scaled": "scaled"}
+
+
 @pytest.mark.parametrize(
     ("node", "problem"),
     [
