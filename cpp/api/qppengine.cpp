@@ -69,14 +69,15 @@ const Element& at(const std::vector<Element>& elements, std::size_t index) {
 qpp::SessionOptions to_options(const qpp_options* options) {
   qpp::SessionOptions converted;
   if (options == nullptr) return converted;
-  if (options->scheme != nullptr) converted.scheme = options->scheme;
-  if (options->algorithm != nullptr) converted.algorithm = options->algorithm;
-  if (options->residual_dtype != nullptr) converted.residual_dtype = options->residual_dtype;
-  if (options->cores != nullptr) converted.cores = options->cores;
-  if (options->static_bounds != nullptr) converted.static_bounds = options->static_bounds;
-  if (options->activation_bits != 0) converted.activation_bits = options->activation_bits;
-  if (options->threads != 0) converted.threads = options->threads;
-  if (options->density != 0) converted.density = options->density;
+#define QPP_CHOICE(name, default_value, choices, help) \
+  if (options->name != nullptr) converted.name = options->name;
+#define QPP_OPTIONAL_CHOICE(name, choices, help) \
+  if (options->name != nullptr) converted.name = options->name;
+#define QPP_INTEGER(name, default_value, min, max, error, help) \
+  if (options->name != 0) converted.name = options->name;
+#define QPP_OPTIONAL_NUMBER(name, max, help) \
+  if (options->name != 0) converted.name = options->name;
+#include "network/session_options.inc"
   return converted;
 }
 

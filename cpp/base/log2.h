@@ -20,8 +20,8 @@ inline float log2_shared(float x) {
   constexpr int kLastTerm = 21;
   double sum = 1.0 / kLastTerm;
   for (int term = kLastTerm - 2; term >= 1; term -= 2) sum = sum * square + 1.0 / term;
-  constexpr double kLog2E = 1.4426950408889634;
-  return static_cast<float>(exponent + 2 * s * sum * kLog2E);
+  constexpr double kLog2OfE = 1.4426950408889634;
+  return static_cast<float>(exponent + 2 * s * sum * kLog2OfE);
 }
 
 /// 2^x to float precision, infinity beyond it; the same bits on all machines.

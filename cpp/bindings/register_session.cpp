@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <type_traits>
 
 #include "bindings/gil.h"
 #include "bindings/register.h"
@@ -247,30 +248,71 @@ py::array_t<float> to_array(const float* data, std::size_t samples, std::size_t 
   return py::array_t<float>(std::vector{samples, rows, columns}, data);
 }
 
+/// Empty where no option has a value of this type.
+std::optional<OptionValue> value_from(const py::handle& object) {
+  if (object.is_none()) return OptionValue();
+  if (py::isinstance<py::str>(object)) return OptionValue(object.cast<std::string>());
+  try {
+    if (PyIndex_Check(object.ptr()) != 0) return OptionValue(object.cast<std::int64_t>());
+    if (PyNumber_Check(object.ptr()) != 0) return OptionValue(object.cast<double>());
+  } catch (const py::cast_error&) {  // of an integer that is too large
+    return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+py::object object_from(const OptionValue& value) {
+  return std::visit(
+      [](const auto& held) -> py::object {
+        if constexpr (std::is_same_v<std::decay_t<decltype(held)>, std::monostate>) {
+          return py::none();
+        } else {
+          return py::cast(held);
+        }
+      },
+      value);
+}
+
+SessionOptions options_from(const py::kwargs& kwargs) {
+  SessionOptions options;
+  for (const auto& [name, object] : kwargs) {
+    const SessionOption& option = find_session_option(name.cast<std::string>());
+    const std::optional<OptionValue> value = value_from(object);
+    QPP_CHECK(value && option.set(options, *value), UnsupportedError, option.name, ": expected ",
+              expected_type(option), ", got ", py::repr(object).cast<std::string>());
+  }
+  return options;
+}
+
+py::list list_options() {
+  py::list rows;
+  for (const SessionOption& option : session_options()) {
+    py::dict row;
+    row["name"] = option.name;
+    row["type"] = name_of(option.type);
+    row["default"] = object_from(option.default_value());
+    row["choices"] = option.choices.empty() ? py::object(py::none()) : py::cast(option.choices);
+    const bool is_number = option.type != OptionType::choice;
+    row["min"] = is_number ? py::object(py::cast(option.min)) : py::none();
+    row["max"] = is_number ? py::object(py::cast(option.max)) : py::none();
+    row["help"] = option.help;
+    rows.append(row);
+  }
+  return rows;
+}
+
 }  // namespace
 
 void register_session(py::module_& module) {
+  module.def("session_options", &list_options);
   py::class_<Session>(module, "Session")
-      .def(py::init([](const py::object& source, std::string scheme, int activation_bits,
-                       int threads, std::string cores, std::optional<std::string> static_bounds,
-                       std::string algorithm, std::optional<std::string> residual_dtype,
-                       std::optional<double> density, const LimitMap& limits) {
+      .def(py::init([](const py::object& source, const LimitMap& limits, const py::kwargs& kwargs) {
+             const SessionOptions options = options_from(kwargs);
              const Model model = model_from(source, limits);
-             const SessionOptions options{.scheme = std::move(scheme),
-                                          .activation_bits = activation_bits,
-                                          .threads = threads,
-                                          .cores = std::move(cores),
-                                          .static_bounds = std::move(static_bounds),
-                                          .algorithm = std::move(algorithm),
-                                          .residual_dtype = std::move(residual_dtype),
-                                          .density = density};
              const ReleasedGil released;
              return std::make_unique<Session>(model, options);
            }),
-           py::arg("source"), py::kw_only(), py::arg("scheme"), py::arg("activation_bits") = 8,
-           py::arg("threads") = 1, py::arg("cores") = "all", py::arg("static_bounds") = py::none(),
-           py::arg("algorithm") = "auto", py::arg("residual_dtype") = py::none(),
-           py::arg("density") = py::none(), py::arg("limits") = LimitMap())
+           py::arg("source"), py::kw_only(), py::arg("limits") = LimitMap())
       .def_property_readonly("inputs",
                              [](const Session& session) {
                                py::list inputs;

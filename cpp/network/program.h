@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,23 +12,14 @@
 
 namespace qpp {
 
-/// Who writes the QP table. `measure` runs in fp16 and records what calibration needs: the bounds
-/// that dynamic quantization would choose, and the features of every QPP position.
-enum class Scheme : std::uint8_t { fp16, fixed, dynamic, qpp, measure };
+class QParamsSource;
 
 struct ProgramOptions {
-  Scheme scheme = Scheme::fp16;
-  int activation_bits = 8;  // 2..8
+  const QParamsSource* source = nullptr;  // of the QP table; null: nothing is quantized
   Algorithm algorithm = Algorithm::automatic;
   ResidualDType residual_dtype = ResidualDType::int8;
-  std::optional<double> density;  // of dense + sparse values; empty: int8 only
+  bool dense_sparse = false;  // int8 values have outliers
 };
-
-/// "fp16", "static", "dynamic", "qpp" or "measure"; throws UnsupportedError.
-Scheme parse_scheme(const std::string& name);
-
-/// "int8" or "fp16"; throws UnsupportedError.
-ResidualDType parse_residual_dtype(const std::string& name);
 
 /// A value in one element type.
 struct Buffer {
@@ -48,7 +38,7 @@ struct Step {
   std::string note;  // what explain() has to add, or ""
 };
 
-/// A model lowered for one scheme: operations in order, over named buffers.
+/// A model lowered for one source of the QP table: operations in order, over named buffers.
 struct Program {
   std::vector<Buffer> buffers;
   std::vector<Step> steps;
@@ -60,13 +50,11 @@ struct Program {
   std::int64_t value_elements = Limits().value_elements;  // that a value may have
 };
 
-/// Decides for every value whether it exists as fp16, int8 or both, who writes its row, and which
-/// kernels run. Convolutions whose int8 sums could leave int32 read fp16, and their steps have a
-/// note. Throws UnsupportedError when the file lacks what the scheme needs.
+/// Decides for every value whether it exists as fp16, int8 or both, and makes the operations. Nodes
+/// that cannot read int8 as planned read fp16, and their steps have a note.
 ///
-/// With a density, int8 values carry outliers: convolutions of one group read and write dense +
-/// sparse values, everything else reads fp16, which is kept as well. The bounds are then those that
-/// a share `density` of a value's elements lies beyond, at either end.
+/// Dense + sparse: operations that also quantize read and write int8 values with outliers, all
+/// others read fp16, which is kept as well.
 Program lower(const Model& model, const ProgramOptions& options, const KernelSelection& selection);
 
 }  // namespace qpp

@@ -4,14 +4,14 @@
 #include <utility>
 #include <vector>
 
+#include "network/session_stats.h"
 #include "ops/op.h"
 
 namespace qpp {
 
 /// One row per quantized value, after these the rows that are copies of others
-/// (Program::copied_rows), and the features that predictors read. Kernels only read
-/// rows; the schemes differ only in who writes them, and when: the loader (static), predict_qparams
-/// (qpp) or choose_qparams (dynamic).
+/// (Program::copied_rows), and the features that predictors read. Kernels only read rows; schemes
+/// differ in where these come from (QParamsSource).
 struct QpTable {
   QpTable(std::size_t value_count, std::size_t feature_count, std::vector<int> copies = {})
       : values(value_count),
@@ -30,17 +30,19 @@ struct QpTable {
   }
 
   /// Counts by value: those of a copied row are counted for the value that it is copied from.
-  [[nodiscard]] std::vector<std::int64_t> by_value(const std::vector<std::int64_t>& counts) const {
-    std::vector<std::int64_t> sums(values);
+  [[nodiscard]] CountByValue by_value(const std::vector<std::int64_t>& counts) const {
+    CountByValue sums;
+    for (const std::string& name : value_names) sums.emplace_back(name, 0);
     for (std::size_t row = 0; row < counts.size(); ++row) {
       const std::size_t value =
           row < values ? row : static_cast<std::size_t>(copied_rows[row - values]);
-      sums[value] += counts[row];
+      sums[value].second += counts[row];
     }
     return sums;
   }
 
   std::size_t values;  // rows that are not copies
+  std::vector<std::string> value_names;
   std::vector<int> copied_rows;
   std::vector<QParams> qparams;
   std::vector<Range> ranges;

@@ -250,6 +250,18 @@ std::size_t Quantization::feature_columns() const {
   return columns;
 }
 
+FeatureTargets Quantization::feature_targets() const {
+  FeatureTargets targets;
+  const std::size_t columns = feature_columns();
+  for (std::size_t p = 0; p < predictors.size(); ++p) {
+    for (std::size_t i = 0; i < predictors[p].features.size(); ++i) {
+      const Feature& feature = predictors[p].features[i];
+      targets[feature.value].push_back({.feature = feature.spec, .slot = p * columns + i});
+    }
+  }
+  return targets;
+}
+
 const Bounds* Quantization::find_bounds(std::optional<double> density) const {
   if (!density) return bounds.data();
   const auto found = std::find_if(bounds.begin(), bounds.end(), [&](const Bounds& set) {

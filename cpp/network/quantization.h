@@ -45,6 +45,9 @@ struct Bounds {
   std::vector<Regressor> regressors;  // per predictor; empty in a file that is not fitted
 };
 
+/// By value.
+using FeatureTargets = std::map<std::string, std::vector<MeasureFeatures::Target>>;
+
 struct Quantization {
   std::vector<std::string> values;  // one row of the QP table each
   std::map<std::string, int> rows;  // by value
@@ -58,6 +61,8 @@ struct Quantization {
   /// The features of all predictors form a matrix [predictors, columns], padded to the longest
   /// list.
   [[nodiscard]] std::size_t feature_columns() const;
+  /// The features to measure on every value that predictors read; slots are those of the matrix.
+  [[nodiscard]] FeatureTargets feature_targets() const;
   /// Null where the file has none for this density.
   [[nodiscard]] const Bounds* find_bounds(std::optional<double> density) const;
 };

@@ -12,16 +12,9 @@
 namespace qpp {
 namespace {
 
-void check_options(const SessionOptions& options) {
-  QPP_CHECK(options.activation_bits >= 2 && options.activation_bits <= 8, UnsupportedError,
-            "activation_bits: expected 2 to 8, got ", options.activation_bits);
-}
-
 /// Throws UnsupportedError.
 CoreSet choose_cores(const SessionOptions& options) {
   if (options.cores == "all") return {};
-  QPP_CHECK(options.cores == "big", UnsupportedError, "cores: expected \"all\" or \"big\", got \"",
-            options.cores, "\"");
   const CoreSet cores = fastest_cores(allowed_cores());
   const int count = static_cast<int>(cores.count());
   QPP_CHECK(cores.none() || options.threads <= count, UnsupportedError, "threads: expected 1 to ",
@@ -32,48 +25,50 @@ CoreSet choose_cores(const SessionOptions& options) {
   return cores;
 }
 
-Executor make_executor(const Model& model, const SessionOptions& options) {
+const Scheme& scheme_of(const SessionOptions& options) {
   check_options(options);
-  const Scheme scheme = parse_scheme(options.scheme);
-  return {lower(model,
-                {.scheme = scheme,
-                 .activation_bits = options.activation_bits,
-                 .algorithm = parse_algorithm(options.algorithm),
-                 .residual_dtype = options.residual_dtype
-                                       ? parse_residual_dtype(*options.residual_dtype)
-                                   : scheme == Scheme::dynamic ? ResidualDType::fp16
-                                                               : ResidualDType::int8,
-                 .density = options.density},
-                KernelSelection::from_environment()),
-          options.threads, choose_cores(options)};
+  return find_scheme(options.scheme);
 }
 
-QpTable make_table(const Model& model, Scheme scheme, const std::vector<int>& copied_rows) {
+std::unique_ptr<QParamsSource> make_source(const Model& model, const SessionOptions& options,
+                                           const Scheme& scheme) {
+  check_options(options);
+  auto source = scheme.make_source(model, options);
+  if (source) require_quantization(model);
+  QPP_CHECK(!options.density || (source && source->quantizes()), UnsupportedError,
+            "density: expected a scheme that quantizes, got \"", scheme.name, "\"");
+  return source;
+}
+
+Executor make_executor(const Model& model, const SessionOptions& options,
+                       const QParamsSource* source) {
+  const std::string residual_dtype =
+      options.residual_dtype.value_or(source != nullptr && source->stores_fp16() ? "fp16" : "int8");
+  return {
+      lower(model,
+            {.source = source,
+             .algorithm = parse_algorithm(options.algorithm),
+             .residual_dtype = residual_dtype == "fp16" ? ResidualDType::fp16 : ResidualDType::int8,
+             .dense_sparse = options.density.has_value()},
+            KernelSelection::from_environment()),
+      options.threads, choose_cores(options)};
+}
+
+QpTable make_table(const Model& model, const QParamsSource* source,
+                   const std::vector<int>& copied_rows) {
   if (!model.quantization) return {0, 0};
   const Quantization& quantization = *model.quantization;
-  const std::size_t tables = scheme == Scheme::measure ? quantization.bounds.size() : 1;
+  const std::size_t tables = source == nullptr ? 1 : source->table_count();
   const std::size_t columns = quantization.feature_columns();
   QpTable table(tables * quantization.values.size(), quantization.predictors.size() * columns,
                 copied_rows);
+  table.value_names = quantization.values;
   for (std::size_t p = 0; p < quantization.predictors.size(); ++p) {
     for (std::size_t i = quantization.predictors[p].features.size(); i < columns; ++i)
       table.features[p * columns + i] = NAN;
   }
+  if (source != nullptr) source->fill_rows(table);
   return table;
-}
-
-/// Static quantization: the loader writes the rows, once.
-void write_static_rows(const Quantization& quantization, const SessionOptions& options,
-                       QpTable& table) {
-  const std::string rule = options.static_bounds.value_or(quantization.default_static);
-  const auto& of_static = quantization.find_bounds(options.density)->of_static;
-  const auto bounds = of_static.find(rule);
-  QPP_CHECK(bounds != of_static.end(), UnsupportedError,
-            "static_bounds: expected \"mean\" or \"range\", got \"", rule, "\"");
-  for (std::size_t row = 0; row < table.values; ++row) {
-    const Range& range = bounds->second[row];
-    table.qparams[row] = choose_qparams(range.lo, range.hi, options.activation_bits);
-  }
 }
 
 std::string describe(const Model::Input& input) {
@@ -101,24 +96,23 @@ std::int64_t count_of(const Shape& shape) { return shape.pixels() * shape.channe
 }  // namespace
 
 Session::Session(const Model& model, const SessionOptions& options)
+    : Session(model, options, scheme_of(options)) {}
+
+Session::Session(const Model& model, const SessionOptions& options, const Scheme& scheme)
     : inputs_(model.inputs),
       outputs_(model.outputs),
       value_elements_(model.limits.value_elements),
-      scheme_(parse_scheme(options.scheme)),
+      source_(make_source(model, options, scheme)),
       dense_sparse_(options.density.has_value()),
-      executor_(make_executor(model, options)),
-      table_(make_table(model, scheme_, executor_.copied_rows())),
+      executor_(make_executor(model, options, source_.get())),
+      table_(make_table(model, source_.get(), executor_.copied_rows())),
       shapes_(inputs_.size()),
       sample_shapes_(inputs_.size()),
       sources_(inputs_.size()),
       targets_(outputs_.size()),
       sample_sources_(inputs_.size()),
       sample_targets_(outputs_.size()) {
-  if (model.quantization) {
-    quantized_values_ = model.quantization->values;
-    feature_columns_ = model.quantization->feature_columns();
-  }
-  if (scheme_ == Scheme::fixed) write_static_rows(*model.quantization, options, table_);
+  if (model.quantization) feature_columns_ = model.quantization->feature_columns();
 }
 
 void Session::check_input_count(std::size_t count) const {
@@ -213,7 +207,7 @@ void Session::run_sample(std::int64_t sample, const RunHooks& hooks) {
         target == nullptr ? nullptr : target + sample * count_of(executor_.output_shape(i));
   }
   executor_.run(sample_sources_, sample_targets_, table_,
-                /*check_finite=*/scheme_ != Scheme::fp16, hooks, sample);
+                /*check_finite=*/source_ != nullptr, hooks, sample);
   for (std::size_t row = 0; row < table_.values; ++row)
     bounds_.values.push_back({.lo = table_.qparams[row].lo, .hi = table_.qparams[row].hi});
   features_.values.insert(features_.values.end(), table_.features.begin(), table_.features.end());
@@ -222,25 +216,13 @@ void Session::run_sample(std::int64_t sample, const RunHooks& hooks) {
   ++samples_;
 }
 
-std::vector<std::pair<std::string, std::int64_t>> Session::by_value(
-    const std::vector<std::int64_t>& counts) const {
-  std::vector<std::pair<std::string, std::int64_t>> named;
-  const std::vector<std::int64_t> sums = table_.by_value(counts);
-  for (std::size_t i = 0; i < sums.size(); ++i) named.emplace_back(quantized_values_[i], sums[i]);
-  return named;
-}
-
 SessionStats Session::stats() const {
   const CallLock::Guard lock = lock_.acquire();
   SessionStats stats;
   stats.runs = runs_;
   stats.samples = samples_;
-  if (dense_sparse_) stats.dropped_outliers = by_value(table_.dropped_outliers);
-  if (scheme_ == Scheme::dynamic || scheme_ == Scheme::qpp)
-    stats.widened_bounds = by_value(table_.widened_bounds);
-  if (scheme_ != Scheme::qpp) return stats;
-  stats.predictions = samples_ * static_cast<std::int64_t>(table_.values);
-  stats.clamped_predictions = by_value(table_.clamped_predictions);
+  if (dense_sparse_) stats.dropped_outliers = table_.by_value(table_.dropped_outliers);
+  if (source_ != nullptr) source_->report(table_, stats);
   return stats;
 }
 

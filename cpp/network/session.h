@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,33 +12,11 @@
 #include "base/call_lock.h"
 #include "network/executor.h"
 #include "network/model.h"
+#include "network/qparams_source.h"
+#include "network/session_options.h"
+#include "network/session_stats.h"
 
 namespace qpp {
-
-struct SessionOptions {
-  std::string scheme = "qpp";
-  int activation_bits = 8;  // 2..8
-  int threads = 1;
-  std::string cores = "all";  // that the threads run on: "all", or "big": those of most capacity
-  std::optional<std::string> static_bounds;  // "mean" or "range"; empty: what the file says
-  std::string algorithm = "auto";            // "auto", "direct" or "winograd"
-  // What sums read, "int8" or "fp16"; empty: "fp16" with scheme "dynamic", where all values have
-  // been fp16 before, and "int8" with the others.
-  std::optional<std::string> residual_dtype;
-  std::optional<double> density;  // of the sparse part of dense + sparse values; empty: int8 only
-};
-
-struct SessionStats {
-  std::int64_t runs = 0;
-  std::int64_t samples = 0;      // of the batches of all runs
-  std::int64_t predictions = 0;  // predicted rows, over all samples
-  std::vector<std::pair<std::string, std::int64_t>>
-      clamped_predictions;  // per quantized value: predictions clamped to the calibrated range
-  std::vector<std::pair<std::string, std::int64_t>>
-      widened_bounds;  // per quantized value: bounds that would have cut everything
-  std::vector<std::pair<std::string, std::int64_t>>
-      dropped_outliers;  // per dense + sparse value: outliers beyond the capacity of its list
-};
 
 /// Bytes.
 struct SessionMemory {
@@ -66,7 +45,10 @@ class Session {
   /// Returns where output `index` of this shape, float NCHW, shall be written; null: nowhere.
   using PlaceOutput = std::function<float*(std::size_t index, const Shape& shape)>;
 
+  /// Throws UnsupportedError for options or a scheme that the model does not allow.
   Session(const Model& model, const SessionOptions& options);
+  /// With a scheme in place of the one that the options name.
+  Session(const Model& model, const SessionOptions& options, const Scheme& scheme);
 
   /// Lays out memory for these input shapes, of one batch size, as the first run with them does
   /// otherwise; returns those of the outputs. Throws ShapeError.
@@ -82,8 +64,8 @@ class Session {
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }
   [[nodiscard]] SessionStats stats() const;
-  /// Bounds of every quantized value, in the order of the QP table; of scheme "measure" those of
-  /// every alpha, one table after the other.
+  /// Bounds of every quantized value, in the order of the QP table; of the scheme
+  /// "calibration" those of every alpha, one table after the other.
   [[nodiscard]] PerSample<Range> bounds() const;
   /// The features as predictors read them, [predictors, feature_columns()]: NaN where a predictor
   /// has fewer than others.
@@ -102,16 +84,13 @@ class Session {
   [[nodiscard]] Shape output_shape(std::size_t index) const;
   /// Runs one sample of the batch, from sources_ to targets_.
   void run_sample(std::int64_t sample, const RunHooks& hooks);
-  [[nodiscard]] std::vector<std::pair<std::string, std::int64_t>> by_value(
-      const std::vector<std::int64_t>& counts) const;
 
   // Of the model only names stay: its float weights are packed by now.
   std::vector<Model::Input> inputs_;
   std::vector<std::string> outputs_;
   std::int64_t value_elements_;  // that a value may have
-  std::vector<std::string> quantized_values_;
   std::size_t feature_columns_ = 0;
-  Scheme scheme_;
+  std::unique_ptr<QParamsSource> source_;  // of the QP table; null: nothing is quantized
   bool dense_sparse_;
   Executor executor_;
   QpTable table_;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -66,24 +67,57 @@ void write_trace(const std::string& path, const std::vector<StepInfo>& steps,
   if (!file.flush()) throw std::runtime_error("cannot write " + path);
 }
 
+/// "--activation-bits".
+std::string flag_of(const SessionOption& option) {
+  std::string flag = concat("--", option.name);
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  return flag;
+}
+
+SessionOptions session_options_of(const Options& options) {
+  SessionOptions result;
+  const auto set = [&](const std::string& flag, const char* name) {
+    try {
+      if (options.has(flag)) set_option(result, name, options.text(flag));
+    } catch (const UnsupportedError& error) {
+      throw UsageError(error.what());
+    }
+  };
+  result.scheme = options.text("--scheme");  // required
+  set("--skip", "residual_dtype");           // its former name
+  for (const SessionOption& option : session_options()) set(flag_of(option), option.name);
+  return result;
+}
+
+/// The words, or the kind of number, that an option takes.
+std::string values_of(const SessionOption& option) {
+  std::string values;
+  for (const std::string& choice : option.choices) {
+    if (!values.empty()) values += '|';
+    values += choice;
+  }
+  if (option.type == OptionType::integer) return concat(option.min, "..", option.max);
+  return option.type == OptionType::number ? concat("NUMBER up to ", option.max) : values;
+}
+
 }  // namespace
 
+std::string describe_session_options() {
+  std::string text;
+  for (const SessionOption& option : session_options())
+    text += concat("  ", flag_of(option), " ", values_of(option), "\n      ", option.help, "\n");
+  return text;
+}
+
 void bench_model(const Options& options, ordered_json& report) {
-  options.only({"--scheme", "--size", "--algorithm", "--activation-bits", "--iters", "--threads",
-                "--cores", "--residual-dtype", "--density", "--profile", "--trace", "--json"});
+  std::vector<std::string> known = {"--size",  "--iters", "--profile",
+                                    "--trace", "--json",  "--skip"};
+  for (const SessionOption& option : session_options()) known.push_back(flag_of(option));
+  options.only(known);
   if (options.positional.size() != 2) throw UsageError("model: expected one FILE");
   if (options.has("--trace") && is_emulated())
     throw UsageError("--trace: timing is not available under emulation");
-  SessionOptions session_options;
-  session_options.scheme = options.text("--scheme");
-  session_options.activation_bits = static_cast<int>(options.integer("--activation-bits", 8));
-  session_options.threads = static_cast<int>(options.integer("--threads", 1));
-  session_options.cores = options.text("--cores", "all");
-  session_options.algorithm = options.text("--algorithm", "auto");
-  if (options.has("--residual-dtype"))
-    session_options.residual_dtype = options.text("--residual-dtype");
-  if (options.has("--density")) session_options.density = options.number("--density", 0);
-  Session session(load_model(options.positional[1]), session_options);
+  Session session(load_model(options.positional[1]), session_options_of(options));
 
   const std::vector<std::int64_t> open =
       options.has("--size") ? options.sizes("--size", 2) : std::vector<std::int64_t>{64, 64};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "tools/options.h"
 
@@ -16,5 +17,8 @@ void bench_concat(const Options& options, nlohmann::ordered_json& report);
 void bench_enlargement(const Options& options, nlohmann::ordered_json& report);
 void bench_tensor(const Options& options, nlohmann::ordered_json& report);
 void bench_model(const Options& options, nlohmann::ordered_json& report);
+
+/// The options of a session that bench_model() accepts, as text.
+std::string describe_session_options();
 
 }  // namespace qpp::bench

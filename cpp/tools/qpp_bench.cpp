@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "tools/benches.h"
 
 namespace qpp::bench {
@@ -34,9 +35,8 @@ constexpr const char* kUsage =
        qpp_bench add|mul|max_pool|avg_pool|global_avg_pool --dtype fp16|int8 --size HxWxC
                       [--out int8|fp16] [--kernel 3] [--stride 2] --iters N [--threads 1] [--json]
        qpp_bench quantize|minmax|quantile|predict --size HxWxC [--alpha 0.9997] --iters N [--threads 1] [--json]
-       qpp_bench model FILE --scheme fp16|static|dynamic|qpp [--size HxW] [--algorithm auto|direct|winograd]
-                      [--activation-bits 8] [--residual-dtype int8|fp16] [--density 0.01] --iters N [--threads 1] [--cores all|big] [--profile] [--trace FILE]
-                      [--json]
+       qpp_bench model FILE --scheme SCHEME [--size HxW] --iters N [--profile] [--trace FILE] [--json]
+                      [--OPTION VALUE ...]
 
 All commands take --energy [--power-supply /sys/class/power_supply].
 Runs the work once to warm up, then N times. Timing is not available under emulation.
@@ -47,6 +47,8 @@ sources, weights and result without padding. linear reads weights that are in no
 ds is dense + sparse: int8 with a list of outliers, a share --density of the elements.
 --size of a model sets dynamic dimensions; --profile adds its steps, and --trace writes them for
 chrome://tracing. --energy reports the charge and energy of a discharging battery: run for minutes.
+
+Options of a model:
 )";
 
 #ifdef __clang__
@@ -104,12 +106,13 @@ int run(int argc, char** argv) {
       {"mul", bench_binary},     {"max_pool", bench_pool},
       {"avg_pool", bench_pool},  {"global_avg_pool", bench_pool}};
   if (options.has("--help")) {
-    std::cout << kUsage;
+    std::cout << kUsage << describe_session_options();
     return 0;
   }
   const auto command =
       options.positional.empty() ? kCommands.end() : kCommands.find(options.positional[0]);
-  if (command == kCommands.end()) throw UsageError(std::string("expected a command\n") + kUsage);
+  if (command == kCommands.end())
+    throw UsageError(concat("expected a command\n", kUsage, describe_session_options()));
   ordered_json report = {
       {"command", command->first}, {"version", QPP_VERSION}, {"compiler", kCompiler}};
   command->second(options, report);

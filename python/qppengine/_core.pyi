@@ -5,7 +5,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from qppengine.records import Kernel, Memory, ObservedStep, Stats, Step
+from qppengine.records import Kernel, Memory, ObservedStep, SessionOption, Stats, Step
 
 __version__: str
 
@@ -19,15 +19,8 @@ class Session:
         self,
         source: str | bytes,
         *,
-        scheme: str,
-        activation_bits: int = 8,
-        threads: int = 1,
-        cores: str = "all",
-        static_bounds: str | None = None,
-        algorithm: str = "auto",
-        residual_dtype: str | None = None,
-        density: float | None = None,
         limits: Mapping[str, int] = {},
+        **options: str | float | None,  # those of session_options()
     ) -> None: ...
     @property
     def inputs(self) -> list[tuple[str, list[int | None]]]: ...
@@ -57,6 +50,7 @@ def read_model(
     limits: Mapping[str, int] = {},
 ) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]: ...
 def plan_int8(nodes: str) -> _Int8Plan: ...
+def session_options() -> list[SessionOption]: ...
 def limits() -> dict[str, tuple[int, int]]: ...
 def cpu_features() -> dict[str, bool]: ...
 def cores() -> dict[str, int]: ...

@@ -92,7 +92,7 @@ def calibrate(
     chunks = _chunks(_split_batches(_with_progress(samples, progress)))
     if executor is None:
         results: Iterable[list[_Measurement]] = map(
-            partial(_measure, Session(model, scheme="measure")), chunks
+            partial(_measure, Session(model, scheme="calibration")), chunks
         )
     else:
         work = partial(_measure_in_worker, uuid.uuid4().hex, model)
@@ -135,7 +135,7 @@ _worker = threading.local()
 def _measure_in_worker(token: str, model: bytes, chunk: _Chunk) -> list[_Measurement]:
     """`_measure` with a session of the worker's own, opened once for every calibration."""
     if getattr(_worker, "token", None) != token:
-        _worker.session, _worker.token = Session(model, scheme="measure"), token
+        _worker.session, _worker.token = Session(model, scheme="calibration"), token
     return _measure(_worker.session, chunk)
 
 

@@ -49,6 +49,18 @@ class Memory(TypedDict):
     peak: int  # largest size of live values at one step, the lower bound of an arena
 
 
+class SessionOption(TypedDict):
+    """An option of a session, as the engine describes it."""
+
+    name: str
+    type: str  # "choice", "integer" or "number"
+    default: str | int | float | None  # None: not given
+    choices: list[str] | None
+    min: float | None  # of an integer; a number is above it
+    max: float | None
+    help: str
+
+
 class Kernel(TypedDict):
     """A kernel of this build."""
 

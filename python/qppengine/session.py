@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -155,7 +155,6 @@ class Session:
             "residual_dtype": residual_dtype,
             "density": density,
         }
-        _check_options(options)
         self._core = _core.Session(_source(model), **options, limits=asdict(limits))
         self.scheme = scheme
 
@@ -371,23 +370,6 @@ def _as_shape(shape: Any) -> tuple[int, int, int, int]:
         raise ShapeError(f"prepare: expected shapes of 4 sizes [N, C, H, W], got {shape!r}")
     batch, channels, height, width = map(int, sizes)
     return batch, channels, height, width
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Refuses values of other types than the extension takes, which checks them further."""
-    for name, value in options.items():
-        if name in ("activation_bits", "threads"):
-            expected, fits = (
-                "a whole number",
-                isinstance(value, Integral) and abs(int(value)) < 2**31,
-            )
-        elif name == "density":
-            expected, fits = "a number", value is None or isinstance(value, Real)
-        else:
-            optional = name in ("residual_dtype", "static_bounds")
-            expected, fits = "a string", isinstance(value, str) or (optional and value is None)
-        if not fits:
-            raise UnsupportedError(f"{name}: expected {expected}, got {value!r}")
 
 
 def _sequence(x: Any) -> Any:

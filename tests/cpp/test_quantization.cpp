@@ -129,7 +129,7 @@ TEST_CASE("predictors read features of any values that come before what they pre
 TEST_CASE("a prediction runs once all its features are measured, before the first of its values") {
   const json features = {{{"kind", "max"}, {"value", "x"}}, {{"kind", "mean"}}};
   const std::vector<float> ones(8, 1.0F);
-  Session session = open(network_of_two_predictors(features, ones, {0, 0, 0, 0}), "qpp");
+  const Session session = open(network_of_two_predictors(features, ones, {0, 0, 0, 0}), "qpp");
   std::vector<std::string> steps;
   for (const StepInfo& step : session.explain()) steps.push_back(step.node + " " + step.op);
   const auto find = [&](const std::string& step) {
@@ -166,7 +166,7 @@ TEST_CASE("calibration measures the features that the file lists") {
   }
   for (const char* unused : {"static", "default_static", "calibrated_range"})
     parts.graph["quantization"].erase(unused);
-  Session session = open(parts, "measure");
+  Session session = open(parts, "calibration");
   run(session, image());
   const std::vector<float> found = session.features().values;
   CHECK(found[5] > 0.01F);

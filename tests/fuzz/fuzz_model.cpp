@@ -154,7 +154,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const qpp::Limits limits{.packed_bytes = 1 << 26, .value_elements = 1 << 22};
   try {
     const qpp::Model model = qpp::load_model(bytes, "file", limits);
-    for (const char* scheme : {"fp16", "static", "dynamic", "qpp", "measure"}) {
+    for (const char* scheme : {"fp16", "static", "dynamic", "qpp", "calibration"}) {
       for (const double density : {0.0, 0.03}) {
         qpp::SessionOptions options;
         options.scheme = scheme;

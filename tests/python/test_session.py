@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import qppengine as qe
-from qppengine import Session, reference
+from qppengine import Session, _core, reference
 from qppengine.metrics import sqnr
 from qppengine.model_file import load_graph, serialize
 from qppengine.passes import optimize
@@ -365,10 +366,23 @@ def test_preparing_tells_memory_and_shapes_without_a_run(model: Path) -> None:
         session.prepare((1, 3, 20, 24), (1, 3, 20, 24))
 
 
+def test_session_options_are_those_of_the_engine() -> None:
+    options = {option["name"]: option for option in _core.session_options()}
+    parameters = inspect.signature(Session).parameters
+    for name, option in options.items():
+        assert parameters[name].default == option["default"]
+        assert (option["choices"] is None) == (option["type"] != "choice")
+    assert options["activation_bits"]["min"] == 2
+    assert options["density"]["max"] == 0.1
+    assert options["algorithm"]["choices"] == ["auto", "direct", "winograd"]
+    with pytest.raises(qe.UnsupportedError, match=r'options scheme, .*, got "colour"'):
+        _core.Session(b"", colour="red")
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"scheme": "int8"}, "scheme: expected fp16, static, dynamic or qpp, got"),
+        ({"scheme": "int8"}, r'scheme: expected "fp16", "static", .* or "calibration", got "int8"'),
         ({"density": 0.0}, "density: expected a number above 0 and up to 0.1, got 0"),
         ({"density": 0.2}, "density: expected a number above 0 and up to 0.1, got 0.2"),
         (
