@@ -72,6 +72,10 @@ VECTORS: dict[str, Callable[[Any], Any]] = {
     "interleave": lambda m: m.conv.bias[:2].repeat_interleave(2),
     "chunks": lambda m: torch.cat(m.conv.bias.chunk(2)[::-1]) + m.conv.bias.unbind(0)[3],
     "norm": lambda m: m.conv.weight.flatten(1).norm(dim=1) + m.conv.weight.norm(),
+    "norms": lambda m: sum(
+        m.conv.bias.relu().view(2, 2).norm(p, dim=1) for p in (0, 1, 3, np.inf, -np.inf)
+    ).repeat(2),
+    "decimals": lambda m: m.conv.bias.round(decimals=1),
     "sums": lambda m: m.conv.weight.sum((1, 2, 3)) + m.conv.weight.mean() + m.conv.weight.amax(),
     "var": lambda m: m.conv.weight.var((1, 2, 3)) + m.conv.weight.var((1, 2, 3), correction=0),
     "functions": lambda m: m.conv.bias.exp().sqrt().log().sin() * m.conv.bias.abs().rsqrt(),
@@ -153,6 +157,7 @@ def test_constants_that_nobody_reads_cost_nothing() -> None:
         (lambda m, x: m.conv(x) * torch.erfinv(m.conv.bias)[:, None, None], "erfinv"),
         (lambda m, x: m.conv(x) + torch.rand(4, 6, 6) * m.conv.bias[:, None, None], "rand"),
         (lambda m, x: m.conv(x) + torch.arange(36.0).view(6, 6), "elements differ between pixels"),
+        (lambda m, x: m.conv(x) * m.conv.bias.view(torch.int32)[:, None, None], r"view\.dtype"),
         (lambda m, x: (m.conv(x), m.conv.bias * 2), "does not depend on an input"),
     ],
 )

@@ -59,7 +59,7 @@ _ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     ),
     "floor": lambda self: np.floor(self),
     "ceil": lambda self: np.ceil(self),
-    "round": lambda self: np.round(self),
+    "round": lambda self, decimals=0: np.round(self, decimals),
     "trunc": lambda self: np.trunc(self),
     "clamp": lambda self, low=None, high=None: _clamp(self, low, high),
     "clamp_min": lambda self, low: np.maximum(self, low),
@@ -177,6 +177,8 @@ _RESHAPES = frozenset(
         "view_as",
     }
 )
+# Overloads that do something else than their operator, such as to read bytes as another dtype.
+_OTHER_OVERLOADS = frozenset({"aten.view.dtype"})
 _EXPANSIONS = frozenset({"broadcast_to", "expand", "expand_as"})
 
 # Arguments that do not describe elements; the dtype of a result is that of the program.
@@ -200,9 +202,10 @@ _RENAMED = {"max": "high", "min": "low", "ord": "p"}
 
 def can_fold(call: Call) -> bool:
     """Whether `fold` computes the results of a call that reads constants only."""
-    return call.target.startswith("aten.") and any(
-        call.op in known for known in (_ELEMENTWISE, _CREATIONS, _OTHERS, _RESHAPES, _EXPANSIONS)
-    )
+    if not call.target.startswith("aten.") or call.target in _OTHER_OVERLOADS:
+        return False
+    known = (_ELEMENTWISE, _CREATIONS, _OTHERS, _RESHAPES, _EXPANSIONS)
+    return any(call.op in operators for operators in known)
 
 
 def reads_shapes_only(call: Call) -> bool:
@@ -355,8 +358,11 @@ def _variance(
 
 def _norm(x: Constant, p: float, dim: Dims, keepdim: bool) -> Any:
     magnitudes = np.abs(x)
-    if p == math.inf:
-        return magnitudes.max(_dims(dim), keepdims=keepdim)
+    if p in (math.inf, -math.inf):
+        extreme = magnitudes.max if p > 0 else magnitudes.min
+        return extreme(_dims(dim), keepdims=keepdim)
+    if p == 0:
+        return np.asarray(magnitudes != 0).sum(_dims(dim), keepdims=keepdim)
     sums = (magnitudes.astype(np.float64) ** p).sum(_dims(dim), keepdims=keepdim)
     return sums ** (1 / p)
 
