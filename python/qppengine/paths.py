@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks paths from callers, and writes files atomically."""
+"""Checks paths from callers, reads files, and writes them atomically."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def to_path(path: Any) -> Path:
     if not Path(text).name or "\0" in text:
         raise FileError(f"expected the path of a file, got {text!r}")
     return Path(text)
+
+
+def read_regular_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file. Raises `FileError`, also for endless ones, such as devices."""
+    source = Path(path)
+    try:
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise FileError(f"cannot read {os.fspath(source)!r}: not a regular file")
+        return source.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"cannot read {os.fspath(source)!r}: {cause}") from error
 
 
 def write_file(path: Any, data: bytes, check: Callable[[Path], object] | None = None) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qppengine.errors import CalibrationError, FileError
-from qppengine.paths import to_path, write_file
+from qppengine.errors import CalibrationError
+from qppengine.paths import read_regular_file, to_path, write_file
 
 if TYPE_CHECKING:
     import os
@@ -225,21 +225,19 @@ class Calibration:
         not a calibration: other dtypes or shapes, no samples, or numbers that are not finite.
         """
         source = to_path(path)
+        file = io.BytesIO(read_regular_file(source))
         try:
-            with source.open("rb") as file:
-                data = np.load(file, allow_pickle=False)
-                if not isinstance(data, np.lib.npyio.NpzFile):
-                    raise TypeError("it is not an .npz file")
-                plan = (
-                    Plan.from_json(json.loads(str(data["plan"])))
-                    if "plan" in data
-                    else _plan_of_format_1(data)
-                )
-                bounds, features = data["bounds"], data["features"]
-                sparse_bounds = data["sparse_bounds"]
+            data = np.load(file, allow_pickle=False)
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise TypeError("it is not an .npz file")
+            plan = (
+                Plan.from_json(json.loads(str(data["plan"])))
+                if "plan" in data
+                else _plan_of_format_1(data)
+            )
+            bounds, features = data["bounds"], data["features"]
+            sparse_bounds = data["sparse_bounds"]
             _check_statistics(plan, bounds, features, sparse_bounds)
-        except OSError as error:
-            raise FileError(f"cannot read {str(source)!r}: {error.strerror}") from error
         except Exception as error:  # np.load documents no exceptions for a damaged file
             raise CalibrationError(f"{str(source)!r} is not a calibration: {error}") from error
         return cls(plan, bounds, features, tuple(sparse_bounds))

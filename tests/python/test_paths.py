@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing files: complete or not at all, and nothing else than files replaced."""
+"""Files are written completely or not at all; only regular files are read and replaced."""
 
 from __future__ import annotations
 
@@ -67,6 +67,16 @@ def test_nothing_else_than_a_file_is_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert stat.S_ISCHR(link.stat().st_mode)
     assert sorted(tmp_path.iterdir()) == [fifo, folder, link]
+
+
+def test_every_reader_refuses_what_is_not_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")  # opening one waits for its other end, and /dev/zero has no end
+    for read in (qe.Session, qe.load_graph, qe.from_torch, qe.from_onnx, qe.Calibration.load):
+        for path in (tmp_path / "fifo", Path("/dev/zero")):
+            with pytest.raises(FileError, match="regular file"):
+                read(path)
+        with pytest.raises(FileError, match=r"null byte|expected the path"):
+            read(f"{tmp_path}/a\0")
 
 
 def test_a_failed_check_leaves_the_old_file(tmp_path: Path) -> None:

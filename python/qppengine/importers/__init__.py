@@ -8,10 +8,9 @@ import os
 import sys
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qppengine.errors import Error, FileError, FixedSizesWarning, ModelError, UnsupportedError
+from qppengine.errors import Error, FixedSizesWarning, ModelError, UnsupportedError
 from qppengine.importers import aten as aten  # registers the importers
 from qppengine.importers import onnx_operators as onnx_operators
 from qppengine.importers.onnx_model import read_onnx
@@ -19,6 +18,7 @@ from qppengine.importers.pt2 import read_pt2
 from qppengine.importers.registry import to_graph
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
+from qppengine.paths import read_regular_file
 
 if TYPE_CHECKING:
     import onnx
@@ -92,11 +92,7 @@ def from_torch(
     """
     imported = partial(_imported, name, limits)
     if isinstance(source, (str, os.PathLike)):
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise FileError(f"cannot read {os.fspath(source)!r}: {error.strerror}") from error
-        return imported(data)
+        return imported(read_regular_file(source))
     torch = sys.modules.get("torch")  # only a program that has imported it can hand over a module
     if torch is not None and isinstance(source, torch.export.ExportedProgram):
         return imported(_saved(source))

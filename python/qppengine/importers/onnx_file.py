@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import stat
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qppengine.errors import FileError, ModelError, UnsupportedError, UnsupportedModelError
+from qppengine.errors import ModelError, UnsupportedError, UnsupportedModelError
 from qppengine.importers.onnx_tensors import TensorReader
+from qppengine.paths import read_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +99,7 @@ def read_file(
     folder = None
     if isinstance(source, (str, os.PathLike)):
         folder = Path(source).parent
-        source = read_regular_file(Path(source))
+        source = read_regular_file(source)
     if isinstance(source, bytes):
         size = len(source)
         _count_messages(source, limits)
@@ -134,19 +134,6 @@ def read_file(
     )
     _check_names(checked, limits)
     return checked
-
-
-def read_regular_file(path: Path) -> bytes:
-    """The bytes of a file. Raises `FileError`, also for endless ones, such as devices."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise FileError(f"cannot read {os.fspath(path)!r}: not a regular file")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileError):
-            raise
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"cannot read {os.fspath(path)!r}: {cause}") from error
 
 
 def _opset(model: onnx.ModelProto) -> int:
