@@ -55,6 +55,7 @@ CONV = {"w": ones(4, 3, 3, 3)}
     ("proto", "problem"),
     [
         (model([node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 255])], CONV), "contradicts"),
+        (model([node("Mul", ["x", "c"], ["y"])], {"c": np.nan * ones(1)}), "holds NaN"),
         (model([node("Conv", ["x", "w"], ["y"], auto_pad="SAME")], CONV), "auto_pad='SAME'"),
         (model([node("Conv", ["x", "w"], ["y"], pads=[1, 1])], CONV), "belong to 2 dimensions"),
         (model([node("Conv", ["x", "w"], ["y"], strides=[0, 1])], CONV), "must be positive"),
@@ -267,6 +268,12 @@ def test_files_of_weights_that_are_refused(
     os.mkfifo(folder / "fifo")
     with pytest.raises((FileError, ModelError), match=problem):
         from_onnx(with_weights_at(location, folder, **entries))
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    shuffle = node("DepthToSpace", ["x"], ["y"], blocksize=2, mode="DRC")
+    with pytest.raises(UnsupportedModelError, match="mode=DRC"):
+        from_onnx(model([shuffle], shape=(1, 4, 5, 6)))
 
 
 def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path) -> None:

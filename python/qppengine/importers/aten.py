@@ -347,8 +347,15 @@ def slice_(context: ImportContext, graph: GraphBuilder) -> str:
 def narrow(context: ImportContext, graph: GraphBuilder) -> str:
     """A part of one axis by its start and length."""
     start, length = context.get("start"), context.get("length")
-    if not isinstance(start, int) or not isinstance(length, int) or start < 0:
+    if not isinstance(start, int) or not isinstance(length, int):
         raise UnsupportedError("bounds known at run time only", closest="constant bounds")
+    if start < 0:
+        size = context.tensor_shape("self")[context.get("dim")]
+        if size is None:
+            raise UnsupportedError(
+                "a start counted from the end of a dynamic dimension", closest="a slice"
+            )
+        start += size
     axis = context.axis("self", context.get("dim"))
     return sliced(context, graph, "self", axis, (start, start + length, 1))
 

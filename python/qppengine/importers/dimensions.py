@@ -157,6 +157,8 @@ def expanded(graph: GraphBuilder, value: str, target: Shape, name: str | None = 
 
 def by_channel(tensor: Array, axes: Sequence[int]) -> Array:
     """A constant whose dimensions are on these axes, as one number, or one for every channel."""
+    if np.isnan(tensor).any():
+        raise UnsupportedError("a constant that holds NaN", closest="finite numbers")
     for dimension, axis in enumerate(axes):
         first = np.take(tensor, [0], dimension)
         if axis != 1 and not (tensor == first).all():

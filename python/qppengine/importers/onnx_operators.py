@@ -447,10 +447,12 @@ def _resize_mode(context: ImportContext, axes: Sequence[_ResizedAxis]) -> dict[s
 @importer("onnx.DepthToSpace")
 def depth_to_space(context: ImportContext, graph: GraphBuilder) -> str:
     """Channels to space; in mode DCR the channels of the result come last."""
-    factor = context.get("blocksize")
+    factor, mode = context.get("blocksize"), context.get("mode")
+    if mode not in ("DCR", "CRD"):
+        raise UnsupportedError(f"mode={mode}", closest="DCR or CRD")
     value = context.image("input", graph)
     channels = context.tensor_shape("input")[1]
-    if context.get("mode") == "DCR" and channels is not None:
+    if mode == "DCR" and channels is not None:
         view = (factor, factor, channels // factor**2, None, None)
         value = graph.rearrange(value, view, (2, 0, 1, 3, 4))
     return graph.pixel_shuffle(value, factor, name=context.name)
