@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ MIN_MAGNITUDE = 2.0**-24  # logarithms replace smaller magnitudes by it; it repr
 
 
 def _check_alpha(name: str, alpha: Any) -> None:
-    if not isinstance(alpha, (int, float)) or not 0.5 < alpha <= 1:
+    if not isinstance(alpha, Real) or not 0.5 < float(alpha) <= 1:
         raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {alpha}")
 
 
@@ -102,7 +103,7 @@ class Plan:
     def __post_init__(self) -> None:
         _check_alpha("alpha", self.alpha)
         for density in self.densities:
-            if not 0 < density <= MAX_DENSITY:
+            if not isinstance(density, Real) or not 0 < density <= MAX_DENSITY:
                 raise CalibrationError(
                     f"densities: expected above 0 and up to {MAX_DENSITY}, got {density}"
                 )
@@ -129,8 +130,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as model files hold it: ``quantization`` in docs/model-format.md."""
         return {
-            "alpha": self.alpha,
-            "densities": list(self.densities),
+            "alpha": float(self.alpha),
+            "densities": [float(density) for density in self.densities],
             "values": list(self.values),
             "predictors": [
                 {
@@ -321,7 +322,10 @@ _SIGNS = np.array([-1, 1], np.float32)  # of lo and hi
 
 def _feature_to_json(feature: Feature) -> dict[str, Any]:
     """The fields of a feature, without those at their defaults."""
-    return {name: x for name, x in asdict(feature).items() if x not in (None, "identity")}
+    fields = {name: x for name, x in asdict(feature).items() if x not in (None, "identity")}
+    if feature.alpha is not None:
+        fields["alpha"] = float(feature.alpha)
+    return fields
 
 
 def _plan_of_format_1(data: Mapping[str, npt.NDArray[Any]]) -> Plan:

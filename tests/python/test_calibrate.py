@@ -193,6 +193,16 @@ def test_alpha_must_be_a_share_above_half(alpha: float, graph: Graph) -> None:
         Feature("quantile", alpha)
 
 
+def test_numbers_of_numpy_are_numbers(graph: Graph, samples: list[Array], tmp_path: Path) -> None:
+    alpha, density = np.float32(0.99), np.float32(0.03)
+    features = [Feature("quantile", alpha), Feature("max")]
+    result = calibrate(graph, samples, alpha, densities=[density], features=features)
+    qe.save(tmp_path / "a.qpp", graph, qe.fit(result))
+    assert qe.Session(tmp_path / "a.qpp", density=0.03).stats()["runs"] == 0
+    with pytest.raises(CalibrationError, match="densities: expected above 0"):
+        calibrate(graph, samples, densities=["0.03"])  # type: ignore[list-item]
+
+
 def test_positions_serve_what_follows_up_to_the_next(graph: Graph, samples: list[Array]) -> None:
     result = calibrate(graph, samples[:2], positions=["x", "body"], progress=False)
     assert result.plan.positions == (Position("x", (0, 1)), Position("body", (2,)))
