@@ -87,8 +87,11 @@ class Parser {
       const std::vector<float> all = matrix(field["static"][rule], result.bounds.size() * rows, 2);
       for (std::size_t set = 0; set < result.bounds.size(); ++set) {
         auto& of_rule = result.bounds[set].of_static[rule];  // empty where nothing is quantized
-        for (std::size_t i = set * rows; i < (set + 1) * rows; ++i)
+        for (std::size_t i = set * rows; i < (set + 1) * rows; ++i) {
+          QPP_CHECK(all[2 * i] <= all[2 * i + 1], ModelError, field["static"][rule].where(),
+                    ": expected lo, hi in this order for '", result.values[i % rows], "'");
           of_rule.push_back({.lo = all[2 * i], .hi = all[2 * i + 1]});
+        }
       }
     }
     result.default_static = field["default_static"].string();

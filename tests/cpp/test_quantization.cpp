@@ -212,4 +212,10 @@ TEST_CASE("wrong features are refused") {
   CHECK(contains(error_of(parts), "needs the calibrated range"));
 }
 
+TEST_CASE("static bounds have an order") {
+  test::ModelParts parts = test::small_network();
+  parts.tensors["mean"] = test::f32_tensor({3, 2}, {0, 1, 1, -1, 0, 1});
+  CHECK(contains(error_of(parts), "static.mean: expected lo, hi in this order for 'a'"));
+}
+
 }  // namespace qpp
