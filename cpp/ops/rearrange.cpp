@@ -56,7 +56,7 @@ Shape Rearrange::prepare(std::span<const Shape> inputs, int /*threads*/) {
   std::int64_t product = 1;
   for (const std::int64_t size : sizes) product = std::min(product, elements + 1) * size;
   QPP_CHECK(product == elements, ShapeError, "node '", spec_.name, "' (", kind(), "): the input ",
-            to_string(input), " does not have as many elements as the dimensions it is seen with");
+            to_string(input), " has another number of elements than the view");
   QPP_CHECK(pixels * input.stride() <= std::numeric_limits<std::int32_t>::max(), UnsupportedError,
             "node '", spec_.name, "' (", kind(), "): the input ", to_string(input),
             " is too large");
