@@ -38,11 +38,13 @@ from qppengine.session import (
     is_emulated,
     kernels,
     read_model,
+    session_options,
 )
 
 if TYPE_CHECKING:
     from qppengine.graph import Graph
     from qppengine.ir import Array
+    from qppengine.records import SessionOption
 
 # Optional packages and the extra of qppengine that brings them.
 _EXTRAS = {
@@ -98,51 +100,25 @@ def _json_option(command: _Command) -> _Command:
 
 def _session_options(command: _Command) -> _Command:
     """The options of `Session`, except for the scheme."""
-    for option in (
-        click.option(
-            "--density", type=float, help="Dense + sparse execution: largest share of outliers."
-        ),
-        click.option(
-            "--algorithm",
-            type=click.Choice(["auto", "direct", "winograd"]),
-            default="auto",
-            show_default=True,
-            help="Algorithm of convolutions.",
-        ),
-        click.option(
-            "--residual-dtype",
-            type=click.Choice(["int8", "fp16"]),
-            help="Type in which sums read; by default fp16 in scheme dynamic, else int8.",
-        ),
-        click.option(
-            "--static-bounds",
-            type=click.Choice(["mean", "range"]),
-            help="Bounds of scheme static: mean or range over the calibration set.",
-        ),
-        click.option(
-            "--cores",
-            type=click.Choice(["all", "big"]),
-            default="all",
-            show_default=True,
-            help="CPU cores for the threads.",
-        ),
-        click.option(
-            "--threads",
-            type=click.IntRange(1),
-            default=1,
-            show_default=True,
-            help="Number of threads.",
-        ),
-        click.option(
-            "--activation-bits",
-            type=click.IntRange(2, 8),
-            default=8,
-            show_default=True,
-            help="Bits of quantized activations.",
-        ),
-    ):
-        command = option(command)
+    for option in reversed(session_options()):
+        if option["name"] != "scheme":
+            command = click.option(
+                "--" + option["name"].replace("_", "-"),
+                type=_parameter_type(option),
+                default=option["default"],
+                show_default=option["default"] is not None,
+                help=option["help"],
+            )(command)
     return command
+
+
+def _parameter_type(option: SessionOption) -> click.ParamType[Any]:
+    if option["choices"] is not None:
+        return click.Choice(option["choices"])
+    low, high = option["min"] or 0, option["max"] or 0
+    if option["type"] == "integer":
+        return click.IntRange(int(low), int(high))
+    return click.FloatRange(low, high, min_open=True)
 
 
 def _fp16_options(command: _Command) -> _Command:

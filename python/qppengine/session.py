@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from qppengine import _core
-from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels
+from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels, session_options
 from qppengine.errors import DTypeError, ShapeError, UnsupportedError
 from qppengine.ir import InputInfo
 from qppengine.limits import DEFAULT_LIMITS, Limits
@@ -36,9 +36,17 @@ __all__ = [
     "is_emulated",
     "kernels",
     "read_model",
+    "session_options",
 ]
 
-SCHEMES = ("fp16", "static", "dynamic", "qpp")
+# Those that run a network; "calibration" measures it.
+SCHEMES = tuple(
+    scheme
+    for option in session_options()
+    if option["name"] == "scheme"
+    for scheme in option["choices"] or ()
+    if scheme != "calibration"
+)
 MAX_RUNS = 1_000_000  # of a profile, whose times are kept
 
 Model: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
