@@ -251,7 +251,7 @@ void Executor::raise_non_finite(const std::vector<const float*>& inputs, const s
       "': got an overflow of fp16 (magnitude above 65504) from finite inputs; scale the inputs, or "
       "the weights of this layer, down";
   import_inputs(inputs, false);
-  QpTable again = table;  // what a run counts is counted once
+  QpTable again = table;  // each event of a run is counted once
   RunState state = again.state(pool_);
   for (std::size_t s = 0; s < args_.size(); ++s) {
     args_[s].exported = nullptr;

@@ -21,7 +21,7 @@ struct StepInfo {
   Shape shape;         // from here on of the prepared shapes
   std::int64_t macs = 0;
   std::size_t bytes = 0;  // of inputs, output and constants
-  std::string note;       // why the step is not what the scheme would have it, or ""
+  std::string note;       // why the step differs from the scheme's usual one, or ""
 };
 
 /// When a step ran for one sample, in nanoseconds of the steady clock.
@@ -44,12 +44,12 @@ using ObserveStep = std::function<void(const StepOutput&)>;
 struct RunHooks {
   std::vector<StepTime>* times = nullptr;  // gets one entry per step of every sample
   // NOLINTBEGIN(readability-redundant-member-init): else GCC warns where a caller sets only some
-  ObserveStep observe = {};             // sees what every step writes
+  ObserveStep observe = {};             // gets the output of every step
   CheckInterrupt check_interrupt = {};  // is called between steps
   // NOLINTEND(readability-redundant-member-init)
 };
 
-/// Throws ShapeError for a value that no memory holds, before the sizes of what follows overflow.
+/// Throws ShapeError for a value beyond any memory, before the sizes of later values overflow.
 void check_size(const std::string& value, const Shape& shape, std::int64_t most_elements);
 
 /// Runs a program on one sample at a time, over one planned arena. Everything is laid out in
@@ -92,7 +92,7 @@ class Executor {
   [[nodiscard]] TensorView view(int buffer);
   /// Finds the step that can write an output to its caller at once, since nothing else reads it.
   void find_exporters();
-  /// Runs a step, again with a wider row while outliers of what it stores find no room.
+  /// Runs a step, again with extended bounds while outliers of its output exceed the capacity.
   void run_step(std::size_t step, RunState& state, QpTable& table) const;
   [[nodiscard]] StepOutput output_of(std::int64_t sample, std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;

@@ -198,7 +198,7 @@ class Lowering {
   std::set<std::string> without_int8_;  // nodes with an obstacle to the int8 that the plan has
   std::set<std::string> needed_rows_;   // values whose rows int8 values are held with
   std::map<std::pair<std::string, DType>, int> buffers_;
-  std::map<std::string, int> copied_rows_;  // of values that share the row of another
+  std::map<std::string, int> copied_rows_;  // of values that have the row of another
   std::size_t packed_bytes_ = 0;
   Program program_;
 };

@@ -35,7 +35,7 @@ struct Step {
   std::unique_ptr<Op> op;
   std::vector<int> inputs;
   int output = -1;   // -1: writes rows of the QP table only
-  std::string note;  // what explain() has to add, or ""
+  std::string note;  // a note of explain(), or ""
 };
 
 /// A model lowered for one source of the QP table: operations in order, over named buffers.
@@ -44,7 +44,7 @@ struct Program {
   std::vector<Step> steps;
   std::vector<int> inputs;   // fp16 buffers, in the order of the model's inputs
   std::vector<int> outputs;  // fp16 buffers
-  /// Dense + sparse values that share the row of another value begin with a copy of it. These rows
+  /// Dense + sparse values that have the row of another value begin with a copy of it. These rows
   /// follow those of the quantized values in the QP table; of each, the row it is copied from.
   std::vector<int> copied_rows;
   std::int64_t value_elements = Limits().value_elements;  // that a value may have

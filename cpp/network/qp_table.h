@@ -51,7 +51,7 @@ struct QpTable {
   std::vector<std::int64_t> clamped_predictions;
   std::vector<std::int64_t> widened_bounds;
   std::vector<std::int64_t> dropped_outliers;  // beyond the capacity of a list
-  /// Rows as they were before this run widened them; never more than there are rows.
+  /// Rows as they were before this run extended them; never more than there are rows.
   std::vector<std::pair<std::size_t, QParams>> replaced;
 };
 

@@ -17,7 +17,7 @@ namespace qpp {
 /// A value of the network, as the lowering shows it to a source.
 struct ValueInfo {
   const std::string& name;
-  int row = -1;  // of the QP table; -1: not quantized, or shares the row of another value
+  int row = -1;              // of the QP table; -1: not quantized, or has the row of another value
   bool row_is_read = false;  // some int8 value has the parameters of the row
 };
 
@@ -65,8 +65,8 @@ class QParamsSource {
 /// A row of schemes.inc.
 struct Scheme {
   const char* name;
-  /// Null for a scheme that does not quantize. Throws UnsupportedError when the file lacks what the
-  /// scheme needs.
+  /// Null for a scheme that does not quantize. Throws UnsupportedError when the file lacks the
+  /// data of the scheme.
   std::unique_ptr<QParamsSource> (*make_source)(const Model& model, const SessionOptions& options);
 };
 

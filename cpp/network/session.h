@@ -33,9 +33,9 @@ struct PerSample {
 };
 
 /// A model ready to run in one scheme. A batch runs sample by sample through one plan: rows of the
-/// QP table, features and outliers are those of a sample, which gives what it gives alone, and
-/// memory does not grow with the batch. Safe to use from several threads: calls are serialized by a
-/// lock. For parallel work open one session per thread.
+/// QP table, features and outliers are those of a sample, whose result does not depend on the
+/// others, and memory does not grow with the batch. Safe to use from several threads: calls are
+/// serialized by a lock. For parallel work open one session per thread.
 class Session {
  public:
   struct Input {

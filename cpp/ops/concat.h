@@ -35,8 +35,8 @@ class Concat final : public Op {
   [[nodiscard]] std::string kernel() const override;
 
  private:
-  /// Elements of `count` successive pixels of an input, in the type and row of the output: where
-  /// they lie, or converted to `scratch`.
+  /// Elements of `count` successive pixels of an input, in the type and row of the output: in
+  /// place, or converted to `scratch`.
   const std::byte* convert(const RunArgs& args, const RunState& state, std::size_t input,
                            std::int64_t pixel, std::int64_t count, std::byte* scratch) const;
 

@@ -38,7 +38,7 @@ Gathering choose_gathering(const Conv2dSpec& spec, const ConvKernel& kernel) {
   return padding_macs > kCopyMacs * copies ? Gathering::rows : Gathering::pixels;
 }
 
-/// Weights OIHW with the channels behind the columns, and a column's rows between them for patches.
+/// Weights OIHW with the channels after the columns, and a column's rows between them for patches.
 std::vector<float> join_taps(const Conv2dSpec& spec, Gathering gathering) {
   std::vector<float> joined(spec.weights.size());
   const auto [height, width] = spec.kernel;
@@ -129,7 +129,7 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
              .per_image = patches ? output_.height : (output_.height - 1) * stride_.height + reach,
              .kept = rows_of_tile * (patches ? 1 : std::max(stride_.height, reach))};
   strips_.column_bytes = strips_.rows * source_bytes(channels_);
-  // Kernels read, and skip, elements behind the last pixel.
+  // Kernels read, and ignore, elements after the last pixel.
   strips_.bytes = round_up(columns * strips_.column_bytes + 2 * kChunk, kLine);
   if (sparse_part_ != nullptr) sparse_part_->prepare(input_, output_, kernel_->mr);
   return output_;

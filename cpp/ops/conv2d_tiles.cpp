@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kTile = 8;  // pixels of a NEON tile
 
-/// pointers[i] = first + i * step, without a check of what they point to.
+/// pointers[i] = first + i * step, without a check of their targets.
 void fill_pointers(const void** pointers, std::intptr_t first, std::int64_t step,
                    std::int64_t count) {
   if (count == kTile) {  // a known count makes a loop that costs a few cycles
@@ -264,7 +264,7 @@ void Conv2d::Tiles::gather_at_border(const Place& place, std::int64_t p, std::in
         continue;
       }
       fill_pointers(pointers, row + x * pixel_bytes_, step, count);
-      // At most a few pixels at the ends of a row lie beyond it.
+      // At most a few pixels at the ends of a row are outside of it.
       for (std::int64_t i = 0; i < count && x + i * conv_.stride_.width < 0; ++i) {
         pointers[i] = border_;
       }

@@ -57,11 +57,11 @@ class Conv2d::Tiles {
   /// Points every tap of every pixel, from `place` on, at its source or at the border; `place`
   /// becomes the pixel after the tile.
   void gather(Place& place);
-  /// The same for a pointwise convolution, whose sources lie like its outputs.
+  /// The same for a pointwise convolution, whose sources have the layout of its outputs.
   void gather_in_line(std::int64_t first);
   /// The same for `count` pixels of one row, the first of which is pixel p of the tile.
   void gather_in_row(const Place& place, std::int64_t p, std::int64_t count);
-  /// The same where some taps lie outside the image.
+  /// The same where some taps are outside of the image.
   void gather_at_border(const Place& place, std::int64_t p, std::int64_t count);
   /// The same with strips.
   void gather_in_strips(const Place& place, std::int64_t p, std::int64_t count);

@@ -27,9 +27,9 @@ struct Conv2dGeometry {
 Shape conv_output_shape(const std::string& node, std::span<const Shape> inputs,
                         const Conv2dGeometry& geometry);
 
-/// From what the weights, the activation and the QP rows say to what kernels read. Each array, and
-/// `bias`, holds as many elements as `weights.scales`; an empty one is all zeros. Where a residual
-/// is added there is no tanh.
+/// From weights, activation and QP rows to the arguments of kernels. Each array, and
+/// `bias`, holds as many elements as `weights.scales`; an empty one is all zeros. A stage
+/// with a residual has no tanh.
 OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& activation,
                               const PackedWeights& weights, std::span<const float> bias,
                               const RunState& state, const OutputArrays& arrays);

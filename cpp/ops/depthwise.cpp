@@ -125,7 +125,7 @@ GroupedConv2d::GroupedConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
   Conv2dSpec part = spec;
   part.filters = filters;
   part.groups = 1;
-  // The range of the whole is measured behind it.
+  // The range of the whole is measured after it.
   Conv2dTypes part_types = types;
   part_types.range_row = -1;
   for (std::int64_t g = 0; g < spec.groups; ++g) {

@@ -79,8 +79,8 @@ void Binary::run(const RunArgs& args, RunState& state) const {
   const TensorView& b = args.inputs[1];
   const BinaryArgs shared = constants(state);
   const bool per_channel = b.shape != a.shape;
-  // A call covers all that lies together in both sources: a vector of a pixel's channels, or of
-  // the whole tensor.
+  // A call covers all elements that are contiguous in both sources: a vector of a pixel's channels,
+  // or of the whole tensor.
   const std::int64_t unit = per_channel ? a.shape.stride() : kChannelPadding;
   const std::int64_t pixels = a.shape.height * a.shape.width;  // of an image
   state.pool.parallel_for(

@@ -12,12 +12,12 @@
 
 namespace qpp {
 
-/// What one run of a network knows beside its tensors. Operations read and write rows by the index
-/// they were made with.
+/// The data of one run of a network in addition to its tensors. Operations read and write rows by
+/// the index they were made with.
 struct RunState {
   ThreadPool& pool;
   std::span<QParams> qparams;                   // the QP table: one row per quantized value
-  std::span<Range> ranges;                      // per row: what the producer's epilogue measured
+  std::span<Range> ranges;                      // per row: measured by the producer's epilogue
   std::span<float> features;                    // of all predictors
   std::span<std::int64_t> clamped_predictions;  // per row
   std::span<std::int64_t> widened_bounds;       // per row: bounds that would have cut everything
@@ -51,7 +51,7 @@ class Op {
   /// Name of the chosen kernel, "" where there is nothing to choose.
   [[nodiscard]] virtual std::string kernel() const { return ""; }
   /// True where of this input every vector of the output needs that at its place only, which is
-  /// read before it is written: the output may then lie where the input, of its size, lay.
+  /// read before it is written: the output may then have the memory of the input, of the same size.
   [[nodiscard]] virtual bool runs_in_place(std::size_t /*input*/) const { return false; }
   /// Whether run() can write an output that nothing but the caller of a network reads to where he
   /// wants it, without writing and reading it in between.

@@ -12,7 +12,7 @@ namespace {
 
 /// Moves channels between the pixels of a small image and those of one `r` times as high and wide:
 /// channel c of a large pixel is channel c * r * r + i * r + j of a small one. `kChannels` is how
-/// many a large pixel has, or 0: what its shape says.
+/// many a large pixel has, or 0: as its shape says.
 template <typename T, bool kInverse, std::int64_t kChannels>
 void shuffle(const RunArgs& args, std::int64_t r, ThreadPool& pool) {
   const Shape& small = kInverse ? args.output.shape : args.inputs[0].shape;

@@ -25,9 +25,8 @@ struct PoolSpec {
   Padding padding{};
   Size2d dilation{};  // maximum only
   bool ceil_mode = false;
-  bool count_include_pad = true;  // average: padding counts as zeros
-  std::optional<std::int64_t> divisor =
-      std::nullopt;  // average: of the sum, instead of what counts
+  bool count_include_pad = true;                       // average: padding counts as zeros
+  std::optional<std::int64_t> divisor = std::nullopt;  // average: of the sum, instead of the count
   std::optional<Size2d> size =
       std::nullopt;  // of the output, which makes the windows; the rest is not used
 };

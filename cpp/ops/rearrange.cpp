@@ -12,7 +12,7 @@
 namespace qpp {
 namespace {
 
-/// Copies elements from where `sources` say; what is left of a pixel becomes zero.
+/// Copies elements from where `sources` say; the rest of a pixel becomes zero.
 template <typename T>
 void copy(const TensorView& input, const TensorView& output,
           const std::vector<std::int32_t>& sources, ThreadPool& pool) {

@@ -9,9 +9,9 @@
 
 namespace qpp {
 
-/// The dimensions with which the elements of an image, in the order of CHW, are seen, and the order
-/// these are then put in. Open are the last two, which are those of the image, or the only one,
-/// which takes all elements.
+/// The dimensions to which an image, in the order of CHW, is reshaped, and the order in which
+/// these are then permuted. Dynamic are the last two, which are those of the image, or the only
+/// one, which takes all elements.
 struct RearrangeSpec {
   static constexpr InputCount kInputs{};
   static Int8Trait int8_trait(const NodeSignature& node);

@@ -92,7 +92,7 @@ Shape Resize::prepare(std::span<const Shape> inputs, int /*threads*/) {
 }
 
 void Resize::weigh_corners() {
-  // A pixel that lies on a column takes half of it twice: the weight 256 does not fit.
+  // A pixel that is on a column takes half of it twice: the weight 256 does not fit.
   for (ResizeTap& column : columns_) {
     if (fixed(column) == 256) column.first = column.second;
     if (fixed(column) == 0 || fixed(column) == 256) {

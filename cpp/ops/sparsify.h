@@ -7,19 +7,19 @@
 namespace qpp {
 
 /// Splits successive pixels, from `first` on, of a dense + sparse activation in the order of its
-/// rows and images; rows are begun by whom has their first pixel. `args` is what the kernel needs
-/// to know apart from places; its src holds `count` pixels. Elements out of reach are counted as
+/// rows and images; rows are begun by whom has their first pixel. `args` has the arguments of the
+/// kernel apart from places; its src holds `count` pixels. Elements out of reach are counted as
 /// cut; true where there are none.
 bool sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const TensorView& dst,
                      std::int64_t first, std::int64_t count);
 
-/// sparsify_pixels(), to be undone in case of false: what an earlier call counted as cut in the
-/// first row.
+/// sparsify_pixels(), to be undone in case of false: the outliers that an earlier call counted as
+/// cut in the first row.
 std::uint32_t count_cut_before(const TensorView& dst, std::int64_t first);
 /// Undoes a call; the next one for these pixels replaces their entries.
 void restore_cut(const TensorView& dst, std::int64_t first, std::uint32_t count);
 
-/// The bounds of levels of an fp16 source: those of the row, widened by kMaxResidual. Those beyond
+/// The bounds of levels of an fp16 source: those of the row, extended by kMaxResidual. Those beyond
 /// are out of reach.
 SparsifyArgs sparsify_bounds(const QParams& row);
 

@@ -70,7 +70,7 @@ class ChooseQParams final : public Op {
 };
 
 /// Gives a value a row of its own, which begins as that of another value: dense + sparse values may
-/// change theirs when they are stored, which is not to change what was stored before.
+/// change theirs when they are stored, which must not change values stored before.
 class CopyQParams final : public Op {
  public:
   CopyQParams(int from, int to) : from_(from), to_(to) {}

@@ -20,8 +20,8 @@ constexpr std::int64_t kMElements = winograd_m_index(kWinogradPoints, 0, 0);
 constexpr std::int64_t kPatchColumns =
     kWinogradMaxBlock * kWinogradTile + 2;  // of a strip, at most
 
-/// What the input kernels read: a dense + sparse source is widened first, since its values do not
-/// fit int8.
+/// The type that input kernels read: a dense + sparse source is merged to fp16 first, since its
+/// values do not fit int8.
 DType kernel_src(const Conv2dTypes& types) { return types.sparse_src ? DType::f16 : types.src; }
 
 /// Up to which magnitude sources may have outliers, in the units of densified ones: sums of a
@@ -391,7 +391,7 @@ Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
   tile_columns_ = (output_.width + kWinogradTile - 1) / kWinogradTile;
   const std::int64_t tiles = output_.batch * tile_rows_ * tile_columns_;
   // Every block streams all weights through the cache, so blocks are as large as their V may be
-  // beside them in a second-level cache of 512 KB. All threads get a block, if there are enough.
+  // next to them in a second-level cache of 512 KB. All threads get a block, if there are enough.
   constexpr std::int64_t kMostElements = 160 * 1024;
   const std::int64_t fitting = kMostElements / (kWinogradPoints * weights_.channels);
   const std::int64_t share = round_up<std::int64_t>((tiles + threads - 1) / threads, 8);

@@ -21,7 +21,7 @@ namespace qpp {
 class WinogradConv2d final : public Op {
  public:
   /// True for convolutions that this engine can compute. Sources in fp16 need weights up to 64:
-  /// what undoes the scales of larger ones may not fit fp16.
+  /// the inverse scales of larger ones may not fit fp16.
   static bool supports(const Conv2dSpec& spec, DType src);
 
   /// `spec` must be supported.
@@ -48,7 +48,7 @@ class WinogradConv2d final : public Op {
   [[nodiscard]] int choose_level_exponent(const OutputStage& stage) const;
   /// Elements of V of one block.
   [[nodiscard]] std::int64_t v_elements() const;
-  /// Elements of the widened sources of a strip, of the outputs of a block; 0 where all is dense.
+  /// Elements of the merged sources of a strip, of the outputs of a block; 0 where all is dense.
   [[nodiscard]] std::int64_t patch_elements() const;
   [[nodiscard]] std::int64_t sums_elements() const;
 
