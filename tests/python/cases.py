@@ -166,7 +166,6 @@ BLOCKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "chunk": lambda a, b: torch.cat(b.chunk(2, 1)[::-1], 1),
     "split": lambda a, b: torch.cat(torch.split(b, [3, 4, 5], 1)[1:], 1),
     "narrow": lambda a, b: b.narrow(2, 3, 6),
-    "narrow from the end": lambda a, b: b.narrow(1, -2, 2),
     "channel_shuffle": lambda a, b: b.view(1, 3, 4, 13, 18).transpose(1, 2).reshape(1, 12, 13, 18),
     "pixel_unshuffle": lambda a, b: F.pixel_unshuffle(b[:, :, 1:], 2),
     "nearest_exact": lambda a, b: F.interpolate(b, size=(9, 31), mode="nearest-exact"),
