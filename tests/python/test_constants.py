@@ -210,3 +210,17 @@ def test_tensors_of_one_storage_take_its_memory_once() -> None:
     torch.export.save(torch.export.export(Shared(), (torch.rand(1, 3, 8, 8),)), buffer)
     graph = to_graph(read_pt2(buffer.getvalue()))
     assert len({id(node.tensors["weight"]) for node in graph.nodes}) == 1
+
+
+@pytest.mark.filterwarnings("ignore::qppengine.FixedSizesWarning")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: x * x[:, :, :1],
+        lambda m, x: x[..., -1:] + x,
+        lambda m, x: x - x[:, :, :1, :1],
+        lambda m, x: x.narrow(1, -2, 2),
+    ],
+)
+def test_parts_of_an_input(function: Any) -> None:
+    assert_same(Net(function), torch.rand(1, 3, 5, 6))

@@ -121,6 +121,14 @@ def _aligned(
             )
     else:
         values[short] = moved(graph, Placed(values[short], axes[short]), targets)
+    for dimension, pair in enumerate(zip(*(reversed(shape) for shape in sizes), strict=False)):
+        axis = axes[1 - short][-1 - dimension]
+        if pair.count(1) == 1 and all(graph.shape(value)[axis] is None for value in values):
+            raise UnsupportedError(
+                f"operands {_text(sizes[0])} and {_text(sizes[1])}, one repeated along a dynamic "
+                "dimension",
+                closest="an export with fixed sizes",
+            )
     batches = {graph.shape(value)[0] for value in values}
     if len(batches - {None}) > 1:
         raise UnsupportedError(
