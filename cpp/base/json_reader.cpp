@@ -137,8 +137,8 @@ json parse_json(std::string_view text, const std::string& where, const Limits& l
 }
 
 std::string quote(std::string_view text) {
-  constexpr std::size_t kMostBytes = 64;
-  return concat("'", text.substr(0, kMostBytes), text.size() > kMostBytes ? "...'" : "'");
+  constexpr std::size_t kMaxBytes = 64;
+  return concat("'", text.substr(0, kMaxBytes), text.size() > kMaxBytes ? "...'" : "'");
 }
 
 std::string describe(const json& value) {

@@ -169,11 +169,11 @@ std::size_t peak_bytes(const std::vector<Lifetime>& blocks) {
 
 MemoryPlan plan_memory(const std::vector<Lifetime>& blocks) {
   // Orders cost the square of the number of blocks, which no real network has many of.
-  constexpr std::size_t kMostBlocks = 4096;
+  constexpr std::size_t kMaxBlocks = 4096;
   MemoryPlan best = plan_in_time(blocks);
   const auto count = static_cast<std::size_t>(std::count_if(
       blocks.begin(), blocks.end(), [](const Lifetime& block) { return block.bytes > 0; }));
-  if (count > kMostBlocks) return best;
+  if (count > kMaxBlocks) return best;
   for (const Order order : kOrders) {
     MemoryPlan plan = plan_in_order(blocks, order);
     if (plan.bytes < best.bytes) best = std::move(plan);

@@ -209,9 +209,8 @@ class Parser {
     for (const Field& item : field.list()) {
       const double density = item.number();
       const double last = densities.empty() ? 0 : densities.back();
-      QPP_CHECK(density > last && density <= kLargestDensity, ModelError, item.where(),
-                ": expected a density above ", last, " and up to ", kLargestDensity, ", got ",
-                density);
+      QPP_CHECK(density > last && density <= kMaxDensity, ModelError, item.where(),
+                ": expected a density above ", last, " and up to ", kMaxDensity, ", got ", density);
       densities.push_back(density);
     }
     QPP_CHECK(densities.size() <= kMaxDensities, ModelError, field.where(), ": expected up to ",

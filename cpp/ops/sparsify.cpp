@@ -79,10 +79,10 @@ bool widen_to_fit(const TensorView& value, QParams& row) {
     below = std::min(below, most_of(middle, end));
   }
   if (!any) return false;
-  constexpr float kMostOfHalves = 65504;
+  constexpr float kMaxOfHalves = 65504;
   const float lo = (static_cast<float>(row.qmin - row.zero_point) + below) * row.scale;
   const float hi = (static_cast<float>(row.qmax - row.zero_point) + above) * row.scale;
-  row = choose_qparams(std::max(lo, -kMostOfHalves), std::min(hi, kMostOfHalves),
+  row = choose_qparams(std::max(lo, -kMaxOfHalves), std::min(hi, kMaxOfHalves),
                        std::bit_width(static_cast<unsigned>(row.qmax - row.qmin)));
   return true;
 }

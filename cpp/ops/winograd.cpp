@@ -392,8 +392,8 @@ Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
   const std::int64_t tiles = output_.batch * tile_rows_ * tile_columns_;
   // Every block streams all weights through the cache, so blocks are as large as their V may be
   // next to them in a second-level cache of 512 KB. All threads get a block, if there are enough.
-  constexpr std::int64_t kMostElements = 160 * 1024;
-  const std::int64_t fitting = kMostElements / (kWinogradPoints * weights_.channels);
+  constexpr std::int64_t kMaxElements = 160 * 1024;
+  const std::int64_t fitting = kMaxElements / (kWinogradPoints * weights_.channels);
   const std::int64_t share = round_up<std::int64_t>((tiles + threads - 1) / threads, 8);
   block_tiles_ = std::min(
       {std::int64_t{kWinogradMaxBlock}, share, std::max<std::int64_t>(fitting / 8 * 8, 8)});

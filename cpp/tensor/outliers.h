@@ -26,7 +26,7 @@ namespace qpp {
 // the stored outliers do not depend on the assignment of rows to threads.
 
 /// The share of a value's elements beyond either bound, at most: outliers are few.
-inline constexpr double kLargestDensity = 0.1;
+inline constexpr double kMaxDensity = 0.1;
 
 /// The unit of residuals, and the magnitude up to which they reach, in steps of the value's scale.
 inline constexpr std::int32_t kStepsPerResidual = 4096;

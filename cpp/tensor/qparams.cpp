@@ -20,7 +20,7 @@ float cut_to_half_precision(float value) {
 QParams choose_qparams(float lo, float hi, int bits) {
   QPP_ASSUME(std::isfinite(lo) && std::isfinite(hi) && bits >= 2 && bits <= 8);
   // The smallest step keeps scale products of two layers far from float underflow.
-  constexpr float kLargestInverse = 0x1p40F;
+  constexpr float kMaxInverse = 0x1p40F;
   QParams result;
   result.lo = std::min(lo, 0.0F);
   result.hi = std::max(hi, 0.0F);
@@ -28,7 +28,7 @@ QParams choose_qparams(float lo, float hi, int bits) {
   result.qmax = (1 << (bits - 1)) - 1;
   const auto levels = static_cast<float>((1 << bits) - 1);
   result.inverse_scale =
-      cut_to_half_precision(std::min(levels / (result.hi - result.lo), kLargestInverse));
+      cut_to_half_precision(std::min(levels / (result.hi - result.lo), kMaxInverse));
   result.scale = 1.0F / result.inverse_scale;
   const float zero = static_cast<float>(result.qmin) - result.lo * result.inverse_scale;
   result.zero_point =

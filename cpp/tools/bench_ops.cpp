@@ -72,7 +72,7 @@ void bench_conv(const Options& options, ordered_json& report) {
     throw UsageError("--dtype ds: only for conv");
   }
   const double density = options.number("--density", 0.01);
-  if (density <= 0 || density > kLargestDensity) {
+  if (density <= 0 || density > kMaxDensity) {
     throw UsageError("--density: expected a number above 0 and up to 0.1");
   }
   const bool range = options.has("--range");

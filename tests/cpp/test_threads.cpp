@@ -30,7 +30,7 @@ namespace {
 
 constexpr DType kHalf = DType::f16;
 constexpr DType kByte = DType::qai8;
-constexpr int kMostThreads = 4;
+constexpr int kMaxThreads = 4;
 
 const KernelSelection& selection() {
   static const KernelSelection kSelection = KernelSelection::from_environment();
@@ -303,7 +303,7 @@ TEST_CASE("operations store the same bytes for any number of threads") {
       inputs.push_back(sources.back().view);
     }
     const Result expected = run(test, inputs, 1);
-    for (int threads = 2; threads <= kMostThreads; ++threads) {
+    for (int threads = 2; threads <= kMaxThreads; ++threads) {
       CAPTURE(threads);
       CHECK(run(test, inputs, threads) == expected);
     }
@@ -313,7 +313,7 @@ TEST_CASE("operations store the same bytes for any number of threads") {
 TEST_CASE("images come in and go out the same for any number of threads") {
   const Shape shape{.batch = 2, .height = 5, .width = 7, .channels = 3};
   const std::vector<float> image = test::Random(5).list(shape.pixels() * shape.channels);
-  for (int threads = 1; threads <= kMostThreads; ++threads) {
+  for (int threads = 1; threads <= kMaxThreads; ++threads) {
     ThreadPool pool(threads);
     std::vector<half> values(static_cast<std::size_t>(shape.elements()));
     const TensorView view{.data = values.data(), .dtype = kHalf, .shape = shape};

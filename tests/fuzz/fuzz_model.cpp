@@ -23,8 +23,8 @@ namespace {
 using nlohmann::json;
 using qpp::Shape;
 
-constexpr std::int64_t kMostMacs = 1 << 20;  // of a network that is run
-constexpr std::size_t kMostArena = 1 << 20;
+constexpr std::int64_t kMaxMacs = 1 << 20;  // of a network that is run
+constexpr std::size_t kMaxArena = 1 << 20;
 
 Shape fill(const qpp::Model::Input& input) {
   return {.batch = input.shape[0].value_or(2),
@@ -41,7 +41,7 @@ void run(qpp::Session& session) {
   for (const qpp::StepInfo& step : session.explain()) macs += step.macs;
   std::int64_t elements = 0;
   for (const Shape& shape : shapes) elements += shape.elements();
-  if (macs > kMostMacs || session.memory().arena > kMostArena || elements > kMostMacs) return;
+  if (macs > kMaxMacs || session.memory().arena > kMaxArena || elements > kMaxMacs) return;
 
   std::vector<std::vector<float>> data;
   std::vector<qpp::Session::Input> inputs;
