@@ -30,12 +30,7 @@ struct ActivationArgs {
   float hi = 0;
   const float* slopes = nullptr;  // prelu: [channels]
 };
-using ActivationFunction = void (*)(const ActivationArgs& args);
-
-struct ActivationKernel {
-  KernelInfo info;
-  ActivationFunction function;
-};
+using ActivationKernel = Kernel<ActivationArgs>;
 
 inline float hardsigmoid(float x) { return clamp_level(std::fma(x, 1.0F / 6.0F, 0.5F), 0, 1); }
 inline float sigmoid(float x) { return std::fma(tanh_shared(0.5F * x), 0.5F, 0.5F); }

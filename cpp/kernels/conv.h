@@ -60,20 +60,15 @@ inline std::int32_t initial_sum(const OutputStage& output, std::int64_t filter, 
   return correction + static_cast<std::int32_t>(std::nearbyint(sparse * kSparseUnit));
 }
 
-using ConvFunction = void (*)(const ConvArgs& args);
-
-enum class ConvFamily : std::uint8_t { conv, conv3x3s1 };
-
 struct ConvKernel {
   KernelInfo info;
-  ConvFamily family;
   DType dst;
   DType src;
   DType weights;
   int mr;  // output pixels of a tile
   int nr;  // filters of a packed block
   int kr;  // channels that lie together in a packed block
-  ConvFunction function;
+  void (*function)(const ConvArgs& args);
 };
 
 }  // namespace qpp

@@ -28,15 +28,7 @@ struct DepthwiseArgs {
   void* dst = nullptr;
   const OutputStage* output = nullptr;  // arrays hold `channels` elements; `range` is not used
 };
-using DepthwiseFunction = void (*)(const DepthwiseArgs& args);
-
-struct DepthwiseKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  DType weights;
-  DepthwiseFunction function;
-};
+using DepthwiseKernel = WeightedKernel<DepthwiseArgs>;
 
 /// Rows of int8 weights that lie together, the last filled up with zeros.
 inline constexpr std::int64_t kDepthwiseQuad = 4;

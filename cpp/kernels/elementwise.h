@@ -67,13 +67,6 @@ struct BinaryArgs {
   std::int32_t zero_point = 0;
   AddLevels levels;
 };
-using BinaryFunction = void (*)(const BinaryArgs& args);
-
-struct BinaryKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  BinaryFunction function;
-};
+using BinaryKernel = Kernel<BinaryArgs>;
 
 }  // namespace qpp

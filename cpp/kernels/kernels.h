@@ -33,4 +33,25 @@ struct KernelInfo {
   CpuFeatures needs;
 };
 
+/// A row of most families.
+template <typename Args, typename Result = void>
+struct Kernel {
+  using Function = Result (*)(const Args& args);
+  KernelInfo info;
+  DType dst;
+  DType src;
+  Function function;
+};
+
+/// A row of the families that read packed weights.
+template <typename Args, typename Result = void>
+struct WeightedKernel {
+  using Function = Result (*)(const Args& args);
+  KernelInfo info;
+  DType dst;
+  DType src;
+  DType weights;
+  Function function;
+};
+
 }  // namespace qpp

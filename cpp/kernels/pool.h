@@ -30,13 +30,6 @@ struct PoolArgs {
   float hi = 0;
   std::int32_t zero_point = 0;
 };
-using PoolFunction = void (*)(const PoolArgs& args);
-
-struct PoolKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  PoolFunction function;
-};
+using PoolKernel = Kernel<PoolArgs>;
 
 }  // namespace qpp

@@ -19,12 +19,7 @@ struct QuantizeArgs {
   float hi = 0;  // qmax - zero_point
   std::int32_t zero_point = 0;
 };
-using QuantizeFunction = void (*)(const QuantizeArgs& args);
-
-struct QuantizeKernel {
-  KernelInfo info;
-  QuantizeFunction function;
-};
+using QuantizeKernel = Kernel<QuantizeArgs>;
 
 /// dst[i] = half((src[i] - zero_point) * scale).
 struct DequantizeArgs {
@@ -34,11 +29,6 @@ struct DequantizeArgs {
   float scale = 1;
   std::int32_t zero_point = 0;
 };
-using DequantizeFunction = void (*)(const DequantizeArgs& args);
-
-struct DequantizeKernel {
-  KernelInfo info;
-  DequantizeFunction function;
-};
+using DequantizeKernel = Kernel<DequantizeArgs>;
 
 }  // namespace qpp

@@ -37,13 +37,6 @@ struct ResizeArgs {
   std::int64_t channels = 0;   // a multiple of 8
   void* dst = nullptr;         // rows follow each other: dst[(r * pixel_count + x) * channels + c]
 };
-using ResizeFunction = void (*)(const ResizeArgs& args);
-
-struct ResizeKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  ResizeFunction function;
-};
+using ResizeKernel = Kernel<ResizeArgs>;
 
 }  // namespace qpp

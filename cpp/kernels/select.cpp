@@ -8,232 +8,21 @@
 #include "kernels/variants.h"
 
 namespace qpp {
-
-const std::vector<ConvKernel>& conv_kernels() {
-  static const std::vector<ConvKernel> kernels = {
-#define QPP_CONV(name, family, dst, src, weights, mr, nr, kr, needs) \
-  {{#name, needs}, ConvFamily::family, DType::dst, DType::src, DType::weights, mr, nr, kr, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<WinogradInputKernel>& winograd4_input_kernels() {
-  static const std::vector<WinogradInputKernel> kernels = {
-#define QPP_WINOGRAD4_INPUT(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<WinogradMultiplyKernel>& winograd4_multiply_kernels() {
-  static const std::vector<WinogradMultiplyKernel> kernels = {
-#define QPP_WINOGRAD4_MULTIPLY(name, dst, src, weights, needs) \
-  {{#name, needs}, DType::dst, DType::src, DType::weights, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<WinogradOutputKernel>& winograd4_output_kernels() {
-  static const std::vector<WinogradOutputKernel> kernels = {
-#define QPP_WINOGRAD4_OUTPUT(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<QuantizeKernel>& quantize_kernels() {
-  static const std::vector<QuantizeKernel> kernels = {
-#define QPP_QUANTIZE(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<DequantizeKernel>& dequantize_kernels() {
-  static const std::vector<DequantizeKernel> kernels = {
-#define QPP_DEQUANTIZE(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<SparsifyKernel>& sparsify_kernels() {
-  static const std::vector<SparsifyKernel> kernels = {
-#define QPP_SPARSIFY(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<DensifyKernel>& densify_kernels() {
-  static const std::vector<DensifyKernel> kernels = {
-#define QPP_DENSIFY(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<SpmmKernel>& spmm_kernels() {
-  static const std::vector<SpmmKernel> kernels = {
-#define QPP_SPMM(name, dst, src, weights, needs) \
-  {{#name, needs}, DType::dst, DType::src, DType::weights, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<MinMaxKernel>& minmax_kernels() {
-  static const std::vector<MinMaxKernel> kernels = {
-#define QPP_MINMAX(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<MeanKernel>& mean_kernels() {
-  static const std::vector<MeanKernel> kernels = {
-#define QPP_MEAN(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<DeviationKernel>& deviation_kernels() {
-  static const std::vector<DeviationKernel> kernels = {
-#define QPP_DEVIATION(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<QuantileKernel>& quantile_kernels() {
-  static const std::vector<QuantileKernel> kernels = {
-#define QPP_QUANTILE(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<BinaryKernel>& add_kernels() {
-  static const std::vector<BinaryKernel> kernels = {
-#define QPP_ADD(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<BinaryKernel>& mul_kernels() {
-  static const std::vector<BinaryKernel> kernels = {
-#define QPP_MUL(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<PoolKernel>& maxpool_kernels() {
-  static const std::vector<PoolKernel> kernels = {
-#define QPP_MAXPOOL(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<PoolKernel>& avgpool_kernels() {
-  static const std::vector<PoolKernel> kernels = {
-#define QPP_AVGPOOL(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<ResizeKernel>& resize_kernels() {
-  static const std::vector<ResizeKernel> kernels = {
-#define QPP_RESIZE(name, dst, src, needs) {{#name, needs}, DType::dst, DType::src, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<DepthwiseKernel>& depthwise_kernels() {
-  static const std::vector<DepthwiseKernel> kernels = {
-#define QPP_DEPTHWISE(name, dst, src, weights, needs) \
-  {{#name, needs}, DType::dst, DType::src, DType::weights, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-const std::vector<ActivationKernel>& activation_kernels() {
-  static const std::vector<ActivationKernel> kernels = {
-#define QPP_ACTIVATION(name, needs) {{#name, needs}, name},
-#include "kernels/variants.inc"
-  };
-  return kernels;
-}
-
-std::vector<KernelInfo> all_kernels() {
-  std::vector<KernelInfo> all;
-  const auto append = [&all](const auto& kernels) {
-    for (const auto& kernel : kernels) all.push_back(kernel.info);
-  };
-  append(conv_kernels());
-  append(winograd4_input_kernels());
-  append(winograd4_multiply_kernels());
-  append(winograd4_output_kernels());
-  append(quantize_kernels());
-  append(dequantize_kernels());
-  append(sparsify_kernels());
-  append(densify_kernels());
-  append(spmm_kernels());
-  append(minmax_kernels());
-  append(mean_kernels());
-  append(deviation_kernels());
-  append(quantile_kernels());
-  append(add_kernels());
-  append(mul_kernels());
-  append(maxpool_kernels());
-  append(avgpool_kernels());
-  append(resize_kernels());
-  append(activation_kernels());
-  append(depthwise_kernels());
-  return all;
-}
-
 namespace {
 
-bool is_reference(const KernelInfo& info) { return std::string_view(info.name).ends_with("_ref"); }
+enum class Family : std::uint8_t {
+#define QPP_FAMILY(name, Row) name,
+#include "kernels/families.inc"
+};
 
-/// The last row that `fits` and is allowed; the row forced by name before all others.
-template <typename Kernel, typename Fits>
-const Kernel* last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
-                         std::string_view forced, const Fits& fits) {
-  const Kernel* match = nullptr;
-  for (const Kernel& kernel : kernels) {
-    if (!fits(kernel) || !selection.allows(kernel.info)) continue;
-    if (forced == kernel.info.name) return &kernel;
-    match = &kernel;
-  }
-  return match;
-}
-
-template <typename Kernel>
-const Kernel& last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
-                         std::string_view forced) {
-  const Kernel* match = last_match(kernels, selection, forced, [](const Kernel&) { return true; });
-  QPP_ASSUME(match != nullptr);
-  return *match;
-}
-
-template <typename Kernel>
-const Kernel& last_match(const std::vector<Kernel>& kernels, const KernelSelection& selection,
-                         std::string_view forced, DType dst, DType src) {
-  const Kernel* match = last_match(kernels, selection, forced, [=](const Kernel& kernel) {
-    return kernel.dst == dst && kernel.src == src;
-  });
-  QPP_ASSUME(match != nullptr);
-  return *match;
+template <Family kFamily, typename Row>
+std::vector<Row> make_rows() {
+  using enum DType;
+  std::vector<Row> rows;
+#define QPP_KERNEL(family, name, needs, ...) \
+  if constexpr (kFamily == Family::family) rows.push_back({{#name, needs}, __VA_ARGS__, name});
+#include "kernels/variants.inc"
+  return rows;
 }
 
 /// Whether two convolutions of the same sources read the same packed weights.
@@ -241,7 +30,34 @@ bool share_weights(const ConvKernel& a, const ConvKernel& b) {
   return a.src == b.src && a.weights == b.weights && a.mr == b.mr && a.nr == b.nr && a.kr == b.kr;
 }
 
+template <typename Row>
+const Row& existing(const Row* row) {
+  QPP_ASSUME(row != nullptr);
+  return *row;
+}
+
 }  // namespace
+
+#define QPP_FAMILY(name, Row)                                                                      \
+  const std::vector<Row>& name##_kernels() {                                                       \
+    static const std::vector<Row> rows = make_rows<Family::name, Row>();                           \
+    return rows;                                                                                   \
+  }                                                                                                \
+  const Row& KernelSelection::name() const {                                                       \
+    return existing(find(name##_kernels(), [](const Row&) { return true; }));                      \
+  }                                                                                                \
+  const Row& KernelSelection::name(DType dst, DType src) const {                                   \
+    return existing(                                                                               \
+        find(name##_kernels(), [=](const Row& row) { return row.dst == dst && row.src == src; })); \
+  }
+#include "kernels/families.inc"
+
+std::vector<KernelInfo> all_kernels() {
+  return {
+#define QPP_KERNEL(family, name, needs, ...) {#name, needs},
+#include "kernels/variants.inc"
+  };
+}
 
 KernelSelection KernelSelection::from_environment() {
   const char* forced = std::getenv("QPP_FORCE_KERNEL");
@@ -262,99 +78,39 @@ KernelSelection::KernelSelection(const CpuFeatures& cpu, std::string_view forced
 }
 
 bool KernelSelection::allows(const KernelInfo& info) const {
-  return cpu_.covers(info.needs) && (forced_ != "ref" || is_reference(info));
+  const bool is_reference = std::string_view(info.name).ends_with("_ref");
+  return cpu_.covers(info.needs) && (forced_ != "ref" || is_reference);
 }
 
-const ConvKernel& KernelSelection::conv(DType dst, DType src) const {
-  const ConvKernel* match =
-      last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
-        return kernel.family == ConvFamily::conv && kernel.dst == dst && kernel.src == src;
-      });
-  QPP_ASSUME(match != nullptr);
-  return *match;
+/// The last row that fits and is allowed; a row forced by name before all others.
+template <typename Row, typename Fits>
+const Row* KernelSelection::find(const std::vector<Row>& rows, const Fits& fits) const {
+  const Row* match = nullptr;
+  for (const Row& row : rows) {
+    if (!fits(row) || !allows(row.info)) continue;
+    if (forced_ == row.info.name) return &row;
+    match = &row;
+  }
+  return match;
 }
 
 const ConvKernel& KernelSelection::conv_to(DType dst, const ConvKernel& general) const {
-  const ConvKernel* match =
-      last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
-        return kernel.family == ConvFamily::conv && kernel.dst == dst &&
-               share_weights(kernel, general);
-      });
-  QPP_ASSUME(match != nullptr);
-  return *match;
+  return existing(find(conv_kernels(), [&](const ConvKernel& row) {
+    return row.dst == dst && share_weights(row, general);
+  }));
 }
 
 const ConvKernel* KernelSelection::conv3x3s1(const ConvKernel& general) const {
-  return last_match(conv_kernels(), *this, forced_, [&](const ConvKernel& kernel) {
-    return kernel.family == ConvFamily::conv3x3s1 && kernel.dst == general.dst &&
-           share_weights(kernel, general);
+  return find(conv3x3s1_kernels(), [&](const ConvKernel& row) {
+    return row.dst == general.dst && share_weights(row, general);
   });
 }
 
 Winograd4Kernels KernelSelection::winograd4(DType dst, DType src) const {
-  const WinogradMultiplyKernel& multiply = last_match(winograd4_multiply_kernels(), *this, forced_);
-  const Winograd4Kernels kernels{
-      .input = last_match(winograd4_input_kernels(), *this, forced_,
-                          [&](const WinogradInputKernel& kernel) {
-                            return kernel.src == src && kernel.dst == multiply.src;
-                          }),
-      .multiply = &multiply,
-      .output = last_match(winograd4_output_kernels(), *this, forced_,
-                           [&](const WinogradOutputKernel& kernel) {
-                             return kernel.dst == dst && kernel.src == multiply.dst;
-                           })};
-  QPP_ASSUME(kernels.input != nullptr && kernels.output != nullptr);
-  return kernels;
-}
-
-const QuantizeKernel& KernelSelection::quantize() const {
-  return last_match(quantize_kernels(), *this, forced_);
-}
-const DequantizeKernel& KernelSelection::dequantize() const {
-  return last_match(dequantize_kernels(), *this, forced_);
-}
-const SparsifyKernel& KernelSelection::sparsify(DType src) const {
-  return last_match(sparsify_kernels(), *this, forced_, DType::qai8, src);
-}
-const DensifyKernel& KernelSelection::densify() const {
-  return last_match(densify_kernels(), *this, forced_);
-}
-const SpmmKernel& KernelSelection::spmm() const {
-  return last_match(spmm_kernels(), *this, forced_);
-}
-const MinMaxKernel& KernelSelection::minmax() const {
-  return last_match(minmax_kernels(), *this, forced_);
-}
-const MeanKernel& KernelSelection::mean() const {
-  return last_match(mean_kernels(), *this, forced_);
-}
-const DeviationKernel& KernelSelection::deviation() const {
-  return last_match(deviation_kernels(), *this, forced_);
-}
-const QuantileKernel& KernelSelection::quantile() const {
-  return last_match(quantile_kernels(), *this, forced_);
-}
-
-const BinaryKernel& KernelSelection::add(DType dst, DType src) const {
-  return last_match(add_kernels(), *this, forced_, dst, src);
-}
-const BinaryKernel& KernelSelection::mul(DType dst, DType src) const {
-  return last_match(mul_kernels(), *this, forced_, dst, src);
-}
-const PoolKernel& KernelSelection::avgpool(DType dst, DType src) const {
-  return last_match(avgpool_kernels(), *this, forced_, dst, src);
-}
-const PoolKernel& KernelSelection::maxpool(DType dtype) const {
-  return last_match(maxpool_kernels(), *this, forced_, dtype, dtype);
-}
-const ResizeKernel& KernelSelection::resize(DType dtype) const {
-  return last_match(resize_kernels(), *this, forced_, dtype, dtype);
-}
-const ActivationKernel& KernelSelection::activation() const {
-  return last_match(activation_kernels(), *this, forced_);
-}
-const DepthwiseKernel& KernelSelection::depthwise(DType dst, DType src) const {
-  return last_match(depthwise_kernels(), *this, forced_, dst, src);
+  const WinogradMultiplyKernel& multiply = winograd4_multiply();
+  return {.input = &winograd4_input(multiply.src, src),
+          .multiply = &multiply,
+          .output = &winograd4_output(dst, multiply.dst)};
 }
 
 }  // namespace qpp

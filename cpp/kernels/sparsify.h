@@ -39,14 +39,7 @@ struct SparsifyArgs {
   OutlierRow row;
   std::int64_t x = 0;  // place of the first pixel in the row
 };
-using SparsifyFunction = std::uint32_t (*)(const SparsifyArgs& args);
-
-struct SparsifyKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  SparsifyFunction function;
-};
+using SparsifyKernel = Kernel<SparsifyArgs, std::uint32_t>;
 
 /// Joins both parts of successive pixels of a row, in fp16:
 ///
@@ -66,12 +59,7 @@ struct DensifyArgs {
   std::int64_t x = 0;                           // place of the first pixel in the row
   float steps_per_unit = kDensifyStepsPerUnit;  // a power of two; others may take longer
 };
-using DensifyFunction = void (*)(const DensifyArgs& args);
-
-struct DensifyKernel {
-  KernelInfo info;
-  DensifyFunction function;
-};
+using DensifyKernel = Kernel<DensifyArgs>;
 
 // The helpers are inlined by force, since files for several instruction sets share them.
 

@@ -32,15 +32,7 @@ struct SpmmArgs {
   std::int64_t pixels = 0;
   half* sums = nullptr;  // [pixels][filters]
 };
-using SpmmFunction = bool (*)(const SpmmArgs& args);
-
-struct SpmmKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  DType weights;
-  SpmmFunction function;
-};
+using SpmmKernel = WeightedKernel<SpmmArgs, bool>;
 
 /// No weight is larger, so that no sum of values up to kLargestHalf / kMaxSpmmWeight overflows.
 inline constexpr float kMaxSpmmWeight = 127.0F * 256;

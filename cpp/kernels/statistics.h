@@ -23,11 +23,7 @@ struct MinMaxArgs {
   StatisticsSource src;
   Range* range = nullptr;
 };
-using MinMaxFunction = void (*)(const MinMaxArgs& args);
-struct MinMaxKernel {
-  KernelInfo info;
-  MinMaxFunction function;
-};
+using MinMaxKernel = Kernel<MinMaxArgs>;
 
 /// mean = sum / count, the same bits on every machine, because each step and their order are fixed.
 /// The vectors of 8 channels (a pixel has ceil(channels / 8), in memory order; channels beyond
@@ -41,11 +37,7 @@ struct MeanArgs {
   StatisticsSource src;
   float* mean = nullptr;
 };
-using MeanFunction = void (*)(const MeanArgs& args);
-struct MeanKernel {
-  KernelInfo info;
-  MeanFunction function;
-};
+using MeanKernel = Kernel<MeanArgs>;
 
 /// deviation = sqrt(sum((x - mean)^2) / count), the same bits on every machine: both sums are over
 /// doubles. Lane l of the vectors of 8 channels is summed in memory order, then the lanes are added
@@ -54,11 +46,7 @@ struct DeviationArgs {
   StatisticsSource src;
   float* deviation = nullptr;
 };
-using DeviationFunction = void (*)(const DeviationArgs& args);
-struct DeviationKernel {
-  KernelInfo info;
-  DeviationFunction function;
-};
+using DeviationKernel = Kernel<DeviationArgs>;
 
 /// values[i] = the element of rank ranks[i] (0 is the smallest), exactly. Elements are finite.
 struct QuantileArgs {
@@ -68,7 +56,6 @@ struct QuantileArgs {
   float* values = nullptr;              // [rank_count]
   void* scratch = nullptr;  // quantile_scratch_bytes(pixels * channels), 64-byte aligned
 };
-using QuantileFunction = void (*)(const QuantileArgs& args);
 inline constexpr std::int64_t kMaxRanks = 8;
 
 /// Room for a histogram over all 2^16 half values, or for a copy of the elements.
@@ -77,9 +64,6 @@ constexpr std::size_t quantile_scratch_bytes(std::int64_t elements) {
   constexpr std::size_t kHistogram = std::size_t{65536} * sizeof(std::uint32_t);
   return copy > kHistogram ? copy : kHistogram;
 }
-struct QuantileKernel {
-  KernelInfo info;
-  QuantileFunction function;
-};
+using QuantileKernel = Kernel<QuantileArgs>;
 
 }  // namespace qpp

@@ -108,7 +108,6 @@ struct WinogradInputArgs {
   std::int64_t block_tiles = 0;  // a multiple of 8, up to kWinogradMaxBlock
   void* v = nullptr;             // winograd_v_index(), channels rounded up to 8
 };
-using WinogradInputFunction = void (*)(const WinogradInputArgs& args);
 
 /// M of one block of eight filters: m[point, tile, f] = sum over c of v[point, tile, c] * u[point,
 /// c, f]. Tiles beyond `tiles` may be written, too; filters beyond `filters` become 0.
@@ -122,7 +121,6 @@ struct WinogradMultiplyArgs {
   std::int64_t tiles = 0;                 // 1 .. block_tiles
   std::int64_t block_tiles = 0;           // a multiple of 8, up to kWinogradMaxBlock
 };
-using WinogradMultiplyFunction = void (*)(const WinogradMultiplyArgs& args);
 
 inline constexpr int kWinogradPowers = 2 * kWinogradTile - 1;  // of a, in convolution[i, j]
 
@@ -153,27 +151,10 @@ struct WinogradOutputArgs {
   const void* residual = nullptr;        // what output->residual adds to dst, or null
   std::int64_t residual_row_stride = 0;  // elements; pixels are as far apart as those of dst
 };
-using WinogradOutputFunction = void (*)(const WinogradOutputArgs& args);
 
-struct WinogradInputKernel {
-  KernelInfo info;
-  DType dst;  // Element
-  DType src;
-  WinogradInputFunction function;
-};
-struct WinogradMultiplyKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;
-  DType weights;
-  WinogradMultiplyFunction function;
-};
-struct WinogradOutputKernel {
-  KernelInfo info;
-  DType dst;
-  DType src;  // Element
-  WinogradOutputFunction function;
-};
+using WinogradInputKernel = Kernel<WinogradInputArgs>;
+using WinogradMultiplyKernel = WeightedKernel<WinogradMultiplyArgs>;
+using WinogradOutputKernel = Kernel<WinogradOutputArgs>;
 
 /// U of 3x3 weights, OIHW: blocks of eight filters, of which the last may hold fewer, each as
 /// winograd_u_index() tells. Filters and channels are padded with zeros to multiples of 8. `scales`

@@ -97,10 +97,10 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
   if (types.sparse_src) {
     sparse_part_ = std::make_unique<SparsePart>(spec, weights_.scales, selection);
   }
-  if (types.sparse_dst) sparsify_ = &selection.sparsify(kernel_->dst);
+  if (types.sparse_dst) sparsify_ = &selection.sparsify(DType::qai8, kernel_->dst);
   if (types.src == DType::qai8 && (types.sparse_src || types.sparse_dst)) {
     wide_kernel_ = &selection.conv_to(DType::f16, *kernel_);
-    wide_sparsify_ = &selection.sparsify(DType::f16);
+    wide_sparsify_ = &selection.sparsify(DType::qai8, DType::f16);
   }
 }
 

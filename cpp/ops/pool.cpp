@@ -158,7 +158,7 @@ class Pool::Rows {
 Pool::Pool(const PoolSpec& spec, const PoolTypes& types, const KernelSelection& selection)
     : spec_(spec),
       types_(types),
-      kernel_(spec.kind == PoolKind::max ? &selection.maxpool(types.dst)
+      kernel_(spec.kind == PoolKind::max ? &selection.maxpool(types.dst, types.dst)
                                          : &selection.avgpool(types.dst, types.src)) {}
 
 std::string Pool::kind() const {

@@ -64,7 +64,7 @@ int fixed(const ResizeTap& tap) {
 }  // namespace
 
 Resize::Resize(ResizeSpec spec, DType dtype, const KernelSelection& selection)
-    : spec_(std::move(spec)), dtype_(dtype), kernel_(&selection.resize(dtype)) {}
+    : spec_(std::move(spec)), dtype_(dtype), kernel_(&selection.resize(dtype, dtype)) {}
 
 std::string Resize::kernel() const {
   return spec_.mode == ResizeMode::bilinear ? kernel_->info.name : "";

@@ -32,7 +32,7 @@ bool widen_to_fit(const TensorView& value, QParams& row);
 class Sparsify final : public Op {
  public:
   Sparsify(int row, const KernelSelection& selection)
-      : row_(row), kernel_(&selection.sparsify(DType::f16)) {}
+      : row_(row), kernel_(&selection.sparsify(DType::qai8, DType::f16)) {}
   Shape prepare(std::span<const Shape> inputs, int threads) override;
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "sparsify"; }

@@ -366,7 +366,7 @@ WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
       channels_(spec.channels),
       kernels_(selection.winograd4(kernel_dst(types), kernel_src(types))),
       densify_(types.sparse_src ? &selection.densify() : nullptr),
-      sparsify_(types.sparse_dst ? &selection.sparsify(DType::f16) : nullptr),
+      sparsify_(types.sparse_dst ? &selection.sparsify(DType::qai8, DType::f16) : nullptr),
       outlier_limit_(types.sparse_src ? outlier_limit(spec) : 0) {
   weights_ = pack_winograd_weights(spec.weights.data(), spec.filters, spec.channels,
                                    kernels_.multiply->weights);

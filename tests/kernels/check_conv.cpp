@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
+#include <string_view>
 #include <type_traits>
 
 #include "checkkernels.h"
@@ -18,6 +19,11 @@
 
 namespace qpp::check {
 namespace {
+
+/// Whether a kernel is of family conv3x3s1, else of family conv.
+bool is_3x3s1(const ConvKernel& kernel) {
+  return std::string_view(kernel.info.name).starts_with("conv3x3s1_");
+}
 
 struct Shape {
   std::int64_t channels;  // as the user counts them
@@ -118,7 +124,7 @@ class ConvCase {
                   .output = &output_,
                   .sparse = sparse_ == nullptr ? nullptr : sparse_->data(),
                   .residual = residual_ == nullptr ? nullptr : residual_->data()};
-    if (kernel_.family == ConvFamily::conv) {
+    if (!is_3x3s1(kernel_)) {
       args.pixels = pixels_.data();
     } else {
       args.src = sources_->data();
@@ -187,7 +193,7 @@ class ConvCase {
   void draw_sources() {
     extreme_ = random_.bits() % 2 == 0 ? -128.0F : 127.0F;
     const std::int64_t mr = kernel_.mr;
-    if (kernel_.family == ConvFamily::conv) {
+    if (!is_3x3s1(kernel_)) {
       // Twice as many places as pixels and taps may need; the last one is always used.
       const std::int64_t places = random_.integer(1, 2 * mr * shape_.taps);
       sources_ = std::make_unique<Guarded<Src>>(places * padded_channels_);
@@ -257,7 +263,7 @@ class ConvCase {
   }
 
   [[nodiscard]] const Src* source(std::int64_t p, std::int64_t tap) const {
-    if (kernel_.family == ConvFamily::conv)
+    if (!is_3x3s1(kernel_))
       return static_cast<const Src*>(pixels_[static_cast<std::size_t>(tap * kernel_.mr + p)]);
     return sources_->data() + tap / 3 * row_stride_ + (p + tap % 3) * pixel_stride_;
   }
@@ -520,7 +526,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
   if (std::is_same_v<Src, half>) kinds = {Data::random, Data::integers, Data::non_finite};
   std::int64_t number = 0;
   const auto check = [&](Shape shape, Data data, Stage stage) {
-    if (kernel.family == ConvFamily::conv3x3s1) {
+    if (is_3x3s1(kernel)) {
       shape.taps = 9;
       shape.pixel_count = kernel.mr;
     }
@@ -622,7 +628,7 @@ class ConvBench {
         args.src = source(y, x);
         args.dst = dst_.data() +
                    (y * kSize + x) * kDepth * static_cast<std::int64_t>(size_of(kernel_.dst));
-        if (kernel_.family == ConvFamily::conv) {
+        if (!is_3x3s1(kernel_)) {
           auto pixel = pixels.begin();
           for (std::int64_t ky = 0; ky < 3; ++ky) {
             for (std::int64_t kx = 0; kx < 3; ++kx) {
@@ -653,10 +659,8 @@ class ConvBench {
   OutputStage output_;
 };
 
-}  // namespace
-
-void append_conv(std::vector<Subject>& subjects) {
-  for (const ConvKernel& kernel : conv_kernels()) {
+void append(std::vector<Subject>& subjects, const std::vector<ConvKernel>& kernels) {
+  for (const ConvKernel& kernel : kernels) {
     const auto bench = [&kernel] {
       const auto work = std::make_shared<ConvBench>(kernel);
       return Bench{.amount = ConvBench::kMacs, .unit = "macs", .run = [work] { work->run(); }};
@@ -665,6 +669,13 @@ void append_conv(std::vector<Subject>& subjects) {
                         .check = [&kernel](Trial& trial) { check_row(kernel, trial); },
                         .bench = bench});
   }
+}
+
+}  // namespace
+
+void append_conv(std::vector<Subject>& subjects) {
+  append(subjects, conv_kernels());
+  append(subjects, conv3x3s1_kernels());
 }
 
 }  // namespace qpp::check

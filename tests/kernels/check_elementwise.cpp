@@ -31,8 +31,8 @@ void draw(Random& random, const Guarded<half>& a, const Guarded<half>& b) {
 }
 
 template <typename Src, typename Dst>
-void check_case(const BinaryKernel& kernel, BinaryFunction reference, Trial& trial, BinaryArgs args,
-                std::int64_t count, const std::string& what) {
+void check_case(const BinaryKernel& kernel, BinaryKernel::Function reference, Trial& trial,
+                BinaryArgs args, std::int64_t count, const std::string& what) {
   trial.begin("count " + std::to_string(count) + ", " + what);
   const Guarded<Src> a(count);
   const Guarded<Src> b(count);
@@ -56,7 +56,7 @@ void check_case(const BinaryKernel& kernel, BinaryFunction reference, Trial& tri
 }
 
 template <typename Src, typename Dst>
-void check_all(const BinaryKernel& kernel, BinaryFunction reference, Trial& trial) {
+void check_all(const BinaryKernel& kernel, BinaryKernel::Function reference, Trial& trial) {
   const std::vector<std::int64_t> counts = {8, 16, 24, 40, 72, 65536};
   for (const std::int64_t count : counts) {
     for (int i = 0; i < 12; ++i) {
@@ -88,7 +88,7 @@ void check_all(const BinaryKernel& kernel, BinaryFunction reference, Trial& tria
   }
 }
 
-void check(const BinaryKernel& kernel, BinaryFunction reference, Trial& trial) {
+void check(const BinaryKernel& kernel, BinaryKernel::Function reference, Trial& trial) {
   if (kernel.src == DType::f16) return check_all<half, half>(kernel, reference, trial);
   if (kernel.dst == DType::f16) return check_all<std::int8_t, half>(kernel, reference, trial);
   return check_all<std::int8_t, std::int8_t>(kernel, reference, trial);

@@ -33,7 +33,7 @@ void draw(Random& random, int extreme, half& value) {
 }
 
 template <typename Src, typename Dst>
-void check_case(const PoolKernel& kernel, PoolFunction reference, Trial& trial,
+void check_case(const PoolKernel& kernel, PoolKernel::Function reference, Trial& trial,
                 const Windows& windows, int extreme) {
   trial.begin(std::to_string(windows.rows) + "x" + std::to_string(windows.width) + ", stride " +
               std::to_string(windows.stride) + ", " + std::to_string(windows.channels) +
@@ -77,14 +77,14 @@ void check_case(const PoolKernel& kernel, PoolFunction reference, Trial& trial,
 }
 
 template <typename Src, typename Dst>
-void check_all(const PoolKernel& kernel, PoolFunction reference, Trial& trial) {
+void check_all(const PoolKernel& kernel, PoolKernel::Function reference, Trial& trial) {
   for (const Windows& windows : kWindows) {
     for (const int extreme : {0, 127, -128})
       check_case<Src, Dst>(kernel, reference, trial, windows, extreme);
   }
 }
 
-void check(const PoolKernel& kernel, PoolFunction reference, Trial& trial) {
+void check(const PoolKernel& kernel, PoolKernel::Function reference, Trial& trial) {
   if (kernel.src == DType::f16) return check_all<half, half>(kernel, reference, trial);
   if (kernel.dst == DType::f16) return check_all<std::int8_t, half>(kernel, reference, trial);
   return check_all<std::int8_t, std::int8_t>(kernel, reference, trial);

@@ -62,7 +62,7 @@ float number(T value) {
 }
 
 template <typename T>
-void check_case(const ResizeKernel& kernel, ResizeFunction reference, Trial& trial,
+void check_case(const ResizeKernel& kernel, ResizeKernel::Function reference, Trial& trial,
                 const Shape& shape, bool extreme) {
   trial.begin(std::to_string(shape.source) + " to " + std::to_string(shape.pixels) + " pixels, " +
               std::to_string(shape.rows) + " rows, " + std::to_string(shape.channels) +
@@ -129,7 +129,7 @@ void check_case(const ResizeKernel& kernel, ResizeFunction reference, Trial& tri
   dst.check_rest(1, trial);
 }
 
-void check(const ResizeKernel& kernel, ResizeFunction reference, Trial& trial) {
+void check(const ResizeKernel& kernel, ResizeKernel::Function reference, Trial& trial) {
   for (const Shape& shape : kShapes) {
     for (const bool extreme : {false, true}) {
       if (kernel.src == DType::f16) {
