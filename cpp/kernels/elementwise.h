@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
+
 #include "base/half.h"
 #include "kernels/kernels.h"
 #include "kernels/output_stage.h"
@@ -43,16 +45,17 @@ inline std::int8_t add_levels(std::int8_t a, std::int8_t b, const AddLevels& lev
   return static_cast<std::int8_t>(raised > levels.hi ? levels.hi : raised);
 }
 
-/// Two flat arrays to one. An int8 element stands for (q - zero_point) * scale.
+/// Two flat arrays to one. An int8 element represents (q - zero_point) * scale.
 ///
 ///   add, f16 from f16:    dst = half(clamp(a + b * b_scale)), b_scale 1 or -1
 ///   add, f16 from qai8:   dst = half(clamp(fma(a - za, a_scale, (b - zb) * b_scale)))
 ///   add, qai8 from qai8:  dst = add_levels(a, b, levels)
 ///   mul, f16 from f16:    dst = half(clamp(a * b))
-///   mul, f16 from qai8:   dst = half(clamp((a - za) * (b - zb) * a_scale)), a_scale that of both
-///   mul, qai8 from qai8:  dst = round_half_even(clamp((a - za) * (b - zb) * a_scale)) +
-///   zero_point,
-///                         a_scale that of both over the output's, lo and hi in output steps
+///   mul, f16 from qai8:   dst = half(clamp((a - za) * (b - zb) * a_scale))
+///   mul, qai8 from qai8:  dst = round_half_even(clamp((a - za) * (b - zb) * a_scale)) + zero
+///
+/// zero is zero_point. In products a_scale is that of both operands, to qai8 over the output's, and
+/// lo and hi are in output steps.
 struct BinaryArgs {
   const void* a = nullptr;
   const void* b = nullptr;
@@ -68,5 +71,21 @@ struct BinaryArgs {
   AddLevels levels;
 };
 using BinaryKernel = Kernel<BinaryArgs>;
+
+/// A flat int8 array to another scale and zero point:
+///
+///   dst[i] = add_levels(src[i], 0, levels), levels = make_requantize_levels(..)
+struct RequantizeArgs {
+  const std::int8_t* src = nullptr;
+  std::int8_t* dst = nullptr;
+  std::int64_t count = 0;  // a multiple of 8
+  AddLevels levels;        // b_high and b_low are zero
+};
+using RequantizeKernel = Kernel<RequantizeArgs>;
+
+/// The constants of an addition whose second operand counts nothing.
+inline AddLevels make_requantize_levels(const QParams& src, const QParams& dst) {
+  return make_add_levels(src, src, dst, 0, -INFINITY, INFINITY);
+}
 
 }  // namespace qpp

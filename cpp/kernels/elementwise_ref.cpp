@@ -37,14 +37,14 @@ AddLevels make_add_levels(const QParams& a, const QParams& b, const QParams& dst
   const double a_ratio = double{a.scale} / dst.scale;
   const double b_ratio = double{sign} * b.scale / dst.scale;
   // Of both inputs and their zero points; the largest sum has to fit 16 bits, its low part too.
-  const double reach = 256 * (std::abs(a_ratio) + std::abs(b_ratio)) + 128;
-  constexpr double kLargest = 32767 - 400;  // what rounding of the constants may add
+  const double largest_sum = 256 * (std::abs(a_ratio) + std::abs(b_ratio)) + 128;
+  constexpr double kMax = 32767 - 400;  // for the rounding of the constants
   AddLevels levels;
   levels.shift = kMaxAddShift;
-  while (levels.shift > 1 && reach * (1 << levels.shift) > kLargest) --levels.shift;
+  while (levels.shift > 1 && largest_sum * (1 << levels.shift) > kMax) --levels.shift;
   const double steps = 1 << levels.shift;
   // An output this much finer than its inputs holds little but its two ends; they stay the ends.
-  const double shrink = std::min(1.0, kLargest / (reach * steps));
+  const double shrink = std::min(1.0, kMax / (largest_sum * steps));
   const int a_multiplier = nearest(a_ratio * shrink * steps * 128, 127 * 128);
   const int b_multiplier = nearest(b_ratio * shrink * steps * 128, 127 * 128);
   levels.a_high = static_cast<std::int8_t>((a_multiplier + 64) >> 7);
@@ -85,6 +85,11 @@ void add_qai8_qai8_ref(const BinaryArgs& args) {
   const auto* b = static_cast<const std::int8_t*>(args.b);
   auto* dst = static_cast<std::int8_t*>(args.dst);
   for (std::int64_t i = 0; i < args.count; ++i) dst[i] = add_levels(a[i], b[i], args.levels);
+}
+
+void requantize_qai8_qai8_ref(const RequantizeArgs& args) {
+  for (std::int64_t i = 0; i < args.count; ++i)
+    args.dst[i] = add_levels(args.src[i], 0, args.levels);
 }
 
 void mul_f16_f16_ref(const BinaryArgs& args) {

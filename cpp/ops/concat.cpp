@@ -4,7 +4,6 @@
 #include <memory>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -21,7 +20,7 @@ constexpr std::int64_t kBlockBytes = 1 << 14;  // that are converted at once, in
 Concat::Concat(std::string name, ConcatTypes types, const KernelSelection& selection)
     : name_(std::move(name)),
       types_(std::move(types)),
-      requantize_(&selection.add(DType::qai8, DType::qai8)),
+      requantize_(&selection.requantize()),
       dequantize_(&selection.dequantize()) {}
 
 std::string Concat::kernel() const {
@@ -71,14 +70,11 @@ const std::byte* Concat::convert(const RunArgs& args, const RunState& state, std
                            .zero_point = row.zero_point});
     return scratch;
   }
-  // A sum whose second operand counts nothing.
-  const QParams& dst = state.qparams[static_cast<std::size_t>(types_.dst_row)];
-  BinaryArgs sum;
-  sum.a = sum.b = src;
-  sum.dst = scratch;
-  sum.count = count * stride;
-  sum.levels = make_add_levels(row, row, dst, 0, -INFINITY, INFINITY);
-  requantize_->function(sum);
+  requantize_->function({.src = reinterpret_cast<const std::int8_t*>(src),
+                         .dst = reinterpret_cast<std::int8_t*>(scratch),
+                         .count = count * stride,
+                         .levels = make_requantize_levels(
+                             row, state.qparams[static_cast<std::size_t>(types_.dst_row)])});
   return scratch;
 }
 

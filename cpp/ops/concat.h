@@ -42,7 +42,7 @@ class Concat final : public Op {
 
   std::string name_;
   ConcatTypes types_;
-  const BinaryKernel* requantize_;
+  const RequantizeKernel* requantize_;
   const DequantizeKernel* dequantize_;
   Shape output_;
   std::int64_t block_ = 1;       // pixels that are converted at once

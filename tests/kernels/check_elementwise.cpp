@@ -106,7 +106,7 @@ void check_levels(Trial& trial) {
     const float lo = i % 3 == 0 ? 0 : -INFINITY;
     const AddLevels levels = make_add_levels(a, b, dst, sign, lo, INFINITY);
     trial.begin("case " + std::to_string(i) + ", shift " + std::to_string(levels.shift));
-    // An output far finer than its inputs holds their signs: results may lie nearer to zero.
+    // An output far finer than its inputs holds their signs: results may be nearer to zero.
     const double ratio = (double{a.scale} + b.scale) / dst.scale;
     const bool exact = ratio < 50;
     for (int k = 0; k < 2000; ++k) {
@@ -128,6 +128,45 @@ void check_levels(Trial& trial) {
       }
     }
   }
+}
+
+/// Every int8, to scales from finer to coarser ones, against add_levels().
+void check_requantize(const RequantizeKernel& kernel, Trial& trial) {
+  for (const std::int64_t count : {8, 16, 24, 40, 72, 4096}) {
+    for (int i = 0; i < 12; ++i) {
+      const float span = std::exp2(trial.random.uniform(-7, 4));
+      const QParams from = choose_qparams(-trial.random.uniform(0, 1), 1, 8);
+      const QParams to = choose_qparams(-trial.random.uniform(0, span), span, i % 5 == 0 ? 4 : 8);
+      const AddLevels levels = make_requantize_levels(from, to);
+      trial.begin("count " + std::to_string(count) + ", shift " + std::to_string(levels.shift));
+      const Guarded<std::int8_t> src(count);
+      draw(trial.random, src, src);
+      const Destination<std::int8_t> dst(1, count, count);
+      kernel.function({.src = src.data(), .dst = dst.data(), .count = count, .levels = levels});
+      for (std::int64_t k = 0; k < count; ++k) {
+        const std::int8_t expected = add_levels(src[k], src[k], levels);
+        if (!same(dst.at(0, k), expected)) {
+          trial.fail("element " + std::to_string(k) + " of " + text(src[k]) + " is " +
+                     text(dst.at(0, k)) + ", expected " + text(expected));
+        }
+      }
+      dst.check_rest(1, trial);
+    }
+  }
+}
+
+Bench bench_requantize(const RequantizeKernel& kernel) {
+  const auto src =
+      std::make_shared<AlignedVector<std::int8_t>>(static_cast<std::size_t>(kBenchElements));
+  const auto dst = std::make_shared<AlignedVector<std::int8_t>>(*src);
+  const RequantizeArgs args{
+      .src = src->data(),
+      .dst = dst->data(),
+      .count = kBenchElements,
+      .levels = make_requantize_levels(choose_qparams(-1, 1, 8), choose_qparams(-2, 1, 8))};
+  return {.amount = kBenchElements, .unit = "elements", .run = [&kernel, src, dst, args] {
+            kernel.function(args);
+          }};
 }
 
 template <typename Src>
@@ -168,6 +207,11 @@ void append_elementwise(std::vector<Subject>& subjects) {
   subjects.push_back({.info = {"add_levels", {}}, .check = check_levels, .bench = {}});
   append(subjects, add_kernels());
   append(subjects, mul_kernels());
+  for (const RequantizeKernel& kernel : requantize_kernels()) {
+    subjects.push_back({.info = kernel.info,
+                        .check = [&kernel](Trial& trial) { check_requantize(kernel, trial); },
+                        .bench = [&kernel] { return bench_requantize(kernel); }});
+  }
 }
 
 }  // namespace qpp::check

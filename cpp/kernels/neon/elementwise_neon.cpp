@@ -6,8 +6,8 @@
 namespace qpp {
 namespace {
 
-/// The levels of sums in steps of 2^-shift, before rounding. Where b's multipliers are zero, as
-/// where one operand is brought to another scale, it is not looked at.
+/// The levels of sums in steps of 2^-shift, before rounding. kUnary: without b, as its multipliers
+/// are zero.
 template <bool kUnary>
 struct AddConstants {
   int8x16_t a_high;
@@ -50,17 +50,22 @@ struct AddConstants {
   }
 };
 
-template <int kShift, bool kClamp, bool kUnary>
-void add_levels(const BinaryArgs& args) {
+/// Flat arrays of add_qai8_qai8; b is not read if kUnary.
+struct AddArrays {
+  const std::int8_t* a;
+  const std::int8_t* b;
+  std::int8_t* dst;
+  std::int64_t count;
+};
+
+template <bool kUnary, int kShift, bool kClamp>
+void add_levels(const AddArrays& arrays, const AddLevels& levels) {
   std::int16_t constant[8];
-  vst1q_s16(constant, vdupq_n_s16(args.levels.constant));
-  AddConstants<kUnary> constants(args.levels, constant);
-  const int8x16_t lo = vdupq_n_s8(args.levels.lo);
-  const int8x16_t hi = vdupq_n_s8(args.levels.hi);
-  const auto* a = static_cast<const std::int8_t*>(args.a);
-  const auto* b = static_cast<const std::int8_t*>(args.b);
-  auto* dst = static_cast<std::int8_t*>(args.dst);
-  const std::int64_t count = args.count;
+  vst1q_s16(constant, vdupq_n_s16(levels.constant));
+  AddConstants<kUnary> constants(levels, constant);
+  const int8x16_t lo = vdupq_n_s8(levels.lo);
+  const int8x16_t hi = vdupq_n_s8(levels.hi);
+  const auto [a, b, dst, count] = arrays;
   const auto add = [&](std::int64_t i) QPP_NEON_INLINE_LAMBDA {
     const int8x16_t x = vld1q_s8(a + i);
     const int8x16_t y = kUnary ? x : vld1q_s8(b + i);
@@ -76,22 +81,38 @@ void add_levels(const BinaryArgs& args) {
   for (; i + 16 <= count; i += 16) add(i);
   if (i < count) {
     const int8x16_t x = vcombine_s8(vld1_s8(a + i), vdup_n_s8(0));
-    const int8x16_t y = vcombine_s8(vld1_s8(b + i), vdup_n_s8(0));
+    const int8x16_t y = kUnary ? x : vcombine_s8(vld1_s8(b + i), vdup_n_s8(0));
     const int8x8_t sum = vqrshrn_n_s16(constants.low_sum(x, y), kShift);
     vst1_s8(dst + i, vmin_s8(vmax_s8(sum, vget_low_s8(lo)), vget_low_s8(hi)));
   }
 }
 
-/// Bounds that are those of int8, as behind a ReLU to a row that begins with zero, cost nothing.
-template <int kShift>
-void add_levels(const BinaryArgs& args) {
-  const AddLevels& levels = args.levels;
+/// Bounds that are those of int8, as after a ReLU to a row that begins with zero, cost nothing.
+template <bool kUnary, int kShift>
+void add_levels(const AddArrays& arrays, const AddLevels& levels) {
   const bool clamps = levels.lo != -128 || levels.hi != 127;
-  const bool unary = levels.b_high == 0 && levels.b_low == 0;
-  if (unary) {
-    return clamps ? add_levels<kShift, true, true>(args) : add_levels<kShift, false, true>(args);
+  return clamps ? add_levels<kUnary, kShift, true>(arrays, levels)
+                : add_levels<kUnary, kShift, false>(arrays, levels);
+}
+
+template <bool kUnary>
+void add_levels(const AddArrays& arrays, const AddLevels& levels) {
+  switch (levels.shift) {
+    case 1:
+      return add_levels<kUnary, 1>(arrays, levels);
+    case 2:
+      return add_levels<kUnary, 2>(arrays, levels);
+    case 3:
+      return add_levels<kUnary, 3>(arrays, levels);
+    case 4:
+      return add_levels<kUnary, 4>(arrays, levels);
+    case 5:
+      return add_levels<kUnary, 5>(arrays, levels);
+    case 6:
+      return add_levels<kUnary, 6>(arrays, levels);
+    default:
+      return add_levels<kUnary, kMaxAddShift>(arrays, levels);
   }
-  return clamps ? add_levels<kShift, true, false>(args) : add_levels<kShift, false, false>(args);
 }
 
 }  // namespace
@@ -105,24 +126,25 @@ void add_levels(const BinaryArgs& args) {
 // registers      10 for constants, 6 for 16 elements
 // loop budget    16 elements: 2 loads and 2 of the constant; on V0 8 SMULL/SMLAL, on V1 2 SSRA, 2
 //                SQRSHRN, 1 store: 8 cycles on A76, bound by V0 (0.5 an element); bounds take 2
-//                slots more. Of one operand 9 slots, 4.5 cycles (0.28 an element)
+//                slots more
 void add_qai8_qai8_neon(const BinaryArgs& args) {
-  switch (args.levels.shift) {
-    case 1:
-      return add_levels<1>(args);
-    case 2:
-      return add_levels<2>(args);
-    case 3:
-      return add_levels<3>(args);
-    case 4:
-      return add_levels<4>(args);
-    case 5:
-      return add_levels<5>(args);
-    case 6:
-      return add_levels<6>(args);
-    default:
-      return add_levels<kMaxAddShift>(args);
-  }
+  add_levels<false>({.a = static_cast<const std::int8_t*>(args.a),
+                     .b = static_cast<const std::int8_t*>(args.b),
+                     .dst = static_cast<std::int8_t*>(args.dst),
+                     .count = args.count},
+                    args.levels);
+}
+
+// dst[i] = add_levels(src[i], 0, levels), see elementwise.h
+//
+// src, dst       flat arrays of `count` int8
+// preconditions  count % 8 == 0; reads and writes exactly `count` elements
+// registers      8 for constants, 5 for 16 elements
+// loop budget    16 elements: 1 load and 2 of the constant; on V0 4 SMULL/SMLAL, on V1 2 SSRA, 2
+//                SQRSHRN, 1 store: 9 slots, 4.5 cycles on A76 (0.28 an element)
+void requantize_qai8_qai8_neon(const RequantizeArgs& args) {
+  add_levels<true>({.a = args.src, .b = nullptr, .dst = args.dst, .count = args.count},
+                   args.levels);
 }
 
 namespace {
