@@ -7,10 +7,8 @@
 namespace qpp {
 namespace {
 
-constexpr std::int64_t kGroup = 8;
-
 /// One bit per lane of two masks, those of eight lanes after each other.
-QPP_NEON_INLINE uint8x16_t mark_lanes(uint16x8_t first, uint16x8_t second) {
+QPP_NEON_INLINE uint8x16_t movemask(uint16x8_t first, uint16x8_t second) {
   const uint8x16_t weights = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
   return vandq_u8(vuzp1q_u8(vreinterpretq_u8_u16(first), vreinterpretq_u8_u16(second)), weights);
 }
@@ -171,8 +169,8 @@ struct NeonPasses {
           if (kHigh) high_masks[j] = vcgtq_f16(greatest_of_each(vectors), high_);
           if (kLow) low_masks[j] = vcltq_f16(least_of_each(vectors), low);
         }
-        if (kHigh) high_marked[i] = mark_lanes(high_masks[0], high_masks[1]);
-        if (kLow) low_marked[i] = mark_lanes(low_masks[0], low_masks[1]);
+        if (kHigh) high_marked[i] = movemask(high_masks[0], high_masks[1]);
+        if (kLow) low_marked[i] = movemask(low_masks[0], low_masks[1]);
       }
       std::uint64_t high_bits = kHigh ? to_bits(high_marked) : 0;
       std::uint64_t low_bits = kLow ? to_bits(low_marked) : 0;
@@ -219,8 +217,8 @@ struct NeonPasses {
         masks[i] = vcltq_u16(least_of_each(distances), width_);
       }
       above_lo += vaddvq_s16(vaddq_s16(counts[0], counts[1]));
-      const uint8x16_t marked[4] = {mark_lanes(masks[0], masks[1]), mark_lanes(masks[2], masks[3]),
-                                    mark_lanes(masks[4], masks[5]), mark_lanes(masks[6], masks[7])};
+      const uint8x16_t marked[4] = {movemask(masks[0], masks[1]), movemask(masks[2], masks[3]),
+                                    movemask(masks[4], masks[5]), movemask(masks[6], masks[7])};
       for (std::uint64_t bits = to_bits(marked); bits != 0; bits &= bits - 1) {
         store(next, load(block + kGroup * std::countr_zero(bits)));
         next += kGroup;
@@ -230,7 +228,7 @@ struct NeonPasses {
    private:
     int16x8_t lo_;
     int16x8_t first_;
-    uint16x8_t width_;  // of what is between
+    uint16x8_t width_;  // of the interval
   };
 };
 
@@ -249,11 +247,11 @@ struct NeonPasses {
 //                selects from them;
 //                512 elements, in the middle: 64 loads; 128 FCM, 64 SUB, 64 AND, 56 UMAXP, 26 as
 //                above: 338 slots, 169 cycles (0.33 an element)
-// choices        FMAXP, so that a lane stands for eight consecutive elements, which one load, one
+// choices        FMAXP, so that a lane represents eight consecutive elements, which one load, one
 //                table look-up and one store collect. Storing whole groups takes less where they
 //                stay in the caches, but they are six times as much to write and to select from.
 //                Modelled A76, both ends: 56x56x64 elements 0.25 cycles an element at 0.9997, 0.40
 //                at 0.99; 224x224x64 0.49 and 0.56
-void quantile_f32_f16_neon_fp16(const QuantileArgs& args) { QuantileSearch<NeonPasses>::run(args); }
+void quantile_f32_f16_neon_fp16(const QuantileArgs& args) { find_quantiles<NeonPasses>(args); }
 
 }  // namespace qpp

@@ -129,7 +129,7 @@ struct Avx2Passes {
           low_(_mm256_sub_epi16(_mm256_setzero_si256(), broadcast_ordered(low))) {}
 
     QPP_X86_INLINE void append(const half* block, half*& next_high, half*& next_low) const {
-      for (std::int64_t i = 0; i < QuantileSearch<Avx2Passes>::kBlock; i += 32) {
+      for (std::int64_t i = 0; i < kBlock; i += 32) {
         const __m256i first = to_ordered(load_halves(block + i));
         const __m256i second = to_ordered(load_halves(block + i + 16));
         if (kHigh) {
@@ -158,7 +158,7 @@ struct Avx2Passes {
 
     QPP_X86_INLINE void append(const half* block, half*& next, std::int64_t& above_lo) const {
       __m256i counts = _mm256_setzero_si256();
-      for (std::int64_t i = 0; i < QuantileSearch<Avx2Passes>::kBlock; i += 32) {
+      for (std::int64_t i = 0; i < kBlock; i += 32) {
         __m256i between[2];
 #pragma GCC unroll 2
         for (int k = 0; k < 2; ++k) {
@@ -190,6 +190,6 @@ struct Avx2Passes {
 // loop budget    32 elements, one end: 2 loads, 2 VPAND, 2 VPSIGNW, 2 VPCMPGTW, VPACKSSWB, VPERMQ,
 //                VPMOVMSKB: 9 vector operations, 3 to 4 cycles (0.1 an element); an element beyond:
 //                5, and a branch that is not foreseen for the first of 32
-void quantile_f32_f16_x86_avx2(const QuantileArgs& args) { QuantileSearch<Avx2Passes>::run(args); }
+void quantile_f32_f16_x86_avx2(const QuantileArgs& args) { find_quantiles<Avx2Passes>(args); }
 
 }  // namespace qpp
