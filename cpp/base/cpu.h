@@ -17,7 +17,7 @@ struct CpuFeatures {
   }
 };
 
-/// What the running CPU offers.
+/// The features of the running CPU.
 CpuFeatures detect_cpu_features();
 
 /// True under QEMU user-mode emulation, where timing is not available.

@@ -14,10 +14,10 @@ namespace qpp {
 ///
 ///   dst[p, f] = output( sum over tap, c of src[p, tap][c] * weights[f][tap][c] )
 ///
-/// Pixels are NHWC rows of padded channels, so `channels` successive elements lie at each source
-/// pointer.
+/// Pixels are NHWC rows of padded channels, so each source pointer has `channels` consecutive
+/// elements.
 struct ConvArgs {
-  // Where the sources of output pixel p (0 <= p < mr) lie, by family:
+  // The sources of output pixel p (0 <= p < mr), by family:
   // conv: pixels[tap * mr + p]; a border tap points to a pixel full of zero points; for p >=
   // pixel_count any valid pixel.
   const void* const* pixels = nullptr;
@@ -38,10 +38,10 @@ struct ConvArgs {
   std::int64_t dst_stride = 0;          // elements
   const OutputStage* output = nullptr;  // arrays hold round_up(filters, nr) elements
   // From a dense + sparse source: accumulators start at correction[f] and, rounded, kSparseUnit *
-  // sparse[p * filters + f]. Null: there is no sparse part.
+  // sparse[p * filters + f]. Null: no sparse part.
   const half* sparse = nullptr;
-  // What output->residual tells how to add, pixel p, filter f at residual[p * dst_stride + f].
-  // Null: there is none.
+  // The residual, added as in output->residual: pixel p, filter f at residual[p * dst_stride + f].
+  // Null: no residual.
   const void* residual = nullptr;
 };
 
@@ -53,7 +53,7 @@ inline constexpr std::int32_t kMaxSparseSum = 1 << 20;
 /// Where an accumulator of int8 products starts.
 inline std::int32_t initial_sum(const OutputStage& output, std::int64_t filter, float sparse) {
   const std::int32_t correction = output.correction[filter];
-  if (output.float_sums) {
+  if (output.magic_bias_accumulators) {
     return std::bit_cast<std::int32_t>(
         std::fma(sparse, kSparseUnit, std::bit_cast<float>(correction)));
   }
@@ -67,7 +67,7 @@ struct ConvKernel {
   DType weights;
   int mr;  // output pixels of a tile
   int nr;  // filters of a packed block
-  int kr;  // channels that lie together in a packed block
+  int kr;  // consecutive channels in a packed block
   void (*function)(const ConvArgs& args);
 };
 

@@ -39,16 +39,16 @@ void store_sum(const ConvArgs& args, float sum, std::int64_t pixel, std::int64_t
 }
 template <typename Dst>
 void store_sum(const ConvArgs& args, std::int32_t sum, std::int64_t pixel, std::int64_t filter) {
-  if (!args.output->float_sums) {
+  if (!args.output->magic_bias_accumulators) {
     store_sum<Dst>(args, static_cast<float>(sum), pixel, filter);
     return;
   }
   const std::int64_t index = pixel * args.dst_stride + filter;
   Dst* dst = static_cast<Dst*>(args.dst) + index;
   if constexpr (std::is_same_v<Dst, std::int16_t>) {
-    store_float_sum(*args.output, sum, filter, dst);
+    store_magic_bias(*args.output, sum, filter, dst);
   } else {
-    store_float_sum(*args.output, sum, filter, dst, args.residual, index);
+    store_magic_bias(*args.output, sum, filter, dst, args.residual, index);
   }
 }
 

@@ -17,7 +17,7 @@ struct DepthwiseArgs {
   const void* const* rows = nullptr;  // [kernel_height] rows of the image, or of padding
   const void* padding = nullptr;      // a pixel of zero points, or zeros
   std::int64_t width = 0;             // pixels of the rows
-  std::int64_t left = 0;              // columns of padding; what is negative is cut off
+  std::int64_t left = 0;              // columns of padding; negative values crop
   std::int64_t kernel_height = 0;     // (kernel_height + 1) / 2 * kernel_width <= 32
   std::int64_t kernel_width = 0;
   std::int64_t stride = 1;
@@ -30,7 +30,7 @@ struct DepthwiseArgs {
 };
 using DepthwiseKernel = WeightedKernel<DepthwiseArgs>;
 
-/// Rows of int8 weights that lie together, the last filled up with zeros.
+/// Consecutive rows of int8 weights, the last filled up with zeros.
 inline constexpr std::int64_t kDepthwiseQuad = 4;
 
 /// The weights of a depthwise convolution as kernels read them. Channels are padded with zeros to a

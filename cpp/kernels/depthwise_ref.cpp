@@ -31,7 +31,7 @@ std::int64_t index_of(std::int64_t c, std::int64_t ky, std::int64_t kx, std::int
   return (column * kBlock + c % kBlock) * kDepthwiseQuad + ky % kDepthwiseQuad;
 }
 
-/// Stores what the output stage makes of start(c) and the sum of all products.
+/// Applies the output stage to start(c) plus the sum of all products, and stores the result.
 template <typename Dst, typename Src, typename Weight, typename Sum, typename Start, typename Value>
 void convolve(const DepthwiseArgs& args, DType dtype, const Start& start, const Value& value) {
   const auto* weights = static_cast<const Weight*>(args.weights);

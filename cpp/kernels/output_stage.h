@@ -12,8 +12,8 @@
 
 namespace qpp {
 
-/// From an accumulator to a stored value. One formula serves every convolution, reference and NEON
-/// alike, and is exact to the bit because each step is one IEEE operation:
+/// From an accumulator to a stored value. All convolutions use one formula, in the reference and in
+/// NEON. It is exact to the bit because each step is one IEEE operation:
 ///
 ///   level = fma(accumulator[f], multiplier[f], bias[f])
 ///   level = tanh(level) * post_scale                      only for Nonlinearity::tanh
@@ -23,7 +23,7 @@ namespace qpp {
 ///   int16:  the same
 ///   fp16:   value = half(level)
 ///
-/// Sums of int8 products have a shorter way where float_sums.h finds them small enough:
+/// Magic-bias fast path, for sums of int8 products that magic_bias.h finds small enough:
 ///
 ///   sum   = accumulator[f] + r * residual.factor[f]        only from an int8 residual to int8
 ///   level = fma(the float whose bits are sum, multiplier[f], bias[f])
@@ -32,9 +32,9 @@ namespace qpp {
 ///   fp16:   value = half(min(max(level, lo), hi))
 ///
 /// where fp16 adds a residual before the bounds as above. In a sum, r is the element as it is
-/// stored; accumulators start lower by what its zero point adds.
+/// stored; accumulators start lower by the share of its zero point.
 ///
-/// The caller folds what is known per layer and sample: for fp16 output, `multiplier` maps the
+/// The caller folds the constants of a layer and sample: for fp16 output, `multiplier` maps the
 /// accumulator to real numbers; for int8 and int16 output, `multiplier` and `bias` also hold
 /// 1/output scale, and lo, hi are the activation's bounds in output steps, cut to [qmin -
 /// zero_point, qmax - zero_point], of int16 to +-kMaxInt16Level. After a tanh the 1/output scale
@@ -42,7 +42,7 @@ namespace qpp {
 /// time.
 enum class Nonlinearity : std::uint8_t { clamp, tanh };
 
-/// Smallest and largest value seen; NaN in either says that one was met.
+/// Smallest and largest value; NaN in either if one was NaN.
 struct Range {
   float lo = INFINITY;
   float hi = -INFINITY;
@@ -57,16 +57,16 @@ struct ResidualStage {
   DType dtype = DType::f16;              // f16 or qai8
   float scale = 1;                       // 1 from fp16 to fp16
   std::int32_t zero_point = 0;           // of int8
-  const std::int16_t* factor = nullptr;  // [filters] the shorter way to int8: units of the
+  const std::int16_t* factor = nullptr;  // [filters] fast path to int8: units of the
                                          // accumulators that are a step
 };
 
 struct OutputStage {
   const std::int32_t* correction =
       nullptr;  // [filters] int8 source: accumulators start here, -zero_point_in * sum of weights
-  const float* multiplier = nullptr;  // [filters]; null from fp16 to fp16 only: all are 1
-  const float* bias = nullptr;        // [filters]
-  bool float_sums = false;  // the shorter way; no tanh; for int8, lo and hi hold the zero point
+  const float* multiplier = nullptr;     // [filters]; null from fp16 to fp16 only: all are 1
+  const float* bias = nullptr;           // [filters]
+  bool magic_bias_accumulators = false;  // fast path, no tanh; of int8, lo and hi hold zero_point
   Nonlinearity nonlinearity = Nonlinearity::clamp;
   float post_scale = 1;
   float lo = -INFINITY;
@@ -82,11 +82,11 @@ struct OutputArrays {
   std::int32_t* correction = nullptr;  // not filled where null
   float* multiplier = nullptr;
   float* bias = nullptr;
-  std::int16_t* residual_factor = nullptr;  // filled for an int8 residual, if float_sums.h serves
+  std::int16_t* residual_factor = nullptr;  // filled for an int8 residual, if magic_bias.h applies
 };
 
-/// Adding it to a float of magnitude below 2^22 rounds half to even to an integer, which then
-/// stands in the low bits.
+/// Adding it to a float of magnitude below 2^22 rounds half to even to an integer, which is then in
+/// the low bits.
 inline constexpr float kRoundingMagic = 12582912.0F;  // 1.5 * 2^23
 
 /// round_half_even(level) + zero_point, for |level| <= 2^22 with a result that fits int8. NaN gives
@@ -121,7 +121,7 @@ inline float tanh_shared(float x) {
   p = std::fma(p, r, 1.0F / 6.0F);
   p = std::fma(p, r, 0.5F);
   p = std::fma(p * r, r, r);
-  // The integer n stands in the low bits of `shifted`; moved to the exponent it makes 2^n.
+  // The integer n is in the low bits of `shifted`; moved to the exponent it makes 2^n.
   const float power =
       std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) << 23) + 0x3f800000U);
   const float e = std::fma(power, p, power - 1.0F);
@@ -171,26 +171,27 @@ inline void store(const OutputStage& stage, float level, std::int16_t* dst) {
   *dst = static_cast<std::int16_t>(rounded + static_cast<std::uint32_t>(stage.zero_point));
 }
 
-/// Stores the level of an accumulator of int8 products by the shorter way; `residual`, at `index`,
+/// Stores the level of a magic-bias accumulator; `residual`, at `index`,
 /// may be null.
-inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
-                            std::int16_t* dst) {
+inline void store_magic_bias(const OutputStage& stage, std::int32_t accumulator,
+                             std::int64_t filter, std::int16_t* dst) {
   const float level =
       std::fma(std::bit_cast<float>(accumulator), stage.multiplier[filter], stage.bias[filter]);
   *dst = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(level));
 }
-inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
-                            std::int8_t* dst, const void* residual = nullptr,
-                            std::int64_t index = 0) {
+inline void store_magic_bias(const OutputStage& stage, std::int32_t accumulator,
+                             std::int64_t filter, std::int8_t* dst, const void* residual = nullptr,
+                             std::int64_t index = 0) {
   if (residual != nullptr) {
     accumulator += static_cast<const std::int8_t*>(residual)[index] * stage.residual.factor[filter];
   }
   std::int16_t integer = 0;
-  store_float_sum(stage, accumulator, filter, &integer);
+  store_magic_bias(stage, accumulator, filter, &integer);
   *dst = static_cast<std::int8_t>(clamp_level(integer, stage.lo, stage.hi));
 }
-inline void store_float_sum(const OutputStage& stage, std::int32_t accumulator, std::int64_t filter,
-                            half* dst, const void* residual = nullptr, std::int64_t index = 0) {
+inline void store_magic_bias(const OutputStage& stage, std::int32_t accumulator,
+                             std::int64_t filter, half* dst, const void* residual = nullptr,
+                             std::int64_t index = 0) {
   float level =
       std::fma(std::bit_cast<float>(accumulator), stage.multiplier[filter], stage.bias[filter]);
   if (residual != nullptr) {

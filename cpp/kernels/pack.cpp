@@ -45,7 +45,7 @@ bool has_unit_scales(const PackedWeights& weights) {
 float half_scale(float largest) {
   constexpr int kLeast = -9;  // exponents that need no scale
   constexpr int kMost = 14;
-  constexpr int kTiny = -7;  // what exponents become
+  constexpr int kTiny = -7;  // the exponent after scaling
   if (!(largest > 0)) return 1;
   const int exponent = std::ilogb(largest);
   if (exponent < kLeast) return std::ldexp(1.0F, exponent - kTiny);
@@ -62,7 +62,7 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
   const std::int64_t padded_filters = round_up<std::int64_t>(filters, nr);
   packed.data.resize(static_cast<std::size_t>(padded_filters * taps * packed.channels) *
                      size_of(dtype));
-  // Filters of zeros have the scale of another: what suits the others suits them, too.
+  // Filters of zeros take the scale of another filter.
   const float most = largest_magnitude(weights, filters * channels * taps);
   const bool quantized = dtype == DType::qsi8;
   const float zeros_scale = quantized && most > 0 ? most / 127.0F : 1.0F;

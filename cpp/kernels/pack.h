@@ -29,7 +29,7 @@ struct PackedWeights {
   AlignedVector<std::int32_t>
       sums;  // [filters, padded to nr]; qsi8 only: sum of the quantized weights
   AlignedVector<std::int32_t> magnitudes;  // the same, of their magnitudes; empty where
-                                           // float_sums.h does not serve
+                                           // magic_bias.h does not apply
 };
 
 /// Whether all weights are in units of 1.

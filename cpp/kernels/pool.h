@@ -7,7 +7,7 @@
 
 namespace qpp {
 
-/// Successive output pixels of one row, whose windows lie inside the image:
+/// Successive output pixels of one row, whose windows are inside the image:
 ///
 ///   window(p, c) = all of rows[r][(p * stride + k) * channels + c], r < row_count, k < width
 ///   max pool:              dst[p * channels + c] = the largest of window(p, c)

@@ -13,17 +13,16 @@ struct ResizeTap {
   half weight;
 };
 
-/// How many source pixels an int8 output pixel lies between.
+/// Number of source pixels around an int8 output pixel.
 inline constexpr std::int64_t kCorners = 4;
 
-/// Output rows that lie between the same two source rows.
+/// Output rows between the same two source rows.
 ///
 ///   f16:   across(row, x)[c] = between row[columns[x].first][c] and row[columns[x].second][c]
 ///          dst[r][x][c]      = between across(top, x)[c] and across(bottom, x)[c] by rows[r]
 ///          between(a, b, w)  = half(fma(half(b - a), w, a))
-///   qai8:  corner(x, k)      = pixel columns[x].first of top, columns[x].second of top, or the
-///   same
-///                              of bottom
+///   qai8:  corner(x, 0), corner(x, 1) = pixels columns[x].first, columns[x].second of top
+///          corner(x, 2), corner(x, 3) = the same of bottom
 ///          dst[r][x][c]      = (sum over k of corner(x, k)[c] * corners[r][x][k]) + 128 >> 8
 struct ResizeArgs {
   const void* top = nullptr;  // pixel 0 of the source rows

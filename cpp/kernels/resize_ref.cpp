@@ -8,7 +8,7 @@ namespace {
 
 half between(half a, half b, half weight) {
   const double difference = to_float(to_half(to_float(b) - to_float(a)));
-  // The product is exact in double, and what its sum rounds off is too far down to matter.
+  // The product is exact in double, and the rounding error of its sum is too small to matter.
   const double value = difference * to_float(weight) + to_float(a);
   return to_half(static_cast<float>(value));
 }

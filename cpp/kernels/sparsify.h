@@ -21,8 +21,8 @@ namespace qpp {
 /// too. Calls for a row go from left to right: the one for pixel 0 begins the list. A call for
 /// pixels that have entries already replaces these, and all that follow.
 ///
-/// Returns how many elements have a level at or beyond `reach_lo` or `reach_hi`, where whoever
-/// computed the source, or x, may have cut it.
+/// Returns how many elements have a level at or beyond `reach_lo` or `reach_hi`, where the source,
+/// or x, may be clipped.
 struct SparsifyArgs {
   const void* src = nullptr;   // [pixels][channels], int16 or half
   std::int8_t* dst = nullptr;  // the same
@@ -63,7 +63,8 @@ using DensifyKernel = Kernel<DensifyArgs>;
 
 // The helpers are inlined by force, since files for several instruction sets share them.
 
-/// Appends to a row, in the order of pixels and channels. What finds no room is counted.
+/// Appends to a row, in the order of pixels and channels. Outliers that exceed the capacity are
+/// counted.
 class OutlierAppender {
  public:
   [[gnu::always_inline]] OutlierAppender(const OutlierRow& row, std::int64_t x) : row_(row) {
@@ -96,7 +97,7 @@ class OutlierAppender {
 /// Whether the level x counts as one that may have been cut.
 [[gnu::always_inline]] inline std::uint32_t is_out_of_reach(const SparsifyArgs& args,
                                                             std::int32_t level) {
-  // One comparison for both sides: what is below wraps around.
+  // One comparison for both sides: levels below wrap around.
   const auto lo = static_cast<std::uint32_t>(args.reach_lo) + 1;
   const auto hi = static_cast<std::uint32_t>(args.reach_hi);
   return static_cast<std::uint32_t>(static_cast<std::uint32_t>(level) - lo >= hi - lo);

@@ -34,9 +34,9 @@ struct SpmmArgs {
 };
 using SpmmKernel = WeightedKernel<SpmmArgs, bool>;
 
-/// No weight is larger, so that no sum of values up to kLargestHalf / kMaxSpmmWeight overflows.
+/// No weight is larger, so that no sum of values up to kMaxHalf / kMaxSpmmWeight overflows.
 inline constexpr float kMaxSpmmWeight = 127.0F * 256;
-inline constexpr float kLargestHalf = 65504;
+inline constexpr float kMaxHalf = 65504;
 
 /// The same sums in float, for whatever residuals; args.sums is not used.
 void sum_outliers(const SpmmArgs& args, float* sums);

@@ -35,7 +35,7 @@ bool spmm_f16_f16_f16_ref(const SpmmArgs& args) {
   for (std::int64_t p = 0; p < args.pixels; ++p) {
     for (std::int64_t f = 0; f < args.filters; ++f) {
       const float total = sum(args, p, f);
-      if (!(std::abs(total) <= kLargestHalf)) return false;
+      if (!(std::abs(total) <= kMaxHalf)) return false;
       args.sums[p * args.filters + f] = to_half(total);
     }
   }

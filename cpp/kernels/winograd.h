@@ -40,7 +40,7 @@ namespace qpp {
 /// left to the output.
 ///
 /// Scales: fp16 sources are taken as they are, int8 sources in 1/16 steps from their zero point, so
-/// that they lie within +-16, too. Packing multiplies the weights of each filter by the power of
+/// that they are within +-16, too. Packing multiplies the weights of each filter by the power of
 /// two that lets no sum of magnitudes pass fp16's range for any sources within
 /// +-kWinogradSourceLimit. int8 therefore cannot overflow; fp16 sources of random signs leave room
 /// for a hundred times more, up to 2700, where V itself might overflow. Dense + sparse sources are
@@ -75,8 +75,8 @@ constexpr std::int64_t winograd_v_index(std::int64_t point, std::int64_t tile, s
 /// Products of vectors then sum eight channels in each lane, so that precision bounds the channels.
 constexpr bool winograd_few_filters(std::int64_t filters, std::int64_t channels) {
   constexpr std::int64_t kFewFilters = 2;
-  constexpr std::int64_t kMostChannels = 256;
-  return filters <= kFewFilters && channels <= kMostChannels;
+  constexpr std::int64_t kMaxChannels = 256;
+  return filters <= kFewFilters && channels <= kMaxChannels;
 }
 
 /// Where U of a block that holds `filters` filters holds its elements: [point][c][f] or, for few
@@ -100,23 +100,23 @@ struct WinogradInputArgs {
   std::int64_t width = 0;                 // columns of a row; those beyond count as zero points
   std::int64_t first_column = 0;          // where the first tile's sources begin; may be negative
   std::int64_t pixel_stride = 0;          // elements, a multiple of 8
-  std::int64_t channels = 0;     // as the user counts them; readable up to a multiple of 8, V of
-                                 // which is finite
-  std::int32_t zero_point = 0;   // of an int8 source
-  std::int64_t tiles = 0;        // 1 .. kWinogradMaxBlock
-  std::int64_t first_tile = 0;   // its place in the block
-  std::int64_t block_tiles = 0;  // a multiple of 8, up to kWinogradMaxBlock
-  void* v = nullptr;             // winograd_v_index(), channels rounded up to 8
+  std::int64_t channels = 0;              // unpadded; readable up to a multiple of 8, V of
+                                          // which is finite
+  std::int32_t zero_point = 0;            // of an int8 source
+  std::int64_t tiles = 0;                 // 1 .. kWinogradMaxBlock
+  std::int64_t first_tile = 0;            // its place in the block
+  std::int64_t block_tiles = 0;           // a multiple of 8, up to kWinogradMaxBlock
+  void* v = nullptr;                      // winograd_v_index(), channels rounded up to 8
 };
 
 /// M of one block of eight filters: m[point, tile, f] = sum over c of v[point, tile, c] * u[point,
 /// c, f]. Tiles beyond `tiles` may be written, too; filters beyond `filters` become 0.
 struct WinogradMultiplyArgs {
   const void* v = nullptr;
-  const void* u = nullptr;    // winograd_u_index(), see pack_winograd_weights()
-  void* m = nullptr;          // winograd_m_index()
-  std::int64_t channels = 0;  // as the user counts them; V and U hold them rounded up to 8, with
-                              // zeros in U for the others
+  const void* u = nullptr;                // winograd_u_index(), see pack_winograd_weights()
+  void* m = nullptr;                      // winograd_m_index()
+  std::int64_t channels = 0;              // unpadded; V and U hold them rounded up to 8, with
+                                          // zeros in U for the others
   std::int64_t filters = kWinogradGroup;  // 1 .. 8, of the block
   std::int64_t tiles = 0;                 // 1 .. block_tiles
   std::int64_t block_tiles = 0;           // a multiple of 8, up to kWinogradMaxBlock
@@ -124,13 +124,13 @@ struct WinogradMultiplyArgs {
 
 inline constexpr int kWinogradPowers = 2 * kWinogradTile - 1;  // of a, in convolution[i, j]
 
-/// Where the bias (row 0) and the multipliers of Z[i, j] (row 1 + i + j) of a filter lie:
+/// Where the bias (row 0) and the multipliers of Z[i, j] (row 1 + i + j) of a filter are:
 /// [f / 8][row][f % 8].
 constexpr std::int64_t winograd_constant_index(std::int64_t f, std::int64_t row) {
   return (f / 8 * (1 + kWinogradPowers) + row) * 8 + f % 8;
 }
 
-/// Fills them from an output stage, cut to what the type can hold. `filters` is a multiple of 8,
+/// Fills them from an output stage, limited to the range of the type. `filters` is a multiple of 8,
 /// `dtype` f16 or f32.
 void fill_winograd_constants(const OutputStage& output, std::int64_t filters, DType dtype,
                              void* constants);
@@ -148,7 +148,7 @@ struct WinogradOutputArgs {
   std::int64_t dst_pixel_stride = 0;     // elements
   const void* constants = nullptr;       // of the eight filters, Elements
   const OutputStage* output = nullptr;   // its arrays are not read
-  const void* residual = nullptr;        // what output->residual adds to dst, or null
+  const void* residual = nullptr;        // added to dst as in output->residual, or null
   std::int64_t residual_row_stride = 0;  // elements; pixels are as far apart as those of dst
 };
 
@@ -156,9 +156,9 @@ using WinogradInputKernel = Kernel<WinogradInputArgs>;
 using WinogradMultiplyKernel = WeightedKernel<WinogradMultiplyArgs>;
 using WinogradOutputKernel = Kernel<WinogradOutputArgs>;
 
-/// U of 3x3 weights, OIHW: blocks of eight filters, of which the last may hold fewer, each as
-/// winograd_u_index() tells. Filters and channels are padded with zeros to multiples of 8. `scales`
-/// undoes the powers of two that the filters were multiplied by. `dtype` is f16 or f32.
+/// U of 3x3 weights, OIHW: blocks of eight filters, of which the last may hold fewer, each in the
+/// layout of winograd_u_index(). Filters and channels are padded with zeros to multiples of 8.
+/// `scales` undoes the powers of two that the filters were multiplied by. `dtype` is f16 or f32.
 PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
                                     std::int64_t channels, DType dtype);
 

@@ -8,7 +8,7 @@
 namespace qpp {
 namespace {
 
-constexpr float kLargestHalf = 65504;
+constexpr float kMaxHalf = 65504;
 
 constexpr double kA = kWinogradA;
 constexpr double kA2 = kA * kA;
@@ -100,7 +100,7 @@ PackedWeights pack_winograd_weights(const float* weights, std::int64_t filters,
       for (int point = 0; point < kWinogradPoints; ++point) magnitudes[point] += std::abs(u[point]);
     }
     const double largest = largest_sum(magnitudes);
-    const int exponent = largest > 0 ? std::ilogb(kLargestHalf / largest) : 0;
+    const int exponent = largest > 0 ? std::ilogb(kMaxHalf / largest) : 0;
     const double power = std::ldexp(1.0, exponent);
     for (std::int64_t c = 0; c < channels; ++c) {
       for (int point = 0; point < kWinogradPoints; ++point) {
@@ -130,8 +130,7 @@ void fill_winograd_constants(const OutputStage& output, std::int64_t filters, DT
   const auto put = [&](std::int64_t f, std::int64_t row, float value) {
     const std::int64_t index = winograd_constant_index(f, row);
     if (dtype == DType::f16) {
-      static_cast<half*>(constants)[index] =
-          to_half(std::clamp(value, -kLargestHalf, kLargestHalf));
+      static_cast<half*>(constants)[index] = to_half(std::clamp(value, -kMaxHalf, kMaxHalf));
     } else {
       static_cast<float*>(constants)[index] = value;
     }

@@ -237,7 +237,7 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
 SparsifyArgs Conv2d::bounds_of_levels(const OutputStage& stage, const QParams& row) const {
   SparsifyArgs args = sparsify_bounds(row);
   if (sparsify_->src != DType::qai16) return args;
-  const float offset = stage.float_sums ? 0.0F : static_cast<float>(stage.zero_point);
+  const float offset = stage.magic_bias_accumulators ? 0.0F : static_cast<float>(stage.zero_point);
   args.lo = static_cast<std::int32_t>(std::nearbyint(stage.lo + offset));
   args.hi = static_cast<std::int32_t>(std::nearbyint(stage.hi + offset));
   const float step = row.inverse_scale;

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "kernels/conv.h"
-#include "kernels/float_sums.h"
+#include "kernels/magic_bias.h"
 
 namespace qpp {
 namespace {
@@ -94,7 +94,8 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
                      .zero_point = src.zero_point,
                      .sparse = types.sparse_src ? kMaxSparseSum : 0};
   const DType kernel_dst = quantized_dst && types.sparse_dst ? DType::qai16 : types.dst;
-  if (!use_float_sums(sums, kernel_dst, types.residual.has_value(), arrays, stage)) fill_arrays();
+  if (!try_fast_requantization(sums, kernel_dst, types.residual.has_value(), arrays, stage))
+    fill_arrays();
   return stage;
 }
 

@@ -28,7 +28,7 @@ namespace qpp {
 /// The share of a value's elements beyond either bound, at most: outliers are few.
 inline constexpr double kMaxDensity = 0.1;
 
-/// The unit of residuals, and the magnitude up to which they reach, in steps of the value's scale.
+/// The unit of residuals, and their largest magnitude, in steps of the value's scale.
 inline constexpr std::int32_t kStepsPerResidual = 4096;
 inline constexpr std::int32_t kMaxResidual = 65504 * kStepsPerResidual;
 

@@ -12,7 +12,7 @@
 #include <type_traits>
 
 #include "checkkernels.h"
-#include "kernels/float_sums.h"
+#include "kernels/magic_bias.h"
 #include "kernels/pack.h"
 #include "kernels/select.h"
 #include "tensor/outliers.h"
@@ -26,7 +26,7 @@ bool is_3x3s1(const ConvKernel& kernel) {
 }
 
 struct Shape {
-  std::int64_t channels;  // as the user counts them
+  std::int64_t channels;  // unpadded
   std::int64_t filters;
   std::int64_t taps;
   std::int64_t pixel_count;
@@ -39,7 +39,7 @@ enum class Data : std::uint8_t {
   alternating,  // int8 only: neighbouring channels of opposite sign
   integers,     // fp16 only: small integers, whose sums are exact in every format
   non_finite,   // fp16 only: NaN and infinity among random numbers
-  activations,  // fp16 only: what a network computes, normal weights and rectified normal sources
+  activations,  // fp16 only: as in networks: normal weights and rectified normal sources
 };
 
 const char* name_of(Data data) {
@@ -57,7 +57,7 @@ const char* name_of(Stage stage) {
   return kNames[static_cast<int>(stage)];
 }
 
-/// The operands of one call and what it must give.
+/// The operands and the expected result of one call.
 template <typename Dst, typename Src>
 class ConvCase {
  public:
@@ -322,7 +322,7 @@ class ConvCase {
     }
   }
 
-  /// Takes the shorter way of the output stage, where all filters allow it.
+  /// Takes the magic-bias fast path of the output stage, where all filters allow it.
   void shorten_output(std::int32_t zero_point_in) {
     residual_factor_.resize(packed_.scales.size());
     long_output_ = output_;
@@ -335,12 +335,13 @@ class ConvCase {
                        .zero_point = zero_point_in,
                        .sparse = sparse_ == nullptr ? 0 : kMaxSparseSum};
     constexpr DType kDst = kLevels ? DType::qai16 : kQuantized ? DType::qai8 : DType::f16;
-    if (!packed_.magnitudes.empty() && use_float_sums(sums, kDst, residual_ != nullptr,
-                                                      {.correction = correction_.data(),
-                                                       .multiplier = multiplier_.data(),
-                                                       .bias = bias_.data(),
-                                                       .residual_factor = residual_factor_.data()},
-                                                      output_)) {
+    if (!packed_.magnitudes.empty() &&
+        try_fast_requantization(sums, kDst, residual_ != nullptr,
+                                {.correction = correction_.data(),
+                                 .multiplier = multiplier_.data(),
+                                 .bias = bias_.data(),
+                                 .residual_factor = residual_factor_.data()},
+                                output_)) {
       trial_.note("float sums");
       if (kQuantized && residual_ != nullptr) trial_.note("residual in sums");
       return;
@@ -358,7 +359,7 @@ class ConvCase {
     double magnitude;  // the sum of the products' magnitudes
   };
 
-  /// What the accumulator of pixel p and filter f should hold; exact for int8.
+  /// The expected accumulator of pixel p and filter f; exact for int8.
   [[nodiscard]] Sum sum(std::int64_t p, std::int64_t f) const {
     Sum sum{static_cast<double>(correction_[static_cast<std::size_t>(f)]), 0};
     if (sparse_ != nullptr) {
@@ -384,17 +385,17 @@ class ConvCase {
     without_range.range = nullptr;
     Dst expected{};
     float level = 0;
-    if (!output_.float_sums) {
+    if (!output_.magic_bias_accumulators) {
       level = output_level(output_, static_cast<float>(value), f, residual(p, f));
       store(without_range, level, &expected);
     } else if constexpr (kLevels) {
-      store_float_sum(without_range, static_cast<std::int32_t>(value), f, &expected);
+      store_magic_bias(without_range, static_cast<std::int32_t>(value), f, &expected);
     } else {
-      store_float_sum(without_range, static_cast<std::int32_t>(value), f, &expected,
-                      residual_ == nullptr ? nullptr : residual_->data(), p * dst_stride_ + f);
+      store_magic_bias(without_range, static_cast<std::int32_t>(value), f, &expected,
+                       residual_ == nullptr ? nullptr : residual_->data(), p * dst_stride_ + f);
     }
     const Dst got = dst_.at(p, f);
-    if (output_.float_sums) compare_ways(expected, value, p, f);
+    if (output_.magic_bias_accumulators) compare_ways(expected, value, p, f);
     if (same(got, expected)) return;
     const bool rounded = !kExactSums && data_ != Data::integers && std::isfinite(magnitude);
     if (rounded && is_close(got, level, magnitude, f)) return;
@@ -402,7 +403,7 @@ class ConvCase {
                 text(got) + ", expected " + text(expected));
   }
 
-  /// The shorter way gives what the longer one does, but for the error it is allowed.
+  /// The fast path gives the same as the general formula, within its tolerance.
   void compare_ways(Dst shorter, double accumulator, std::int64_t p, std::int64_t f) const {
     const auto at = static_cast<std::size_t>(f);
     const double value = accumulator - correction_[at] + long_correction_[at];
@@ -424,7 +425,7 @@ class ConvCase {
     }
     if (!(std::abs(error) <= bound)) {
       trial_.fail("pixel " + std::to_string(p) + ", filter " + std::to_string(f) +
-                  ": the shorter way gives " + text(shorter) + ", the longer level is " +
+                  ": the fast path gives " + text(shorter) + ", the general level is " +
                   text(level));
     }
   }
@@ -499,7 +500,7 @@ constexpr std::int64_t kChannels[] = {1, 3, 4, 8, 12, 20, 64};
 constexpr std::int64_t kFilters[] = {8, 40, 16, 24};
 constexpr std::int64_t kTaps[] = {1, 9, 25};
 
-/// The error of what a network computes is below 1e-3 of the level, as root mean square.
+/// The error on data as in networks is below 1e-3 of the level, as root mean square.
 ///
 /// A rounding to fp16 errs by 2.07e-4 of the partial sum, as root mean square (mantissas being
 /// spread evenly in the logarithm), and a partial sum of n of N products has n/N of the variance of
@@ -546,7 +547,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
   }
   // For fp16 destinations only the smaller half of the sums allows it, for int8 not every residual.
   if (std::is_same_v<Src, std::int8_t> && trial.notes("float sums") < number / 12) {
-    trial.fail("the shorter way was hardly taken");
+    trial.fail("the fast path was hardly taken");
   }
   for (std::int64_t pixel_count = 1; pixel_count <= kernel.mr; ++pixel_count) {
     for (int stage = 0; stage < kStages; ++stage) {
@@ -556,7 +557,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
   }
   const bool bytes = std::is_same_v<Dst, std::int8_t> && std::is_same_v<Src, std::int8_t>;
   if (bytes && trial.notes("residual in sums") == 0) {
-    trial.fail("the shorter way was never taken with a residual");
+    trial.fail("the fast path was never taken with a residual");
   }
   if constexpr (std::is_same_v<Dst, half> && std::is_same_v<Src, half>) {
     for (const std::int64_t channels : {64, 512}) check_rms_error(kernel, channels, trial);

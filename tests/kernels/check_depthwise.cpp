@@ -19,7 +19,7 @@ struct Case {
   std::int64_t stride;
   std::int64_t dilation;
   std::int64_t left;   // padding
-  std::int64_t right;  // the same; negative: pixels that no window reaches
+  std::int64_t right;  // the same; negative: pixels in no window
 };
 
 const std::vector<Case> kCases = {

@@ -43,7 +43,7 @@ half draw(Random& random, const Bounds& bounds, bool wide, half /*type*/) {
   return to_half((steps - static_cast<float>(bounds.zero_point)) / bounds.inverse_scale);
 }
 
-/// What the row's list should hold.
+/// The expected list of the row.
 struct Expected {
   std::vector<std::int8_t> bytes;
   std::vector<std::uint32_t> begins = {0};
@@ -107,7 +107,7 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     out_of_reach += kernel.function(args);
   }
   if (out_of_reach != expected.out_of_reach) {
-    trial.fail(std::to_string(out_of_reach) + " elements are out of reach, expected " +
+    trial.fail(std::to_string(out_of_reach) + " elements are out of range, expected " +
                std::to_string(expected.out_of_reach));
   }
   for (std::int64_t i = 0; i < src.count(); ++i) {
@@ -161,7 +161,7 @@ void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
 void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t channels,
                    std::int64_t width, std::int32_t zero_point, std::uint32_t density,
                    float steps_per_unit) {
-  const auto most_steps = static_cast<std::int64_t>(std::min(1e8F, kLargestHalf * steps_per_unit));
+  const auto most_steps = static_cast<std::int64_t>(std::min(1e8F, kMaxHalf * steps_per_unit));
   trial.begin(std::to_string(channels) + " channels, " + std::to_string(width) +
               " pixels, zero point " + std::to_string(zero_point) + ", one outlier in " +
               std::to_string(density) + ", units of " + std::to_string(steps_per_unit));
@@ -337,7 +337,7 @@ void check_spmm(const SpmmKernel& kernel, Trial& trial, const SpmmCase& test, st
       const double got = static_cast<double>(to_float(sums.at(p, f)));
       // Each of the additions errs by half a unit in the last place of a partial sum.
       const double bound = static_cast<double>(count + 1) * 0x1p-11 * magnitude + 0x1p-24;
-      const double limit = static_cast<double>(kLargestHalf);
+      const double limit = static_cast<double>(kMaxHalf);
       may_overflow |= magnitude > 0.99 * limit;
       overflows |= std::abs(sum) - bound > limit;
       if (fits && !(std::abs(got - sum) <= bound)) {

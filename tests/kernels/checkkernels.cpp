@@ -60,8 +60,8 @@ constexpr const char* kUsage =
     R"(usage: checkkernels [--filter TEXT] [--seed N] [--json] [--list | --bench [--iters N]]
 
 Checks all kernels whose name holds TEXT. --list only names them. --bench runs each once to warm up
-and then N times (default 1) on its standard shape, and tells how much work that was: an instrument
-has to tell the time.
+and then N times (default 1) on its standard shape, and prints the amount of work; an
+instrument measures the time.
 )";
 
 struct Options {
@@ -125,7 +125,7 @@ void report_signal(int number) {
   std::_Exit(1);
 }
 
-/// What became of one subject, in the order of the output.
+/// The outcome of one subject, in the order of the output.
 struct Outcome {
   std::string name;
   std::string status;  // "ok", "failed", "not on this CPU", "available"

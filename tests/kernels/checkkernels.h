@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the checks of all kernel families share. checkkernels.cpp runs them.
+// Shared by the checks of all kernel families. checkkernels.cpp runs them.
 #pragma once
 
 #include <algorithm>

@@ -43,8 +43,8 @@ def test_quantized_schemes_are_those_of_the_reference(model: Path, scheme: str, 
     """Given the bounds the engine has used, the reference quantizes to the same levels.
 
     Sums and activations are rounded in another order, and the engine moves a level by up to half a
-    step of its accumulators (kernels/float_sums.h), so that a number about halfway between two
-    levels may go to either; such a step affects all outputs of a 3x3 convolution. One or two
+    step of its accumulators (kernels/magic_bias.h), so that a number about halfway between two
+    levels may go to either; such a step is seen in all outputs of a 3x3 convolution. One or two
     such steps in an image are common with few bits, so that several images are counted.
     """
     graph = load_graph(model)

@@ -49,8 +49,7 @@ QPP_NEON_INLINE void for_channels(const ActivationArgs& args) {
 // src, dst       flat arrays of pixels * channels fp16
 // preconditions  channels % 8 == 0; reads and writes exactly that many
 // loop budget    8 elements: 2 FCVTL and 2 FCVTN of two slots on V0 and the function: a clamp 4
-// slots
-//                (0.8 cycles an element on A76, bound by V0), hardswish 8, tanh 34 and 2 FDIV
+//                slots (0.8 cycles an element on A76, bound by V0), hardswish 8, tanh 34 and 2 FDIV
 void activation_f16_f16_neon(const ActivationArgs& args) {
   const float32x4_t lo = vdupq_n_f32(args.lo);
   const float32x4_t hi = vdupq_n_f32(args.hi);

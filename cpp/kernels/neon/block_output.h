@@ -12,7 +12,7 @@
 namespace qpp {
 
 /// Turns blocks of accumulators, 8 pixels x 8 filters or 1 x 8, into stored values; with kResidual,
-/// one is added. One object serves one call of a kernel, which ends with finish(). Needs fp16
+/// one is added. One object per call of a kernel, which ends with finish(). Needs fp16
 /// arithmetic.
 template <typename Dst, bool kResidual, int kPixels = 8>
 class BlockOutput {
@@ -27,8 +27,10 @@ class BlockOutput {
         residual_(args.residual),
         dst_stride_(args.dst_stride),
         pixel_count_(args.pixel_count),
-        byte_lo_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.lo) : 0),
-        byte_hi_(kBytes && stage_.float_sums ? static_cast<std::int8_t>(stage_.hi) : 0),
+        byte_lo_(kBytes && stage_.magic_bias_accumulators ? static_cast<std::int8_t>(stage_.lo)
+                                                          : 0),
+        byte_hi_(kBytes && stage_.magic_bias_accumulators ? static_cast<std::int8_t>(stage_.hi)
+                                                          : 0),
         half_lo_(vdupq_n_f16(static_cast<float16_t>(stage_.lo))),
         half_hi_(vdupq_n_f16(static_cast<float16_t>(stage_.hi))),
         range_lo_(vdupq_n_f16(static_cast<float16_t>(INFINITY))),
@@ -68,11 +70,12 @@ class BlockOutput {
     }
   }
 
-  /// The same by the shorter way of output_stage.h; bits(p) gives the accumulators as Float8.
+  /// The same for magic-bias accumulators (output_stage.h); bits(p) gives the accumulators as
+  /// Float8.
   ///
-  /// The biases are loaded anew for each pixel (forget), since FMLA overwrites them.
+  /// The biases are loaded again for each pixel (forget), because FMLA overwrites them.
   template <typename Bits>
-  QPP_NEON_INLINE void store_float_sums(std::int64_t filter, const Bits& bits) {
+  QPP_NEON_INLINE void store_magic_bias(std::int64_t filter, const Bits& bits) {
     const float* bias = stage_.bias + filter;
     const Float8 multiplier = load(stage_.multiplier + filter);
     const auto level = [&](int p) QPP_NEON_INLINE_LAMBDA {
@@ -159,7 +162,7 @@ class BlockOutput {
     widen_range(lowest, highest);
   }
 
-  /// Writes back the range of what was stored, if it is wanted.
+  /// Writes back the range of the stored values, if it is requested.
   QPP_NEON_INLINE void finish() const {
     if constexpr (std::is_same_v<Dst, half>) {
       if (stage_.range == nullptr) return;
@@ -180,7 +183,7 @@ class BlockOutput {
                : add_residual(stage_.residual, level, residual<half>(p, filter));
   }
 
-  /// Adds an int8 residual to sums by the shorter way.
+  /// Adds an int8 residual to magic-bias accumulators.
   [[nodiscard]] QPP_NEON_INLINE Float8 add_to_bits(const Float8& bits, std::int64_t p,
                                                    std::int64_t filter) const {
     const int16x8_t factor = vld1q_s16(stage_.residual.factor + filter);
@@ -237,7 +240,7 @@ class BlockOutput {
   const void* residual_;
   std::int64_t dst_stride_;
   std::int64_t pixel_count_;
-  std::int8_t byte_lo_;  // the bounds of the shorter way, for int8
+  std::int8_t byte_lo_;  // bounds for magic-bias accumulators and int8
   std::int8_t byte_hi_;
   float16x8_t half_lo_;  // for fp16
   float16x8_t half_hi_;

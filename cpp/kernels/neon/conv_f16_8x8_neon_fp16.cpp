@@ -50,7 +50,7 @@ class SplitSums {
   static constexpr int kChain = 32;
   static constexpr int kChains = 9;
 
-  /// What has no room in registers. One serves all blocks of a call, since clearing it takes as
+  /// Sums that do not fit in registers. All blocks of a call share one, since clearing it takes as
   /// long as 200 products.
   struct Memory {
     float16x8_t first[kPixels] = {};
@@ -129,7 +129,7 @@ class SplitSums {
 
 // dst[p, f] = output(sum over tap, c of src[p, tap][c] * weights[f][tap][c])
 //
-// src            fp16 NHWC; a pixel of `channels` elements per tap, found as conv_source.h tells
+// src            fp16 NHWC; a pixel of `channels` elements per tap, found as in conv_source.h
 // weights        fp16, (f, tap, c) at [f / 8][tap][c][f % 8]
 // dst            int8 or fp16, (p, f) at p * dst_stride + f
 // preconditions  filters % 8 == 0; no over-read
@@ -221,7 +221,7 @@ QPP_NEON_INLINE void convolve(const ConvArgs& args) {
   output.finish();
 }
 
-/// Not inlined: registers of the plain convolution would be allotted differently beside it.
+/// Not inlined: the plain convolution would get other registers.
 template <typename Dst, template <typename, int> typename Source, int kPixels>
 [[gnu::noinline]] void convolve_residual(const ConvArgs& args) {
   convolve<Dst, Source, kPixels, true>(args);

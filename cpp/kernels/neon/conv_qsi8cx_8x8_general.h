@@ -96,7 +96,7 @@ QPP_NEON_INLINE void start_each(const ConvArgs& args, std::int64_t filter,
   for (std::int64_t p = 0; p < args.pixel_count; ++p) {
     const Float8 wide = widen(load(args.sparse + p * args.filters + filter));
     int32x4_t start[2];
-    if (args.output->float_sums) {
+    if (args.output->magic_bias_accumulators) {
       start[0] = vreinterpretq_s32_f32(vfmaq_f32(vreinterpretq_f32_s32(low), wide.low, unit));
       start[1] = vreinterpretq_s32_f32(vfmaq_f32(vreinterpretq_f32_s32(high), wide.high, unit));
     } else {
@@ -112,8 +112,8 @@ QPP_NEON_INLINE void start_each(const ConvArgs& args, std::int64_t filter,
 template <int kCount, typename Output>
 QPP_NEON_INLINE void store_sums(Output& output, std::int64_t filter,
                                 const int32x4_t (&sums)[kCount][2]) {
-  if (output.stage().float_sums) {
-    output.store_float_sums(filter, [&sums](int p) {
+  if (output.stage().magic_bias_accumulators) {
+    output.store_magic_bias(filter, [&sums](int p) {
       return Float8{vreinterpretq_f32_s32(sums[p][0]), vreinterpretq_f32_s32(sums[p][1])};
     });
   } else {
@@ -130,7 +130,7 @@ QPP_NEON_INLINE void conv_8x8_general(const Runs& runs, const ConvArgs& args) {
   const auto* weights = static_cast<const std::int8_t*>(args.weights);
   const bool has_half = args.empty_filters >= kFilters / 2;
   BlockOutput<Dst, kResidual> output(args);
-  const bool quick_sparse = stage.float_sums && args.pixel_count == kPixels;
+  const bool quick_sparse = stage.magic_bias_accumulators && args.pixel_count == kPixels;
   for (std::int64_t filter = 0; filter < args.filters; filter += kFilters) {
     const std::int32_t* start = stage.correction + filter;
     int32x4_t sums[kPixels][2];

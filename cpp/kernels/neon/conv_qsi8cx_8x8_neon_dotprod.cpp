@@ -64,7 +64,7 @@ QPP_NEON_INLINE bool is_fast(const ConvArgs& args) {
   const OutputStage& stage = *args.output;
   const bool all_levels = sizeof(Dst) > 1 || (stage.lo <= INT8_MIN && stage.hi >= INT8_MAX);
   const bool one_addend = !kResidual || args.sparse == nullptr;
-  return stage.float_sums && all_levels && args.pixel_count == kPixels && one_addend;
+  return stage.magic_bias_accumulators && all_levels && args.pixel_count == kPixels && one_addend;
 }
 
 /// Calls a function for `blocks` blocks from a filter on.

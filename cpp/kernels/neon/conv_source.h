@@ -8,7 +8,7 @@
 
 namespace qpp {
 
-// Where the sources of a tile lie. To a kernel, a source is a sequence of runs; in each run it
+// The sources of a tile. To a kernel, a source is a sequence of runs; in each run it
 // reads channels() successive elements of every pixel, and the weights in step with them:
 //
 //   for (Source source(args); source.valid(); source.next()) ...
@@ -36,7 +36,7 @@ class PointerSource {
   std::int64_t channels_;
 };
 
-/// Family conv3x3s1: affine addresses. Where pixels lie without gaps, the three taps of a kernel
+/// Family conv3x3s1: affine addresses. If pixels are contiguous, the three taps of a kernel
 /// row are one run of 3 * channels elements.
 template <typename T, int kPixels>
 class Interior3x3Source {
@@ -73,7 +73,7 @@ class Interior3x3Source {
   int rows_ = 3;
 };
 
-/// The runs of a tile as a table, which serves all its filters: run r of pixel p is
+/// The runs of a tile as a table for all its filters: run r of pixel p is
 /// pixels()[r * kPixels + p].
 template <int kPixels>
 class PointerRuns {

@@ -31,7 +31,7 @@ QPP_NEON_INLINE void choose_depthwise_shape(const DepthwiseArgs& args, const Run
   run(Constant<0>{}, Constant<0>{});
 }
 
-/// On which sides windows may reach padding.
+/// On which sides windows may overlap padding.
 inline constexpr int kInside = 0;
 inline constexpr int kLeft = 1;
 inline constexpr int kRight = 2;
@@ -43,9 +43,9 @@ inline constexpr int kBoth = kLeft | kRight;
 template <typename Block>
 QPP_NEON_INLINE void for_depthwise_blocks(const DepthwiseArgs& args, const Block& block) {
   const std::int64_t count = args.pixel_count;
-  const std::int64_t reach = 3 * args.stride + (args.kernel_width - 1) * args.dilation + 1;
+  const std::int64_t extent = 3 * args.stride + (args.kernel_width - 1) * args.dilation + 1;
   const auto begin = [&](std::int64_t p) { return p * args.stride - args.left; };
-  const auto ends_inside = [&](std::int64_t p) { return begin(p) + reach <= args.width; };
+  const auto ends_inside = [&](std::int64_t p) { return begin(p) + extent <= args.width; };
   std::int64_t next = 0;
   for (; next + 4 <= count && begin(next) < 0 && ends_inside(next); next += 4)
     block(Constant<4>{}, Constant<kLeft>{}, next);
@@ -64,9 +64,9 @@ QPP_NEON_INLINE void for_depthwise_blocks(const DepthwiseArgs& args, const Block
     block(Constant<2>{}, Constant<kBoth>{}, next + 2 <= count ? next : count - 2);
 }
 
-/// Where 8 channels from `c` on lie of the columns that the window of output pixel `first` begins
-/// with. In an unrolled n x n kernel, kTested = n / 2 columns on either side may be padding; in any
-/// other, where it is 0, all.
+/// Pointers to 8 channels from `c` on, of the columns that the window of output pixel `first`
+/// begins with. In an unrolled n x n kernel, kTested = n / 2 columns on either side may be padding;
+/// in any other, where it is 0, all.
 template <typename T, int kBorder, int kTested>
 class Columns {
  public:
@@ -80,7 +80,7 @@ class Columns {
   [[nodiscard]] QPP_NEON_INLINE const std::byte* begin(const T* row) const {
     return reinterpret_cast<const std::byte*>(row) + x_ * pixel_bytes_;
   }
-  /// Column k of a row that begin() tells, of `count` columns.
+  /// Column k of a row that begin() returned, of `count` columns.
   [[nodiscard]] QPP_NEON_INLINE const T* at(const std::byte* begin, std::int64_t k,
                                             std::int64_t count) const {
     const bool may_be_left = (kBorder & kLeft) != 0 && (kTested == 0 || k < kTested);

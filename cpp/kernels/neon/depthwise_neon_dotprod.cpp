@@ -22,7 +22,7 @@ QPP_NEON_INLINE Column load_weights(const std::int8_t* weights) {
   return {vld1q_s8(weights), vld1q_s8(weights + 16)};
 }
 
-/// The last row stands for those beyond, whose weights are zeros.
+/// The last row is used for rows beyond it, whose weights are zeros.
 template <typename Source>
 QPP_NEON_INLINE Column load_column(const Source& columns, const std::byte* const* rows,
                                    int row_count, std::int64_t k, std::int64_t count) {
@@ -42,7 +42,7 @@ QPP_NEON_INLINE Column load_column(const Source& columns, const std::byte* const
 }
 
 /// Added to the bits of this float, integers below 2^22 are added to its value: one subtraction
-/// then takes what a conversion takes two slots for.
+/// then replaces a conversion, which takes two slots.
 constexpr float kFloatZero = 3 << 22;
 
 struct Sums {

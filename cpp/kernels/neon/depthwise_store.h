@@ -8,7 +8,7 @@
 
 namespace qpp {
 
-/// One object serves 8 channels of a row. kTanh: the stage may ask for it.
+/// One object per 8 channels of a row. kTanh: the stage may ask for it.
 template <bool kTanh>
 class ChannelOutput {
  public:
@@ -22,7 +22,7 @@ class ChannelOutput {
         hi_(vdupq_n_f32(stage.hi)),
         zero_point_(vdupq_n_s8(static_cast<std::int8_t>(stage.zero_point))) {}
 
-  /// The outputs of kPixels pixels, which lie `pixel` elements apart.
+  /// The outputs of kPixels pixels, which are `pixel` elements apart.
   template <int kPixels>
   QPP_NEON_INLINE void store(const Float8 (&sums)[kPixels], std::int8_t* dst, std::int64_t pixel) {
     constexpr int kPairs = kPixels / 2;

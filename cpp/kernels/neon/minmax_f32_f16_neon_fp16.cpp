@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kChains = 4;
 
-/// The bounds of what was given to it; FMIN and FMAX keep NaN. Each chain takes every fourth
+/// The bounds of the vectors that were added; FMIN and FMAX keep NaN. Each chain takes every fourth
 /// vector, because an operation waits two cycles for the one before.
 class Bounds {
  public:
@@ -38,7 +38,7 @@ class Bounds {
 // preconditions  stride % 8 == 0; reads whole pixels, padding included, which does not count
 // registers      8 for the chains, 4 for the elements
 // loop budget    32 elements without padding: 4 loads, 8 FMIN/FMAX: 4 cycles on A76 (0.13 per
-// element)
+//                element)
 void minmax_f32_f16_neon_fp16(const MinMaxArgs& args) {
   // Without padding, all pixels are one.
   const bool dense = args.src.channels == args.src.stride;

@@ -68,7 +68,7 @@ QPP_NEON_INLINE int16x8_t low_halves(const Float8& value) {
   return vuzp1q_s16(vreinterpretq_s16_f32(value.low), vreinterpretq_s16_f32(value.high));
 }
 
-/// The even bytes are the levels, rounded half to even; what follows adds the zero point.
+/// The even bytes are the levels, rounded half to even; the caller adds the zero point.
 QPP_NEON_INLINE int8x16_t round_to_low_bytes(const Float8& level) {
   return vreinterpretq_s8_s16(low_halves(round_to_low_bits(level)));
 }

@@ -41,8 +41,7 @@ void quantize_qai8_f16_neon(const QuantizeArgs& args) {
 // src, dst       flat arrays of `count` int8 and fp16
 // preconditions  count % 8 == 0; reads and writes exactly `count` elements
 // loop budget    8 elements: 1 load; 4 SCVTF and 4 FCVTN slots on V0, bound by these: 8 cycles on
-// A76
-//                (1.0 per element)
+//                A76 (1.0 per element)
 void dequantize_f16_qai8_neon(const DequantizeArgs& args) {
   const float32x4_t scale = vdupq_n_f32(args.scale);
   const int8x8_t zero_point = vdup_n_s8(static_cast<std::int8_t>(args.zero_point));

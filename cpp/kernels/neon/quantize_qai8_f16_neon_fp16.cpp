@@ -8,7 +8,7 @@ namespace qpp {
 namespace {
 
 /// Adding it to a half of magnitude below 2^9 rounds half to even to an integer, whose low byte
-/// then stands in the low byte: kRoundingMagic of fp16.
+/// is then in the low byte: kRoundingMagic of fp16.
 constexpr half kMagic{0x6600};  // 1.5 * 2^10
 
 }  // namespace

@@ -9,8 +9,8 @@
 namespace qpp {
 namespace {
 
-/// A sum of products begins with half a step, and with what makes int8 of byte 1 again: sources are
-/// unsigned for UDOT, 128 higher.
+/// A sum of products begins with half a step, and with the constant that makes int8 of byte 1
+/// again: sources are unsigned for UDOT, 128 higher.
 constexpr std::uint32_t kStart = 128 + (128 << 8);
 
 /// The four corners of up to 16 channels, those of a channel together.
@@ -105,8 +105,7 @@ QPP_NEON_INLINE void resize_rows(const ResizeArgs& args, const std::uint32_t* st
 // preconditions  channels % 8 == 0; reads the pixels that `columns` names, writes the output rows
 // registers      4 for 16 channels of the corners, 1 for weights, 4 sums
 // loop budget    16 channels between four source pixels: 4 loads, 4 EOR, 8 ZIP; then for each
-// output
-//                pixel there 4 loads, 4 UDOT, 3 UZP, 1 store: enlarging twice 11 slots an output
+//                output pixel 4 loads, 4 UDOT, 3 UZP, 1 store: enlarging twice 11 slots an output
 //                vector of 16, 5.5 cycles on A76 (0.34 an element), four times 8.8, eight times 8.2
 void resize_qai8_qai8_neon_dotprod(const ResizeArgs& caller_args) {
   const ResizeArgs args = caller_args;  // stores of bytes could change the original

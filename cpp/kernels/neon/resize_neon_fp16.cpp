@@ -11,9 +11,8 @@ namespace qpp {
 // preconditions  channels % 8 == 0; reads the pixels that `columns` names, writes the output rows
 // registers      2 for weights, 6 for 8 channels
 // loop budget    8 channels of a column: 4 loads, 3 FSUB, 2 FMLA; then for each output row a load
-// of
-//                the weight, a move, FMLA, 1 store: enlarging twice 5.5 slots an output vector, 2.8
-//                cycles on A76 (0.35 an element)
+//                of the weight, a move, FMLA, 1 store: enlarging twice 5.5 slots an output
+//                vector, 2.8 cycles on A76 (0.35 an element)
 void resize_f16_f16_neon_fp16(const ResizeArgs& args) {
   const auto* top = static_cast<const half*>(args.top);
   const auto* bottom = static_cast<const half*>(args.bottom);

@@ -26,7 +26,7 @@ class FromLevels {
     const int8x8_t low = vqmovn_s16(vld1q_s16(src));
     return vget_low_s8(clamp(vcombine_s8(low, low)));
   }
-  /// Whether any of the levels lies below the byte's bound.
+  /// Whether any of the levels is below the byte's bound.
   QPP_NEON_INLINE static bool any_below(const SparsifyArgs& args) {
     const auto* src = static_cast<const std::int16_t*>(args.src);
     int16x8_t least = vld1q_s16(src);
@@ -167,7 +167,7 @@ QPP_NEON_INLINE std::uint32_t append(OutlierAppender& appender, const SparsifyAr
 // src, dst       int16 or fp16, and int8, [pixels][channels]
 // preconditions  channels % 8 == 0; no over-read
 // method         Bytes at a bound may have been cut: one bit for each of 64 channels. For the
-//                few bits that are set, the level is computed anew as the reference does, and
+//                few bits that are set, the level is computed again as in the reference, and
 //                entries made where it differs
 // registers      8 for levels, 4 for bytes, 4 for masks, 5 to 7 constants
 // loop budget    64 channels of int16: 8 loads, 8 SQXTN, 4 CMEQ, 4 AND, 4 ADDP, 4 stores: 24

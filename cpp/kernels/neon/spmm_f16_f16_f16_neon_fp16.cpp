@@ -62,7 +62,7 @@ QPP_NEON_INLINE bool multiply(const SpmmArgs& given, std::int64_t filter) {
       store(sums + 8 * v, sum[v]);
     }
   }
-  return !kCheck || vmaxvq_f16(largest) <= static_cast<float16_t>(kLargestHalf);
+  return !kCheck || vmaxvq_f16(largest) <= static_cast<float16_t>(kMaxHalf);
 }
 
 template <bool kCheck>
@@ -78,14 +78,14 @@ QPP_NEON_INLINE bool multiply(const SpmmArgs& args) {
 /// Whether the sum of all residuals' magnitudes is so small that no sum can overflow.
 QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
   constexpr uint16x8_t kLanes{0, 1, 2, 3, 4, 5, 6, 7};
-  const std::int64_t reach = (args.pixels - 1) * args.step + (args.taps - 1) * args.tap_step + 1;
+  const std::int64_t extent = (args.pixels - 1) * args.step + (args.taps - 1) * args.tap_step + 1;
   const std::int64_t begin = std::clamp<std::int64_t>(args.first, 0, args.width);
-  const std::int64_t end = std::clamp<std::int64_t>(args.first + reach, 0, args.width);
+  const std::int64_t end = std::clamp<std::int64_t>(args.first + extent, 0, args.width);
   float16x8_t total = zero();
   for (const SpmmRow* row = args.rows; row != args.rows + args.row_count; ++row) {
     const std::uint32_t last = row->outliers.begins[end];
     for (std::uint32_t i = row->outliers.begins[begin]; i < last; i += 8) {
-      // What follows the last one counts as zero.
+      // Elements after the last one count as zero.
       const auto left = static_cast<std::uint16_t>(std::min<std::uint32_t>(last - i, 8));
       const float16x8_t residuals =
           load_masked(row->outliers.residuals + i, vcltq_u16(kLanes, vdupq_n_u16(left)));
@@ -93,7 +93,7 @@ QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
     }
   }
   const Float8 wide = widen(total);
-  return vaddvq_f32(vaddq_f32(wide.low, wide.high)) <= 0.99F * kLargestHalf / kMaxSpmmWeight;
+  return vaddvq_f32(vaddq_f32(wide.low, wide.high)) <= 0.99F * kMaxHalf / kMaxSpmmWeight;
 }
 
 }  // namespace

@@ -52,9 +52,9 @@ QPP_NEON_INLINE float16x8_t narrow(const Float8& value) {
   return vcvt_high_f16_f32(vcvt_f16_f32(value.low), value.high);
 }
 
-/// Makes the compiler forget what it knows of a pointer, so that it loads the same constants anew
-/// for each use. A load costs the vector pipes nothing; the register move in its stead takes a slot
-/// of the very pipes that bound the kernels.
+/// Makes the compiler treat a pointer as unknown, so that it loads the same constants again for
+/// each use. A load does not occupy a vector pipe; a register move would, and these pipes bound the
+/// kernels.
 template <typename T>
 QPP_NEON_INLINE void forget(const T*& pointer) {
   asm("" : "+r"(pointer));

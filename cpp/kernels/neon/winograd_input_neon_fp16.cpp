@@ -50,7 +50,7 @@ struct SourceTransform {
   float16x8_t a2b2 = broadcast(kA * kA * kB * kB);  // rounded, by 7e-5
 
   /// d(j) loads the j-th vectors, again(3) and again(4) the same from one more load, put(j, ...)
-  /// stores the result: FMLA overwrites what it adds to, so vectors that begin several sums are
+  /// stores the result: FMLA overwrites its addend, so vectors that begin several sums are
   /// loaded for each, and of two results that differ in a sign the second is made of the first.
   template <typename Load, typename Again, typename Store>
   QPP_NEON_INLINE void operator()(const Load& d, const Again& again, const Store& put) const {
@@ -165,7 +165,7 @@ QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_
 #pragma GCC unroll 6
       for (const Src*& row : rows) row += kWinogradGroup;
     };
-    // Unrolled, int8 sources that lie in memory would take the convolution 4 % longer.
+    // Unrolled, int8 sources in memory would take the convolution 4 % longer.
     if constexpr (std::is_same_v<Src, half>) {
 #pragma GCC unroll 4
       for (std::int64_t g = 0; g < groups; ++g) transform_group(g);
@@ -232,7 +232,7 @@ void winograd4_input_f16_f16_neon_fp16(const WinogradInputArgs& args) {
 }
 
 void winograd4_input_f16_qai8_neon_fp16(const WinogradInputArgs& args) {
-  // What lies in the last channels' padding meets weights of zero.
+  // The padding of the last channels meets weights of zero.
   transform_all<std::int8_t>(args, round_up<std::int64_t>(args.channels, 8) / kWinogradGroup,
                              AllOfInt8(args.zero_point));
 }

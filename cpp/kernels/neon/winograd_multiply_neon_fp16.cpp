@@ -9,7 +9,7 @@ constexpr int kFilters = 8;
 constexpr std::int64_t kChain = 32;  // channels added up in a row in fp16
 constexpr std::int64_t kSpan = 128;  // channels whose chains are added up in fp16
 
-/// What is left to read of V and U of one point and group of tiles.
+/// The rest of V and U of one point and group of tiles.
 struct Sources {
   const half* v;
   const half* u;
@@ -256,10 +256,9 @@ template <int kFew>
 //                A76. Every 32 channels 8 FADD, at the end 8 stores, 4 cycles each. One or two
 //                filters: 8 or 16 FMLA every 8 channels, at the end 7 or 14 FADDP, 8 DUP, 8 stores
 // choices        modelled A76, 64 channels: 268 cycles, 96 % of peak. One chain of 64 products
-// would
-//                save 4 of them, but its rms error is 5.6e-3 instead of 4.1e-3. All eight sums go
-//                in turn: with four, which just cover the two cycles that a sum takes, an FMLA that
-//                FADD or a store delays delays its whole chain
+//                would save 4 of them, but its rms error is 5.6e-3 instead of 4.1e-3. All eight
+//                sums go in turn: with four, which just cover the two cycles that a sum takes, an
+//                FMLA that FADD or a store delays delays its whole chain
 void winograd4_multiply_f16_f16_f16_8x8_neon_fp16(const WinogradMultiplyArgs& args) {
   const std::int64_t padded = round_up<std::int64_t>(args.channels, kWinogradGroup);
   if (winograd_few_filters(args.filters, padded)) {

@@ -77,7 +77,7 @@ class Int8Residual {
   float16x8_t zero_;
 };
 
-/// What becomes of levels before they are stored.
+/// How levels are changed before they are stored.
 enum class Limit : std::uint8_t { none, lower_bound, both_bounds, tanh_and_both_bounds };
 
 /// OutputStage for eight filters in fp16: from Z to levels.
@@ -91,7 +91,7 @@ class HalfStage {
         hi_(vdupq_n_f16(static_cast<float16_t>(stage.hi))),
         post_scale_(stage.post_scale) {}
 
-  /// The levels of z[i, 0 .. 3], whose residuals lie `stride` elements apart. Constants are loaded
+  /// The levels of z[i, 0 .. 3], whose residuals are `stride` elements apart. Constants are loaded
   /// for each use.
   QPP_NEON_INLINE void levels(int i, float16x8_t (&z)[kWinogradTile],
                               const Residual::Element* residual, std::int64_t stride) const {
@@ -195,7 +195,7 @@ class Int8Writer {
   int8x16_t zero_point_;
 };
 
-/// Copies what is inside of the image of a tile that sticks out of it.
+/// Copies the part of a tile that is inside of the image.
 template <typename Residual>
 QPP_NEON_INLINE void copy_inside(const WinogradOutputArgs& args, std::int64_t columns,
                                  const typename Residual::Element* src,
@@ -211,7 +211,7 @@ QPP_NEON_INLINE void copy_inside(const WinogradOutputArgs& args, std::int64_t co
 // dst[4 y + i, 4 x + j, f] = output((A^T m A)[i, j] * a^(i + j)), winograd.h, eight filters
 //
 // m              fp16, winograd_m_index()
-// dst            fp16 or int8, NHWC; what lies outside of the image is not written
+// dst            fp16 or int8, NHWC; elements outside of the image are not written
 // preconditions  none on alignment; no over-read
 // registers      24 for the rows of a tile, 3 constants, the rest in passing; multipliers and bias
 //                are loaded for each use
@@ -245,7 +245,7 @@ QPP_NEON_INLINE void output(const WinogradOutputArgs& args) {
       asm("" ::: "memory");  // all loads at once would need more registers than there are
     }
 
-    // A tile that sticks out of the image is written aside, and what is inside copied.
+    // A tile that sticks out of the image is written to a buffer, and its inner part copied.
     const std::int64_t columns_left = args.columns - tile * kWinogradTile;
     const bool whole = args.rows >= kWinogradTile && columns_left >= kWinogradTile;
     Dst* dst = static_cast<Dst*>(args.dst) + tile * kWinogradTile * args.dst_pixel_stride;

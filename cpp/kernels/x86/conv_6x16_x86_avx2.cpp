@@ -30,7 +30,7 @@ struct Int8 {
     }
     const __m256 wide = load_widened(args.sparse + pixel * args.filters + filter);
     const __m256 unit = _mm256_set1_ps(kSparseUnit);
-    return output.float_sums
+    return output.magic_bias_accumulators
                ? _mm256_castps_si256(_mm256_fmadd_ps(wide, unit, _mm256_castsi256_ps(correction)))
                : _mm256_add_epi32(correction, _mm256_cvtps_epi32(_mm256_mul_ps(wide, unit)));
   }
@@ -109,7 +109,7 @@ QPP_X86_INLINE __m256 tanh_vector(__m256 x) {
   return _mm256_div_ps(e, _mm256_add_ps(e, _mm256_set1_ps(2)));
 }
 
-/// The twin of output_level(), store() and store_float_sum() in output_stage.h, for eight filters
+/// The twin of output_level(), store() and store_magic_bias() in output_stage.h, for eight filters
 /// of a pixel.
 template <typename Dst, typename Type>
 class VectorOutput {
@@ -122,19 +122,19 @@ class VectorOutput {
         range_hi_(_mm256_set1_ps(-INFINITY)),
         nan_(_mm256_setzero_ps()) {}
 
-  /// `residual` lies at `index` beside the filters' first, or is null.
+  /// `residual` has the element of the first filter at `index`, or is null.
   QPP_X86_INLINE void store(Type::Sums sums, std::int64_t filter, Dst* dst, const void* residual,
                             std::int64_t index) {
     const __m256 multiplier = stage_.multiplier == nullptr
                                   ? _mm256_set1_ps(1)
                                   : _mm256_loadu_ps(stage_.multiplier + filter);
     const __m256 bias = _mm256_loadu_ps(stage_.bias + filter);
-    if (stage_.float_sums) {
+    if (stage_.magic_bias_accumulators) {
       if constexpr (std::is_same_v<Type, Int8> && std::is_same_v<Dst, std::int8_t>) {
         if (residual != nullptr) sums = add_to_sums(sums, filter, residual, index);
       }
-      store_float_sum(_mm256_fmadd_ps(Type::as_float_bits(sums), multiplier, bias), dst, residual,
-                      index);
+      store_magic_bias(_mm256_fmadd_ps(Type::as_float_bits(sums), multiplier, bias), dst, residual,
+                       index);
       return;
     }
     __m256 level = _mm256_fmadd_ps(Type::to_float(sums), multiplier, bias);
@@ -145,7 +145,7 @@ class VectorOutput {
     store_level(clamp_vector(level, lo_, hi_), dst);
   }
 
-  /// Writes back the range of what was stored, if it is wanted.
+  /// Writes back the range of the stored values, if it is requested.
   QPP_X86_INLINE void finish() const {
     if (!std::is_same_v<Dst, half> || stage_.range == nullptr) return;
     alignas(32) float lo[8];
@@ -164,20 +164,20 @@ class VectorOutput {
   }
 
  private:
-  QPP_X86_INLINE void store_float_sum(__m256 level, std::int8_t* dst, const void* /*residual*/,
-                                      std::int64_t /*index*/) const {
+  QPP_X86_INLINE void store_magic_bias(__m256 level, std::int8_t* dst, const void* /*residual*/,
+                                       std::int64_t /*index*/) const {
     const __m256i integers =
         _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(level), 16), 16);
     store_low_bytes(_mm256_min_epi32(_mm256_max_epi32(integers, _mm256_cvtps_epi32(lo_)),
                                      _mm256_cvtps_epi32(hi_)),
                     dst);
   }
-  QPP_X86_INLINE void store_float_sum(__m256 level, std::int16_t* dst, const void* /*residual*/,
-                                      std::int64_t /*index*/) const {
+  QPP_X86_INLINE void store_magic_bias(__m256 level, std::int16_t* dst, const void* /*residual*/,
+                                       std::int64_t /*index*/) const {
     store_low_halves(_mm256_castps_si256(level), dst);
   }
-  QPP_X86_INLINE void store_float_sum(__m256 level, half* dst, const void* residual,
-                                      std::int64_t index) {
+  QPP_X86_INLINE void store_magic_bias(__m256 level, half* dst, const void* residual,
+                                       std::int64_t index) {
     if (residual != nullptr) level = add_residual(level, residual, index);
     store_level(clamp_vector(level, lo_, hi_), dst);
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/float_sums.h"
+#include "kernels/magic_bias.h"
 
 #include <algorithm>
 #include <array>
@@ -22,8 +22,8 @@ Lanes<T> all_lanes(T value) {
   return lanes;
 }
 
-constexpr float kLargestFloatSum = (1 << 22) - 1;
-constexpr float kLargestFloatLevel = 32000;  // fits 16 bits
+constexpr float kMaxSum = (1 << 22) - 1;
+constexpr float kMaxLevel = 32000;  // fits 16 bits
 
 /// Rounds magnitudes up to 2^22 half to even.
 float round_small(float value) { return (value + kRoundingMagic) - kRoundingMagic; }
@@ -42,7 +42,7 @@ std::int32_t largest_sum(const RunSums& sums, std::size_t f) {
 
 /// Up to this, accumulators start so that a sparse part adds up like integers.
 float exact_start(const RunSums& sums) {
-  return sums.sparse == 0 ? INFINITY : kLargestFloatSum - static_cast<float>(sums.sparse);
+  return sums.sparse == 0 ? INFINITY : kMaxSum - static_cast<float>(sums.sparse);
 }
 
 /// For an int8 or int16 destination, whose bounds hold the zero point. An int8 residual is added in
@@ -57,7 +57,7 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
   const float largest_start = exact_start(sums);
 
   auto unfit = all_lanes(std::uint32_t{0});
-  auto least = all_lanes(-INFINITY);  // levels that are told apart from all that lie beyond
+  auto least = all_lanes(-INFINITY);  // levels that differ from all beyond
   auto most = all_lanes(INFINITY);
   for (std::size_t first = 0; first < sums.weights.scales.size(); first += kLanes) {
     Lanes<float> multipliers;
@@ -78,7 +78,7 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
       const float bias = (whole - whole_excess) + carry;
       const float units_per_step = 1 / multiplier;
       const float rest_of_sum = (rest - carry) * units_per_step;
-      const bool starts_near = std::abs(rest_of_sum) <= kLargestFloatSum / 2;
+      const bool starts_near = std::abs(rest_of_sum) <= kMaxSum / 2;
       const float start = starts_near ? rest_of_sum : 0;
       const float exact_factor = residual_scale * units_per_step;
       const bool has_factor = exact_factor <= INT16_MAX - 1;
@@ -86,20 +86,20 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
       const std::int32_t correction = arrays.correction[f] - residual_zero * factor;
       const float first_sum = static_cast<float>(correction) + start;
 
-      // Beyond +-2^22 the floats of successive bits lie closer or farther apart, but still in
+      // Beyond +-2^22 the floats of successive bits are closer or farther apart, but still in
       // order: those sums are served as well if they are cut to the bounds anyway.
       const auto farthest_bits = std::bit_cast<std::int32_t>(std::abs(start) + kRoundingMagic) +
                                  largest_sum(sums, f) + sums.sparse + 255 * factor;
       const float farthest = std::bit_cast<float>(farthest_bits) - kRoundingMagic;
-      const bool cut = farthest > kLargestFloatSum;
+      const bool cut = farthest > kMaxSum;
       const float middle = bias + excess;
-      const float told = kLargestFloatSum * multiplier - 1;
-      least[lane] = std::max(least[lane], cut ? middle - told : -INFINITY);
-      most[lane] = std::min(most[lane], cut ? middle + told : INFINITY);
+      const float distinct = kMaxSum * multiplier - 1;
+      least[lane] = std::max(least[lane], cut ? middle - distinct : -INFINITY);
+      most[lane] = std::min(most[lane], cut ? middle + distinct : INFINITY);
 
       const bool fits = starts_near && has_factor && multiplier <= largest_multiplier &&
                         std::abs(first_sum) <= largest_start &&
-                        std::abs(middle) + farthest * multiplier <= kLargestFloatLevel;
+                        std::abs(middle) + farthest * multiplier <= kMaxLevel;
       unfit[lane] |= fits ? 0U : 1U;
       multipliers[lane] = multiplier;
       biases[lane] = bias + kRoundingMagic;
@@ -111,12 +111,12 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
     std::copy(starts.begin(), starts.end(), arrays.correction + first);
     if (residual) std::copy(factors.begin(), factors.end(), arrays.residual_factor + first);
   }
-  const float reach_lo = std::ceil(*std::max_element(least.begin(), least.end()));
-  const float reach_hi = std::floor(*std::min_element(most.begin(), most.end()));
-  if (reach_lo > needed.lo || reach_hi < needed.hi) return false;
+  const float distinct_lo = std::ceil(*std::max_element(least.begin(), least.end()));
+  const float distinct_hi = std::floor(*std::min_element(most.begin(), most.end()));
+  if (distinct_lo > needed.lo || distinct_hi < needed.hi) return false;
   if (*std::max_element(unfit.begin(), unfit.end()) != 0) return false;
-  stage.lo = std::max(stage.lo, reach_lo);
-  stage.hi = std::min(stage.hi, reach_hi);
+  stage.lo = std::max(stage.lo, distinct_lo);
+  stage.hi = std::min(stage.hi, distinct_hi);
   stage.residual.factor = arrays.residual_factor;
   return true;
 }
@@ -124,7 +124,7 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
 /// For an fp16 destination.
 bool change_to_reals(const RunSums& sums, const OutputArrays& arrays) {
   const float largest_start = exact_start(sums);
-  const std::int32_t most_sum = static_cast<std::int32_t>(kLargestFloatSum) - sums.sparse;
+  const std::int32_t most_sum = static_cast<std::int32_t>(kMaxSum) - sums.sparse;
   std::uint32_t unfit = 0;
   for (std::size_t f = 0; f < sums.weights.scales.size(); ++f) {
     const float multiplier = shorten(arrays.multiplier[f]);
@@ -142,10 +142,10 @@ bool change_to_reals(const RunSums& sums, const OutputArrays& arrays) {
 
 }  // namespace
 
-bool use_float_sums(const RunSums& sums, DType dst, bool residual, const OutputArrays& arrays,
-                    OutputStage& stage) {
+bool try_fast_requantization(const RunSums& sums, DType dst, bool residual,
+                             const OutputArrays& arrays, OutputStage& stage) {
   OutputStage shorter = stage;
-  shorter.float_sums = true;
+  shorter.magic_bias_accumulators = true;
   if (dst == DType::f16) {
     if (!change_to_reals(sums, arrays)) return false;
     stage = shorter;
@@ -155,7 +155,7 @@ bool use_float_sums(const RunSums& sums, DType dst, bool residual, const OutputA
   shorter.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
   shorter.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
   Range needed{.lo = shorter.lo, .hi = shorter.hi};
-  if (dst == DType::qai16) {  // may be cut earlier, if not much earlier, than in the longer way
+  if (dst == DType::qai16) {  // may be narrower than without the fast path, but not much
     constexpr float kLeastResidual = 256;
     needed.lo = std::max(needed.lo, INT8_MIN - kLeastResidual);
     needed.hi = std::min(needed.hi, INT8_MAX + kLeastResidual);
