@@ -63,7 +63,6 @@ endfunction()
 # qpp_test(<target>): registers a test program; a cross build runs it once per emulated CPU.
 function(qpp_test target)
   qpp_target(${target})
-  target_link_libraries(${target} PRIVATE qppengine_core)
   if(CMAKE_CROSSCOMPILING_EMULATOR)
     foreach(cpu IN LISTS QPP_EMULATED_CPUS)
       add_test(NAME ${target}.${cpu} COMMAND ${target})
