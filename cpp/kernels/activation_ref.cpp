@@ -1,40 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation.h"
 
+#include "kernels/unary_math.h"
 #include "kernels/variants.h"
 
 namespace qpp {
 namespace {
 
-float apply(const ActivationArgs& args, float x, std::int64_t channel) {
-  switch (args.function) {
-    case Function::clamp:
-      return clamp_level(x, args.lo, args.hi);
-    case Function::tanh:
-      return tanh_shared(x);
-    case Function::sigmoid:
-      return sigmoid(x);
-    case Function::silu:
-      return x * sigmoid(x);
-    case Function::hardsigmoid:
-      return hardsigmoid(x);
-    case Function::hardswish:
-      return x * hardsigmoid(x);
-    case Function::prelu:
-      return std::fma(args.slopes[channel], clamp_level(x, -INFINITY, 0),
-                      clamp_level(x, 0, INFINITY));
+template <typename Formula>
+void for_elements(const ActivationArgs& args, const Formula& formula) {
+  for (std::int64_t p = 0; p < args.pixels; ++p) {
+    for (std::int64_t c = 0; c < args.channels; ++c) {
+      const std::int64_t i = p * args.channels + c;
+      const float a = args.function == UnaryActivation::prelu ? args.slopes[c] : args.a;
+      args.dst[i] = to_half(formula(to_float(args.src[i]), a, args.b));
+    }
   }
-  return x;
 }
 
 }  // namespace
 
 void activation_f16_f16_ref(const ActivationArgs& args) {
-  for (std::int64_t p = 0; p < args.pixels; ++p) {
-    for (std::int64_t c = 0; c < args.channels; ++c) {
-      const std::int64_t i = p * args.channels + c;
-      args.dst[i] = to_half(apply(args, to_float(args.src[i]), c));
-    }
+  switch (args.function) {
+#define QPP_UNARY(name, a_attribute, b_attribute, ...)                                             \
+  case UnaryActivation::name:                                                                      \
+    return for_elements(args,                                                                      \
+                        [](float x, [[maybe_unused]] float a, [[maybe_unused]] float b) -> float { \
+                          return __VA_ARGS__;                                                      \
+                        });
+#include "kernels/unary_activations.inc"
   }
 }
 

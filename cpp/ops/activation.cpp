@@ -2,8 +2,10 @@
 #include "ops/activation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "base/json_field.h"
@@ -18,9 +20,9 @@ UnarySpec clamp_or_tanh(const NodeFields& node) {
   const ActivationSpec activation = parse_activation(node.attributes);
   const bool is_tanh = activation.nonlinearity == Nonlinearity::tanh;
   return {.name = node.name,
-          .function = is_tanh ? Function::tanh : Function::clamp,
-          .lo = activation.lo,
-          .hi = activation.hi,
+          .function = is_tanh ? UnaryActivation::tanh : UnaryActivation::clamp,
+          .a = activation.lo,
+          .b = activation.hi,
           .slopes = {}};
 }
 
@@ -32,18 +34,40 @@ UnarySpec parse_prelu(const NodeFields& node) {
             ": expected a weight of 1 dimension");
   node.constants.count(slopes.elements(), 0, node.where);
   return {.name = node.name,
-          .function = Function::prelu,
+          .function = UnaryActivation::prelu,
           .slopes = Constants::floats(slopes, node.where)};
 }
 
+/// A function by its row of unary_activations.inc.
+struct Row {
+  UnaryActivation function;
+  std::string a;  // the attributes that hold its numbers, or ""
+  std::string b;
+};
+
+float parse_number(const NodeFields& node, const std::string& attribute) {
+  if (attribute.empty()) return 0;
+  const Field field = node.attributes[attribute.c_str()];
+  const auto number = static_cast<float>(field.number());
+  QPP_CHECK(std::isfinite(number), ModelError, field.where(), ": expected a number within fp32");
+  return number;
+}
+
 UnarySpec parse_function(const NodeFields& node) {
-  static const std::map<std::string, Function> kFunctions = {{"hardsigmoid", Function::hardsigmoid},
-                                                             {"hardswish", Function::hardswish},
-                                                             {"sigmoid", Function::sigmoid},
-                                                             {"silu", Function::silu}};
-  node.expect_no_attributes();
+  static const std::map<std::string, Row> kRows = {
+#define QPP_UNARY(name, a, b, ...) {#name, {UnaryActivation::name, #a, #b}},
+#include "kernels/unary_activations.inc"
+  };
+  const Row& row = kRows.at(node.op);
+  std::set<std::string> attributes{row.a, row.b};
+  attributes.erase("");
+  node.attributes.only(attributes);
   node.expect_no_tensors();
-  return {.name = node.name, .function = kFunctions.at(node.op), .slopes = {}};
+  return {.name = node.name,
+          .function = row.function,
+          .a = parse_number(node, row.a),
+          .b = parse_number(node, row.b),
+          .slopes = {}};
 }
 
 UnarySpec parse_unary(const NodeFields& node) {
@@ -84,7 +108,7 @@ Activation::Activation(UnarySpec spec, const KernelSelection& selection)
     : spec_(std::move(spec)), kernel_(&selection.activation()) {}
 
 Shape Activation::prepare(std::span<const Shape> inputs, int /*threads*/) {
-  if (spec_.function == Function::prelu) {
+  if (spec_.function == UnaryActivation::prelu) {
     const auto count = static_cast<std::int64_t>(spec_.slopes.size());
     QPP_CHECK(count == 1 || count == inputs[0].channels, ShapeError, "node '", spec_.name,
               "' (prelu): expected ", inputs[0].channels, " slopes, got ", count);
@@ -96,16 +120,23 @@ Shape Activation::prepare(std::span<const Shape> inputs, int /*threads*/) {
 
 void Activation::run(const RunArgs& args, RunState& state) const {
   const Shape& shape = args.output.shape;
+  half* dst = args.output.as<half>();
   state.pool.parallel_for(
       shape.pixels(), [&](std::int64_t begin, std::int64_t end, int /*thread*/) {
         kernel_->function({.src = args.inputs[0].as<half>() + begin * shape.stride(),
-                           .dst = args.output.as<half>() + begin * shape.stride(),
+                           .dst = dst + begin * shape.stride(),
                            .pixels = end - begin,
                            .channels = shape.stride(),
                            .function = spec_.function,
-                           .lo = spec_.lo,
-                           .hi = spec_.hi,
+                           .a = spec_.a,
+                           .b = spec_.b,
                            .slopes = slopes_.data()});
+        // Functions of what the padding holds may be infinite or NaN.
+        if (shape.channels == shape.stride()) return;
+        for (std::int64_t pixel = begin; pixel < end; ++pixel) {
+          half* channels = dst + pixel * shape.stride();
+          std::fill(channels + shape.channels, channels + shape.stride(), half{});
+        }
       });
 }
 

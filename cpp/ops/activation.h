@@ -28,9 +28,9 @@ struct UnarySpec {
   static Operation parse(const NodeFields& node);
 
   std::string name;
-  Function function = Function::clamp;
-  float lo = -std::numeric_limits<float>::infinity();
-  float hi = std::numeric_limits<float>::infinity();
+  UnaryActivation function = UnaryActivation::clamp;
+  float a = 0;  // its numbers
+  float b = 0;
   std::vector<float> slopes;  // prelu: one, or one per channel
 };
 

@@ -203,7 +203,7 @@ const std::vector<Case> kCases = {
      {{1, 5, 4, 9}},
      [](const Case& /*test*/) {
        UnarySpec spec;
-       spec.function = Function::tanh;
+       spec.function = UnaryActivation::tanh;
        return std::make_unique<Activation>(spec, selection());
      }},
     {"quantize",
