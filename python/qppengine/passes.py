@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from qppengine.errors import ModelError
 from qppengine.graph import unique_name
-from qppengine.ir import Node, sides
+from qppengine.ir import Node, channels_of, sides
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.operations.activation import ACTIVATIONS, BINARY_ACTIVATIONS
 
@@ -151,18 +151,18 @@ def drop_identities(graph: Graph) -> Graph:
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Merges each batch normalization into the convolution before it: free at run time.
+    """Merges each batch normalization or negation into the convolution before it.
 
     One that does not directly follow a convolution of its own becomes one of every channel by
     itself.
     """
 
     def fold(producer: Node, node: Node) -> Node | None:
-        if node.op != "batch_norm" or len(producer.inputs) > 1:
+        if node.op not in ("batch_norm", "neg") or len(producer.inputs) > 1:
             return None
-        gain, shift = _affine(node)
+        gain, shift = _affine(node, channels_of(graph.shapes[producer.output]))
         if producer.op == "batch_norm":
-            first_gain, first_shift = _affine(producer)
+            first_gain, first_shift = _affine(producer, len(gain))
             return _as_batch_norm(producer, first_gain * gain, first_shift * gain + shift)
         bias = producer.tensors.get("bias", np.float32(0))
         weight = producer.tensors["weight"]
@@ -179,8 +179,10 @@ def fold_batch_norm(graph: Graph) -> Graph:
     return replace(folded, nodes=tuple(nodes))
 
 
-def _affine(node: Node) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Gain and shift by channel, a batch normalization being x * gain + shift."""
+def _affine(node: Node, channels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Gain and shift by channel: a batch normalization is x * gain + shift, and so is -x."""
+    if node.op == "neg":
+        return np.full(channels, -1.0), np.zeros(channels)
     mean, var, weight, bias = (
         node.tensors[key].astype(np.float64) for key in ("mean", "var", "weight", "bias")
     )
@@ -197,7 +199,7 @@ def _as_batch_norm(
 
 
 def _as_convolution(node: Node) -> Node:
-    gain, shift = _affine(node)
+    gain, shift = _affine(node, len(node.tensors["weight"]))
     attributes = {
         "stride": (1, 1),
         "padding": (0, 0),

@@ -245,6 +245,30 @@ def test_forms_of_operators(nodes: list[Any], tensors: Mapping[str, Any]) -> Non
     assert_as_in_onnx(model(*nodes, **tensors), image(1, 2, 6, 8))
 
 
+@pytest.mark.parametrize(
+    "operator",
+    [
+        node("Neg"),
+        node("Exp"),
+        node("Erf"),
+        node("Mish"),
+        node("Gelu"),
+        node("Gelu", approximate="tanh"),
+        node("Elu"),
+        node("Elu", alpha=0.3),
+        node("Softplus"),
+    ],
+)
+def test_unary_activations(operator: Any) -> None:
+    assert_as_in_onnx(model(operator, opset=20), image(1, 2, 6, 8))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0, 3.0, -1.5])
+def test_powers_of_positive_numbers(exponent: float) -> None:
+    powers = model(node("Pow", "x", "exponent"), exponent=np.float32(exponent))
+    assert_as_in_onnx(powers, np.abs(image(1, 2, 6, 8)) + np.float32(0.1))
+
+
 def test_tensors_of_fewer_dimensions_get_more() -> None:
     proto = model(node("Conv", "x", "w", strides=[2], pads=[1, 1]), x=(1, 2, 9), w=image(4, 2, 3))
     graph = from_onnx(proto)
@@ -323,6 +347,10 @@ def test_all_problems_are_listed_with_their_nodes() -> None:
         (model(node("Relu"), x=(1, 2, 3, 4, 5)), "5 dimensions; closest supported form"),
         (model(node("Transpose", perm=[1, 0, 2, 3])), "output 'y': a transposed image"),
         (model(node("Relu"), x=("n", "c", 2, 2)), "channels, must be known"),
+        (
+            model(node("Pow", "x", "e"), e=image(2, 1, 1)),
+            r"exponents \[2, 1, 1\]; closest supported",
+        ),
         (model(node("Relu", "c"), c=image(1, 2)), "output 'y' does not depend on an input"),
         (
             model(node("Transpose", perm=[0, 2, 3, 1]), x=(1, 2, "h", "w")),

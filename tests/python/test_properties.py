@@ -43,7 +43,7 @@ def run(session: Session, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
 
 
 def test_random_networks_have_all_operations() -> None:
-    found = {node.op for seed in range(200) for node in random_graph(seed).nodes}
+    found = {node.op for seed in range(800) for node in random_graph(seed).nodes}
     assert found == set(OPERATIONS)
     assert len({node.op for seed in range(GRAPHS) for node in random_graph(seed).nodes}) > 22
 

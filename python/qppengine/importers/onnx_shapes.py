@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from qppengine.errors import ModelError
+from qppengine.operations.elementwise import ONNX_UNARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +84,7 @@ class Reads:
 
 def infer_shapes(op: str, reads: Reads) -> list[Sizes]:
     """The shapes of a node's first outputs. Raises `UnknownError`, `ModelError`."""
-    if op in _SAME:
+    if op in _SAME or op in ONNX_UNARY:
         return [reads.shape()]
     if op not in _RULES:
         raise UnknownError
@@ -459,14 +460,16 @@ def _transpose(reads: Reads) -> list[Sizes]:
 
 # fmt: off
 _SAME = frozenset({
-    "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu",
-    "GroupNormalization", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN",
-    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "PRelu", "Relu", "Selu",
-    "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"
+    "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Gelu",
+    "GroupNormalization", "HardSigmoid", "Identity", "InstanceNormalization", "LRN",
+    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "PRelu", "Relu", "Selu",
+    "Softmax", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"
 })
 # fmt: on
 _RULES: Mapping[str, Callable[[Reads], list[Sizes]]] = {
-    **{op: lambda reads: [broadcast(*reads.shapes())] for op in ("Add", "Div", "Mul", "Sub")},
+    **{
+        op: lambda reads: [broadcast(*reads.shapes())] for op in ("Add", "Div", "Mul", "Pow", "Sub")
+    },
     "ArgMax": _arg_max,
     "AveragePool": _pool,
     "Concat": _concat,

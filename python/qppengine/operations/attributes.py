@@ -61,6 +61,7 @@ def choice(*names: str) -> Attribute:
 FLAG = Attribute("true or false", lambda value: isinstance(value, bool))
 INTEGER = Attribute("an integer", is_int)
 NUMBER = Attribute("a finite number", is_number)
+POSITIVE = Attribute("a finite number above 0", lambda value: is_number(value) and value > 0)
 # Height and width; or top, left, bottom and right.
 PADDING = Attribute(
     "two or four integers of at least 0",
