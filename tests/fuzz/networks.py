@@ -28,7 +28,7 @@ def everything() -> qe.Graph:
     y = net.conv2d(y, weight(8, 8, 3, 3), padding=1, residual=y)
     y = net.concat(net.add(depthwise, y, activation="relu"), net.sub(grouped, y), y)
     gate = net.global_avg_pool(y)
-    for function in ("neg", "exp", "sqrt", "erf", "mish", "gelu", "gelu_tanh"):
+    for function in ("abs", "neg", "exp", "sqrt", "erf", "mish", "gelu", "gelu_tanh"):
         gate = net.unary(gate, function)
     gate = net.unary(net.unary(gate, "elu", alpha=0.7), "softplus", beta=2.0, threshold=20.0)
     gate = net.unary(net.unary(gate, "pow", exponent=-1.5), "sigmoid")

@@ -140,6 +140,7 @@ BLOCKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "scale_channels": lambda a, b: F.max_pool2d(b, 2) * SCALES,
     "negative": lambda a, b: -F.max_pool2d(b, 2),
     "negative_of_convolution": lambda a, b: torch.cat([a, -b], 1),
+    "abs": lambda a, b: torch.abs(b),
     "exp": lambda a, b: torch.exp(b),
     "sqrt": lambda a, b: torch.sqrt(a),
     "square": lambda a, b: b**2,

@@ -248,6 +248,7 @@ def test_forms_of_operators(nodes: list[Any], tensors: Mapping[str, Any]) -> Non
 @pytest.mark.parametrize(
     "operator",
     [
+        node("Abs"),
         node("Neg"),
         node("Exp"),
         node("Erf"),

@@ -101,6 +101,7 @@ UNARY = (
     _unary("silu", lambda x: x * _sigmoid(x), _export_silu),
     _unary("hardsigmoid", _hardsigmoid, _export_hardsigmoid),
     _unary("hardswish", lambda x: x * _hardsigmoid(x), "HardSwish"),
+    _unary("abs", np.abs, "Abs"),
     _unary("neg", np.negative, "Neg"),
     _unary("exp", np.exp, "Exp"),
     _unary("sqrt", np.sqrt, "Sqrt"),
