@@ -248,7 +248,7 @@ TEST_CASE("one tensor that many nodes read is not expanded for each of them") {
                  {"nodes", nlohmann::json::array()}};
   parts.tensors["w"] = test::f32_tensor({64, 64, 3, 3}, std::vector<float>(64 * 64 * 9, 0.1F));
   for (int i = 0; i < kNodes; ++i) {
-    auto node = test::conv_node("y" + std::to_string(i), "x", 1, "none");
+    auto node = test::conv_node(concat("y", i), "x", 1, "none");
     node["tensors"] = {{"weight", "w"}};
     parts.graph["nodes"].push_back(node);
   }
