@@ -58,7 +58,7 @@ test-arm64: build/arm64/.stamp core  ## C++ tests and the Python device tests un
 	  tests/python/device/test_signature.py
 
 test-python: .venv/.dev core  ## Python tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(CMAKE_BUILD_PARALLEL_LEVEL)
 
 # In bare roots of Debian 12 and 13: the blocks of the README, then the Python tests with the oldest
 # and the newest versions of packages. Debian 13 has the newest Python and GCC.
@@ -82,9 +82,8 @@ fuzz: .venv/.dev core  ## Altered files for the loader and every importer (FUZZ_
 	build/fuzz/fuzz_model -max_total_time=$(FUZZ_SECONDS) -seed=$(FUZZ_SEED) -max_len=65536 -timeout=20 \
 	  -rss_limit_mb=2048 -dict=tests/fuzz/model.dict -artifact_prefix=build/findings/ -verbosity=0 \
 	  -print_final_stats=1 build/fuzz/corpus build/fuzz/seeds
-	for fuzzer in tests/fuzz/fuzz_*.py; do \
-	  $(BIN)/python $$fuzzer --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) || exit 1; \
-	done
+	printf '%s\n' tests/fuzz/fuzz_*.py | xargs -P $(CMAKE_BUILD_PARALLEL_LEVEL) -I {} \
+	  $(BIN)/python {} --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 board: .venv/.build  ## build/aarch64/qpp_bench, a static binary for any 64-bit Arm Linux
 	$(INSTALL) g++-aarch64-linux-gnu

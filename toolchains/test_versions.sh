@@ -31,7 +31,7 @@ END
 fi
 make --silent .venv/.build
 .venv/bin/pip install --quiet --no-build-isolation --editable '.[bench,demo]' \
-  pytest pytest-benchmark hypothesis
+  pytest pytest-benchmark pytest-xdist hypothesis
 .venv/bin/python --version
 .venv/bin/pip list | grep --ignore-case --extended-regexp \
   '^(numpy|scipy|scikit-(learn|image)|safetensors|matplotlib|pillow|onnx|pybind11|click|pytest) '
@@ -39,4 +39,4 @@ mapfile -t torch < <(grep --files-with-matches --extended-regexp \
   '^(import torch|(torch = )?pytest\.importorskip\("torch")' --recursive tests/python)
 torch+=(tests/python/device)  # whose models come from PyTorch
 echo "Left out, since they need PyTorch: ${torch[*]#tests/python/}"
-.venv/bin/pytest "${torch[@]/#/--ignore=}" "$@"
+.venv/bin/pytest -n "$(nproc)" "${torch[@]/#/--ignore=}" "$@"
