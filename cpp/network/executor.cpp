@@ -79,10 +79,10 @@ void Executor::lay_out_arena() {
   const std::vector<Step>& steps = program_.steps;
   // One block for every buffer, but for those that take the place of another; then one for the
   // scratch of every step.
-  std::vector<std::size_t> homes(program_.buffers.size());
+  std::vector<std::size_t> block_of_buffer(program_.buffers.size());
   std::vector<Lifetime> blocks;
   for (const int input : program_.inputs) {
-    homes[static_cast<std::size_t>(input)] = blocks.size();
+    block_of_buffer[static_cast<std::size_t>(input)] = blocks.size();
     blocks.push_back({.bytes = buffer_bytes(input),
                       .first = 0,
                       .last = last_uses_[static_cast<std::size_t>(input)]});
@@ -90,15 +90,15 @@ void Executor::lay_out_arena() {
   for (int s = 0; s < static_cast<int>(steps.size()); ++s) {
     const int output = steps[static_cast<std::size_t>(s)].output;
     if (output < 0) continue;
-    const int replaced = find_replaced(s);
-    homes[static_cast<std::size_t>(output)] =
-        replaced < 0 ? blocks.size() : homes[static_cast<std::size_t>(replaced)];
+    const int replaced = in_place_input(s);
+    block_of_buffer[static_cast<std::size_t>(output)] =
+        replaced < 0 ? blocks.size() : block_of_buffer[static_cast<std::size_t>(replaced)];
     if (replaced < 0) blocks.push_back({.bytes = buffer_bytes(output), .first = s, .last = s});
-    blocks[homes[static_cast<std::size_t>(output)]].last =
+    blocks[block_of_buffer[static_cast<std::size_t>(output)]].last =
         last_uses_[static_cast<std::size_t>(output)];
   }
   for (int s = 0; s < static_cast<int>(steps.size()); ++s) {
-    homes.push_back(blocks.size());
+    block_of_buffer.push_back(blocks.size());
     blocks.push_back(
         {.bytes = steps[static_cast<std::size_t>(s)].op->scratch_bytes(), .first = s, .last = s});
   }
@@ -108,7 +108,7 @@ void Executor::lay_out_arena() {
   arena_ = {};  // the old arena goes before the new one comes
   arena_ = Arena(plan.bytes);
   offsets_.clear();
-  for (const std::size_t home : homes) offsets_.push_back(plan.offsets[home]);
+  for (const std::size_t block : block_of_buffer) offsets_.push_back(plan.offsets[block]);
 }
 
 void Executor::bind_arguments() {
@@ -127,27 +127,27 @@ void Executor::bind_arguments() {
     args.scratch = arena_.data() + offsets_[shapes_.size() + s];
     args_.push_back(args);
   }
-  find_exporters();
+  find_direct_writers();
 }
 
-void Executor::find_exporters() {
+void Executor::find_direct_writers() {
   std::vector<int> readers(program_.buffers.size(), 0);  // steps, and outputs
   std::vector<int> writers(program_.buffers.size(), -1);
   for (std::size_t s = 0; s < program_.steps.size(); ++s) {
     const Step& step = program_.steps[s];
     for (const int buffer : step.inputs) ++readers[static_cast<std::size_t>(buffer)];
-    if (step.output >= 0 && step.op->exports())
+    if (step.output >= 0 && step.op->writes_output_directly())
       writers[static_cast<std::size_t>(step.output)] = static_cast<int>(s);
   }
   for (const int output : program_.outputs) ++readers[static_cast<std::size_t>(output)];
-  exporters_.clear();
+  direct_writers_.clear();
   for (const int output : program_.outputs) {
     const auto buffer = static_cast<std::size_t>(output);
-    exporters_.push_back(readers[buffer] == 1 ? writers[buffer] : -1);
+    direct_writers_.push_back(readers[buffer] == 1 ? writers[buffer] : -1);
   }
 }
 
-int Executor::find_replaced(int index) const {
+int Executor::in_place_input(int index) const {
   const Step& step = program_.steps[static_cast<std::size_t>(index)];
   const auto output = static_cast<std::size_t>(step.output);
   const auto in_place = [&](int buffer) {
@@ -199,8 +199,9 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
   const CoreGuard guard(pool_.cores());
   const bool finite_inputs = import_inputs(inputs, check_finite);
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (exporters_[i] < 0) continue;
-    args_[static_cast<std::size_t>(exporters_[i])].exported = hooks.observe ? nullptr : outputs[i];
+    if (direct_writers_[i] < 0) continue;
+    args_[static_cast<std::size_t>(direct_writers_[i])].direct_output =
+        hooks.observe ? nullptr : outputs[i];
   }
   for (const auto& [row, qparams] : table.replaced) table.qparams[row] = qparams;
   table.replaced.clear();
@@ -217,8 +218,8 @@ void Executor::run(const std::vector<const float*>& inputs, const std::vector<fl
     if (hooks.check_interrupt) hooks.check_interrupt();
   }
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const bool exported = exporters_[i] >= 0 && !hooks.observe;
-    if (outputs[i] != nullptr && !exported)
+    const bool written = direct_writers_[i] >= 0 && !hooks.observe;
+    if (outputs[i] != nullptr && !written)
       export_nchw(view(program_.outputs[i]), outputs[i], pool_);
   }
   if (!finite_inputs) return;  // of fp16, which passes them on
@@ -254,7 +255,7 @@ void Executor::raise_non_finite(const std::vector<const float*>& inputs, const s
   QpTable again = table;  // each event of a run is counted once
   RunState state = again.state(pool_);
   for (std::size_t s = 0; s < args_.size(); ++s) {
-    args_[s].exported = nullptr;
+    args_[s].direct_output = nullptr;
     run_step(s, state, again);
     const TensorView& value = args_[s].output;
     if (program_.steps[s].output < 0 || value.dtype != DType::f16) continue;

@@ -91,21 +91,21 @@ class Executor {
   void bind_arguments();
   [[nodiscard]] TensorView view(int buffer);
   /// Finds the step that can write an output to its caller at once, since nothing else reads it.
-  void find_exporters();
+  void find_direct_writers();
   /// Runs a step, again with extended bounds while outliers of its output exceed the capacity.
   void run_step(std::size_t step, RunState& state, QpTable& table) const;
   [[nodiscard]] StepOutput output_of(std::int64_t sample, std::size_t step, const QpTable& table);
   [[nodiscard]] std::size_t buffer_bytes(int buffer) const;
   /// The input whose memory the output of a step takes, or -1.
-  [[nodiscard]] int find_replaced(int step) const;
+  [[nodiscard]] int in_place_input(int step) const;
 
   Program program_;
   ThreadPool pool_;
-  std::vector<Shape> prepared_;  // input shapes; empty: not prepared
-  std::vector<Shape> shapes_;    // per buffer
-  std::vector<int> last_uses_;   // per buffer: the last step that reads it, or writes it unread
-  std::vector<RunArgs> args_;    // per step, ready to run
-  std::vector<int> exporters_;   // per output: the step that can write it to its caller, or -1
+  std::vector<Shape> prepared_;      // input shapes; empty: not prepared
+  std::vector<Shape> shapes_;        // per buffer
+  std::vector<int> last_uses_;       // per buffer: the last step that reads it, or writes it unread
+  std::vector<RunArgs> args_;        // per step, ready to run
+  std::vector<int> direct_writers_;  // per output: the step that can write it to its caller, or -1
   std::vector<TensorView> step_inputs_;
   std::vector<std::size_t> offsets_;  // per buffer, then of the scratch of every step
   std::size_t peak_bytes_ = 0;

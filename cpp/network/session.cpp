@@ -172,7 +172,7 @@ std::vector<Shape> Session::prepare(const std::vector<Shape>& shapes) {
   return outputs;
 }
 
-void Session::run(const std::vector<Input>& inputs, const PlaceOutput& place,
+void Session::run(const std::vector<Input>& inputs, const OutputAllocator& place,
                   const RunHooks& hooks) {
   const CallLock::Guard lock = lock_.acquire(hooks.check_interrupt);
   check_input_count(inputs.size());

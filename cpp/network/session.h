@@ -43,7 +43,7 @@ class Session {
     Shape shape;
   };
   /// Returns where output `index` of this shape, float NCHW, shall be written; null: nowhere.
-  using PlaceOutput = std::function<float*(std::size_t index, const Shape& shape)>;
+  using OutputAllocator = std::function<float*(std::size_t index, const Shape& shape)>;
 
   /// Throws UnsupportedError for options or a scheme that the model does not allow.
   Session(const Model& model, const SessionOptions& options);
@@ -59,7 +59,8 @@ class Session {
   /// thread's call is waited for. What a hook throws ends the run; the session stays usable. Throws
   /// ShapeError, and NonFiniteError with the number of the sample in its batch; the outputs of the
   /// samples before it are written by then.
-  void run(const std::vector<Input>& inputs, const PlaceOutput& place, const RunHooks& hooks = {});
+  void run(const std::vector<Input>& inputs, const OutputAllocator& place,
+           const RunHooks& hooks = {});
 
   [[nodiscard]] const std::vector<Model::Input>& inputs() const { return inputs_; }
   [[nodiscard]] const std::vector<std::string>& outputs() const { return outputs_; }

@@ -25,9 +25,9 @@ struct RunState {
 
 struct RunArgs {
   std::span<const TensorView> inputs;
-  TensorView output;             // data is null for operations that only write rows
-  std::byte* scratch = nullptr;  // scratch_bytes(), 64-byte aligned
-  float* exported = nullptr;     // of operations that export: takes the output instead, float NCHW
+  TensorView output;               // data is null for operations that only write rows
+  std::byte* scratch = nullptr;    // scratch_bytes(), 64-byte aligned
+  float* direct_output = nullptr;  // float NCHW; if not null, where to write the output instead
 };
 
 /// One operation of a program. Made and prepared once, run many times; run() neither allocates nor
@@ -53,9 +53,9 @@ class Op {
   /// True where of this input every vector of the output needs that at its place only, which is
   /// read before it is written: the output may then have the memory of the input, of the same size.
   [[nodiscard]] virtual bool runs_in_place(std::size_t /*input*/) const { return false; }
-  /// Whether run() can write an output that nothing but the caller of a network reads to where he
-  /// wants it, without writing and reading it in between.
-  [[nodiscard]] virtual bool exports() const { return false; }
+  /// Whether run() can write to RunArgs::direct_output: an output of the network that no other
+  /// operation reads then goes to the caller's memory without a copy.
+  [[nodiscard]] virtual bool writes_output_directly() const { return false; }
   /// Multiply-accumulates of one run() with the prepared shapes, as sums of products need them.
   [[nodiscard]] virtual std::int64_t macs() const { return 0; }
   /// Bytes of constants held, packed as the kernel reads them.

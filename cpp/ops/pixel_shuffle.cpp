@@ -81,7 +81,7 @@ void export_shuffled(const RunArgs& args, std::int64_t factor, ThreadPool& pool)
           for (std::int64_t c = 0; c < large.channels; ++c) {
             for (std::int64_t i = 0; i < r; ++i) {
               const std::int64_t line = (image * large.channels + c) * large.height + first + i;
-              export_row(src + (c * r + i) * r, args.exported + line * large.width);
+              export_row(src + (c * r + i) * r, args.direct_output + line * large.width);
             }
           }
         }
@@ -121,7 +121,7 @@ Shape PixelShuffle::prepare(std::span<const Shape> inputs, int /*threads*/) {
 }
 
 void PixelShuffle::run(const RunArgs& args, RunState& state) const {
-  if (args.exported != nullptr) return export_shuffled(args, factor_, state.pool);
+  if (args.direct_output != nullptr) return export_shuffled(args, factor_, state.pool);
   if (dtype_ == DType::qai8) {
     shuffle<std::int8_t>(args, factor_, inverse_, state.pool);
   } else {

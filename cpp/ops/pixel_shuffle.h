@@ -29,7 +29,9 @@ class PixelShuffle final : public Op {
   [[nodiscard]] std::string kind() const override {
     return inverse_ ? "pixel_unshuffle" : "pixel_shuffle";
   }
-  [[nodiscard]] bool exports() const override { return !inverse_ && dtype_ == DType::f16; }
+  [[nodiscard]] bool writes_output_directly() const override {
+    return !inverse_ && dtype_ == DType::f16;
+  }
 
  private:
   std::string name_;

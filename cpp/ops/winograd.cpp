@@ -28,9 +28,9 @@ DType kernel_src(const Conv2dTypes& types) { return types.sparse_src ? DType::f1
 /// filter that has one channel only fit fp16 if all sources are within kWinogradSourceLimit, while
 /// outliers are few and share the room with all channels.
 float outlier_limit(const Conv2dSpec& spec) {
-  constexpr float kMost = 256;
+  constexpr float kMaxLimit = 256;
   constexpr float kSafety = 0.25F;
-  float limit = kMost;
+  float limit = kMaxLimit;
   const auto size = static_cast<std::size_t>(spec.kernel.height * spec.kernel.width);
   const auto filter_size = size * static_cast<std::size_t>(spec.channels);
   for (std::size_t first = 0; first < spec.weights.size(); first += filter_size) {

@@ -44,15 +44,17 @@ void OpBench::run(const std::vector<Op*>& ops, const Options& options,
     outliers_.emplace_back(outlier_bytes(output));
     view.outliers = outliers_of(output, outliers_.back().data());
   }
-  float* exported = dst_ == DType::f32 ? view.as<float>() : nullptr;
+  float* direct_output = dst_ == DType::f32 ? view.as<float>() : nullptr;
   std::size_t bytes = report.value("bytes", std::size_t{0}) + bytes_of(output, dst_);
   for (const TensorView& input : inputs_) bytes += bytes_of(input.shape, input.dtype);
   report["bytes"] = bytes;
   RunState state = table_.state(pool_);
   const auto execute = [&](Ready& step) {
-    step.op->run(
-        {.inputs = inputs_, .output = view, .scratch = step.scratch.data(), .exported = exported},
-        state);
+    step.op->run({.inputs = inputs_,
+                  .output = view,
+                  .scratch = step.scratch.data(),
+                  .direct_output = direct_output},
+                 state);
   };
   std::size_t turn = 0;
   const auto next = [&] { execute(ready[turn++ % ready.size()]); };

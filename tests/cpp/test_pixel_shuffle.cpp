@@ -21,7 +21,7 @@ TEST_CASE("shuffled pixels are exported as they are stored") {
       for (half& value : data) value = to_half(random.next());
       const TensorView input{.data = data.data(), .dtype = DType::f16, .shape = small};
       PixelShuffle op("p", factor, /*inverse=*/false, DType::f16);
-      CHECK(op.exports());
+      CHECK(op.writes_output_directly());
       const Shape large = op.prepare(std::span(&small, 1), 1);
       std::vector<half> stored(static_cast<std::size_t>(large.elements()));
       const TensorView output{.data = stored.data(), .dtype = DType::f16, .shape = large};
@@ -33,7 +33,7 @@ TEST_CASE("shuffled pixels are exported as they are stored") {
         std::vector<float> expected(static_cast<std::size_t>(large.pixels() * channels));
         export_nchw(output, expected.data(), pool);
         std::vector<float> exported(expected.size());
-        args.exported = exported.data();
+        args.direct_output = exported.data();
         op.run(args, state);
         CHECK(exported == expected);
       }

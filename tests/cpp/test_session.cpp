@@ -189,7 +189,9 @@ TEST_CASE("a batch needs no other plan than a sample") {
   std::vector<float> result(4 * 22 * 26);
   const auto data = image({4, 11, 13, 1});
   std::vector<Session::Input> inputs = {{.data = data.data(), .shape = {4, 11, 13, 1}}};
-  const Session::PlaceOutput place = [&result](std::size_t, const Shape&) { return result.data(); };
+  const Session::OutputAllocator place = [&result](std::size_t, const Shape&) {
+    return result.data();
+  };
   for (const std::int64_t batch : {4, 1, 3, 4}) {  // prepared for the largest
     inputs[0].shape.batch = batch;
     const std::int64_t before = test::allocations();
@@ -235,7 +237,7 @@ TEST_CASE("run() does not allocate, and other shapes are planned anew") {
     Session session(model(), scheme(name));
     std::vector<float> result(2 * 22 * 26);
     const std::vector<Session::Input> inputs = {{.data = data.data(), .shape = kShape}};
-    const Session::PlaceOutput place = [&result](std::size_t, const Shape&) {
+    const Session::OutputAllocator place = [&result](std::size_t, const Shape&) {
       return result.data();
     };
     session.run(inputs, place);
@@ -260,7 +262,7 @@ TEST_CASE("run() does not allocate where outliers widen rows") {
     session.prepare({kShape});
     std::vector<float> result(2 * 22 * 26);
     const std::vector<Session::Input> inputs = {{.data = data.data(), .shape = kShape}};
-    const Session::PlaceOutput place = [&result](std::size_t, const Shape&) {
+    const Session::OutputAllocator place = [&result](std::size_t, const Shape&) {
       return result.data();
     };
     const std::int64_t before = test::allocations();
