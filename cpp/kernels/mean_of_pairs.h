@@ -18,7 +18,7 @@ namespace {
 ///   double total()
 template <typename BlockSums>
 double sum_of_pairs(const StatisticsSource& src) {
-  using Vector = typename BlockSums::Vector;
+  using Vector = BlockSums::Vector;
   BlockSums sums(src.channels % 8);
   if (src.channels == src.stride) {
     const std::int64_t elements = src.pixels * src.channels;

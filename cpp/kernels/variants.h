@@ -9,7 +9,9 @@ namespace qpp {
 
 /// The type of a family's functions.
 namespace function_type {
+// NOLINTBEGIN(bugprone-macro-parentheses): a type may have none
 #define QPP_FAMILY(name, Row) using name = std::remove_pointer_t<decltype(Row::function)>;
+// NOLINTEND(bugprone-macro-parentheses)
 #include "kernels/families.inc"
 }  // namespace function_type
 
