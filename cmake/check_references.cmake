@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copies the project without the vector kernels to FOLDER, builds the reference kernels there and
-# checks them. GENERATOR, COMPILER or TOOLCHAIN, EMULATOR and JSON (the folder of nlohmann/json.hpp)
-# are those of the build that calls this. The code above the kernels reaches them through
+# checks them. GENERATOR, COMPILER and JSON (the folder of nlohmann/json.hpp) are those of the build
+# that calls this. The code above the kernels reaches them through
 # variants.inc only, which tests/python/test_codebase.py checks.
 set(copy ${FOLDER}/source)
 file(REMOVE_RECURSE ${copy})
@@ -12,17 +12,11 @@ endforeach()
 file(REMOVE_RECURSE ${copy}/cpp/kernels/neon ${copy}/cpp/kernels/x86)
 
 set(options -G ${GENERATOR} -D QPP_TESTS=ON -D CMAKE_BUILD_TYPE=Debug -D CMAKE_CXX_FLAGS_DEBUG=-O1
-    -D nlohmann_json_INCLUDE_DIR=${JSON})
-if(TOOLCHAIN)  # a preset may give it as seen from the project
-  cmake_path(ABSOLUTE_PATH TOOLCHAIN BASE_DIRECTORY ${SOURCE})
-  list(APPEND options -D CMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})
-else()
-  list(APPEND options -D CMAKE_CXX_COMPILER=${COMPILER})
-endif()
+    -D CMAKE_CXX_COMPILER=${COMPILER} -D nlohmann_json_INCLUDE_DIR=${JSON})
 set(build ${FOLDER}/build)
 foreach(command "${CMAKE_COMMAND};-S;${copy};-B;${build};${options}"
                 "${CMAKE_COMMAND};--build;${build};--target;checkkernels"
-                "${EMULATOR};${build}/checkkernels")
+                "${build}/checkkernels")
   execute_process(COMMAND ${command} OUTPUT_VARIABLE output ERROR_VARIABLE output
                   RESULT_VARIABLE result)
   if(result)

@@ -370,7 +370,7 @@ def feature_becomes(**fields: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda d: d["nodes"][0].update(op="gelu"), "head"),
+        (lambda d: d["nodes"][0].update(op="unknown"), "head"),
         (lambda d: d["nodes"][0].update(inputs=["y"]), "'y'"),
         (lambda d: d["nodes"][0]["tensors"].update(weight="tail.bias"), "head"),
         (lambda d: d["nodes"][0]["tensors"].update(weight="none"), "none"),
