@@ -72,7 +72,7 @@ Session open(const test::ModelParts& parts, const std::string& scheme) {
 TEST_CASE("a file of format 1 has three quantiles, mean and max as features") {
   test::ModelParts parts = test::small_network();
   const Model expected = load_model(parts.bytes(), "test");
-  parts.metadata["format_version"] = "1";
+  parts.metadata["format_version"] = std::string("1");
   auto& quantization = parts.graph["quantization"];
   quantization["seen"] = quantization["calibrated_range"];
   quantization.erase("calibrated_range");
