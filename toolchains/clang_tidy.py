@@ -42,7 +42,7 @@ def find_unchecked(builds: list[Path]) -> dict[Path, tuple[Path, Path]]:
     for build in builds:
         for entry in json.loads((build / "compile_commands.json").read_text()):
             source = Path(entry["file"])
-            if source in seen:
+            if source in seen or source.suffix == ".S":  # assembly
                 continue
             seen.add(source)
             digest = hashlib.sha256(checks + entry["command"].encode())
