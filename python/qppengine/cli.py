@@ -518,7 +518,7 @@ def bench(
 )
 @click.option(
     "--upscale",
-    type=click.Choice([2, 3]),
+    type=click.IntRange(2, 3),
     default=3,
     show_default=True,
     help="Factor of enlargement.",
