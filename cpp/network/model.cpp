@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network/model.h"
 
-#include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/json_field.h"
 #include "base/json_reader.h"

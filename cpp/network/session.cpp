@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <new>
-#include <utility>
 
 #include "ops/conv_algorithm.h"
 

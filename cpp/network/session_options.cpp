@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <sstream>
-#include <type_traits>
 #include <utility>
 
 #include "base/check.h"

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/concat.h"
 
-#include <memory>
-
 #include <algorithm>
-#include <cstring>
+#include <memory>
 #include <utility>
 
 #include "base/align.h"

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "ops/copy_pixels.h"
 #include "ops/scratch.h"

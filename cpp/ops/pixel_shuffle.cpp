@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/pixel_shuffle.h"
 
-#include <memory>
-#include "base/json_field.h"
-
 #include <algorithm>
+#include <memory>
 #include <utility>
+
+#include "base/json_field.h"
 
 namespace qpp {
 namespace {

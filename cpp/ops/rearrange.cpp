@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/rearrange.h"
 
-#include <memory>
-#include <set>
-#include "base/json_field.h"
-
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <set>
 #include <utility>
+
+#include "base/json_field.h"
 
 namespace qpp {
 namespace {

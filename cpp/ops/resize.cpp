@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/resize.h"
 
-#include <map>
-#include <memory>
-#include "base/json_field.h"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <utility>
+
+#include "base/json_field.h"
 
 namespace qpp {
 namespace {

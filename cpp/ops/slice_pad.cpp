@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/slice_pad.h"
 
-#include <map>
-#include <memory>
-#include "base/json_field.h"
-
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <numeric>
 #include <utility>
+
+#include "base/json_field.h"
 
 namespace qpp {
 namespace {
