@@ -30,10 +30,6 @@ class DynamicSource final : public QParamsSource {
     return steps;
   }
 
-  void report(const QpTable& table, SessionStats& stats) const override {
-    stats.widened_bounds = table.by_value(table.widened_bounds);
-  }
-
  private:
   double alpha_;
   int bits_;

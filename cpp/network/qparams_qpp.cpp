@@ -48,7 +48,6 @@ class QppSource final : public QParamsSource {
   void report(const QpTable& table, SessionStats& stats) const override {
     stats.predictions = stats.samples * static_cast<std::int64_t>(table.values);
     stats.clamped_predictions = table.by_value(table.clamped_predictions);
-    stats.widened_bounds = table.by_value(table.widened_bounds);
   }
 
  private:

@@ -57,7 +57,7 @@ class QParamsSource {
   }
   /// Writes the rows that do not depend on a sample, when a session opens.
   virtual void fill_rows(QpTable& /*table*/) const {}
-  /// Adds the statistics of the scheme.
+  /// Adds the statistics that only this scheme has.
   virtual void report(const QpTable& /*table*/, SessionStats& /*stats*/) const {}
 };
 

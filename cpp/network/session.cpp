@@ -221,7 +221,10 @@ SessionStats Session::stats() const {
   stats.runs = runs_;
   stats.samples = samples_;
   if (dense_sparse_) stats.dropped_outliers = table_.by_value(table_.dropped_outliers);
-  if (source_ != nullptr) source_->report(table_, stats);
+  if (source_ != nullptr) {
+    if (source_->quantizes()) stats.widened_bounds = table_.by_value(table_.widened_bounds);
+    source_->report(table_, stats);
+  }
   return stats;
 }
 

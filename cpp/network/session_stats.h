@@ -16,7 +16,7 @@ struct SessionStats {
   std::int64_t samples = 0;          // of the batches of all runs
   std::int64_t predictions = 0;      // predicted rows, over all samples
   CountByValue clamped_predictions;  // predictions clamped to the calibrated range
-  CountByValue widened_bounds;       // bounds that would have cut everything
+  CountByValue widened_bounds;       // bounds that would have clipped too much
   CountByValue dropped_outliers;     // outliers beyond the capacity of a list
 };
 

@@ -20,7 +20,7 @@ struct RunState {
   std::span<Range> ranges;                      // per row: measured by the producer's epilogue
   std::span<float> features;                    // of all predictors
   std::span<std::int64_t> clamped_predictions;  // per row
-  std::span<std::int64_t> widened_bounds;       // per row: bounds that would have cut everything
+  std::span<std::int64_t> widened_bounds;       // per row: bounds that were extended
 };
 
 struct RunArgs {

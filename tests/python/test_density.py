@@ -115,6 +115,7 @@ def test_bounds_widen_until_outliers_find_room(model: bytes, samples: list[Array
     assert sqnr(large, exact) > 20
     assert session.qparams()[..., 1].max() > 2 * bounds[..., 1].max()
     assert set(session.stats()["dropped_outliers"].values()) == {0}
+    assert any(session.stats()["widened_bounds"].values())
     assert np.array_equal(session.run(samples[5]), first)
     assert np.array_equal(session.qparams(), bounds)
     assert Session(model, "static").stats()["dropped_outliers"] == {}
