@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cmath>
+#include <span>
 #include <utility>
 
 #include "network/planner.h"
@@ -25,6 +27,17 @@ bool are_finite(const float* values, std::int64_t count) {
   }
   constexpr std::uint32_t kInfinity = 0x7f800000;
   return largest < kInfinity;
+}
+
+/// The end of a message about a value that is not finite although its inputs are.
+std::string describe_non_finite(std::span<const float> values) {
+  const auto is_infinite = [](float value) { return std::isinf(value); };
+  if (std::any_of(values.begin(), values.end(), is_infinite)) {
+    return "got an overflow of fp16 (magnitude above 65504) from finite inputs; scale the inputs, "
+           "or the weights of this layer, down";
+  }
+  return "got NaN from finite inputs: the operation is not defined for some of them, like a square "
+         "root for negative numbers, or its sums overflow fp16; limit the inputs";
 }
 
 }  // namespace
@@ -248,9 +261,6 @@ bool Executor::import_inputs(const std::vector<const float*>& inputs, bool check
 
 void Executor::raise_non_finite(const std::vector<const float*>& inputs, const std::string& output,
                                 QpTable& table) {
-  constexpr const char* kAdvice =
-      "': got an overflow of fp16 (magnitude above 65504) from finite inputs; scale the inputs, or "
-      "the weights of this layer, down";
   import_inputs(inputs, false);
   QpTable again = table;  // each event of a run is counted once
   RunState state = again.state(pool_);
@@ -263,9 +273,10 @@ void Executor::raise_non_finite(const std::vector<const float*>& inputs, const s
     std::vector<float> numbers(static_cast<std::size_t>(count));
     export_nchw(value, numbers.data(), pool_);
     QPP_CHECK(are_finite(numbers.data(), count), NonFiniteError, "value '",
-              program_.buffers[static_cast<std::size_t>(program_.steps[s].output)].value, kAdvice);
+              program_.buffers[static_cast<std::size_t>(program_.steps[s].output)].value,
+              "': ", describe_non_finite(numbers));
   }
-  throw NonFiniteError(concat("output '", output, kAdvice));
+  throw NonFiniteError(concat("output '", output, "': got NaN or infinity from finite inputs"));
 }
 
 void Executor::run_step(std::size_t step, RunState& state, QpTable& table) const {

@@ -102,6 +102,15 @@ def test_overflow_names_the_value(scheme: str) -> None:
     assert np.isfinite(session.run(images[0])).all()
 
 
+def test_nan_of_finite_inputs_names_the_value() -> None:
+    net = qe.GraphBuilder("root")
+    net.output(net.relu(net.unary(net.input("x", (1, 1, 2, 2)), "sqrt", name="root")))
+    session = Session(serialize(net.build()), "fp16")
+    with pytest.raises(qe.NonFiniteError, match=r"value 'root': got NaN from finite inputs"):
+        session.run(np.array([[[[4, 1], [-1, 0]]]], np.float32))
+    assert np.isfinite(session.run(np.ones((1, 1, 2, 2), np.float32))).all()
+
+
 def test_fp16_passes_on_what_an_input_holds() -> None:
     net = qe.GraphBuilder("infinite")
     net.output(net.relu(net.input("x", (1, 1, 2, 2))))
