@@ -33,7 +33,7 @@ class UnsupportedError : public Error {
  public:
   using Error::Error;
 };
-/// NaN or infinity where quantization needs finite numbers.
+/// NaN or infinity in an input of a quantized run, or from finite inputs.
 class NonFiniteError : public Error {
  public:
   using Error::Error;

@@ -33,7 +33,7 @@ typedef enum qpp_status {
   QPP_ERROR_MODEL = 2,       /* a file that cannot be read, is damaged or not of this format */
   QPP_ERROR_SHAPE = 3,       /* an array of another shape than expected */
   QPP_ERROR_UNSUPPORTED = 4, /* a valid request that this build or model does not support */
-  QPP_ERROR_NON_FINITE = 5   /* NaN or infinity in the input of a quantized scheme */
+  QPP_ERROR_NON_FINITE = 5   /* NaN or infinity: in a quantized run, or from finite inputs */
 } qpp_status;
 
 /* A model ready to run in one scheme. May be used from several threads: calls wait for each other.

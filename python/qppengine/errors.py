@@ -57,7 +57,7 @@ class UnsupportedModelError(UnsupportedError):
 
 
 class NonFiniteError(Error, ValueError):
-    """NaN or infinity where a quantized network needs finite numbers; names the value."""
+    """NaN or infinity in an input of a quantized scheme, or from finite inputs; names the value."""
 
 
 class CalibrationError(Error, ValueError):
