@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network/qparams_source.h"
 
+#include "base/join.h"
+
 namespace qpp {
 
 #define QPP_SCHEME(name, make) \
@@ -17,12 +19,11 @@ const Scheme& find_scheme(const std::string& name) {
 #define QPP_SCHEME(name, make) {name, &(make)},
 #include "network/schemes.inc"
   };
-  std::string known;
   for (const Scheme& scheme : kSchemes) {
     if (scheme.name == name) return scheme;
-    known += concat(known.empty() ? "" : ", ", scheme.name);
   }
-  throw UnsupportedError(concat("scheme: expected one of ", known, ", got \"", name, "\""));
+  throw UnsupportedError(
+      concat("scheme: expected one of ", join(kSchemes, &Scheme::name), ", got \"", name, "\""));
 }
 
 const Quantization& require_quantization(const Model& model) {
@@ -36,9 +37,7 @@ const Bounds& require_bounds(const Model& model, const SessionOptions& options) 
   const Quantization& quantization = require_quantization(model);
   const Bounds* bounds = quantization.find_bounds(options.density);
   if (bounds != nullptr) return *bounds;
-  std::string known;
-  for (const double density : quantization.densities)
-    known += concat(known.empty() ? "" : ", ", density);
+  const std::string known = join(quantization.densities);
   throw UnsupportedError(
       concat("model '", model.name, "': expected a density that the file is calibrated for (",
              known.empty() ? "none" : known, "), got ", *options.density,

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "base/join.h"
 #include "base/json_field.h"
 #include "tensor/outliers.h"
 
@@ -21,10 +22,8 @@ Enum parse_name(const Field& field, const char* const (&names)[kCount]) {
   const std::string name = field.string();
   const auto* const found = std::find(std::begin(names), std::end(names), name);
   if (found != std::end(names)) return static_cast<Enum>(found - std::begin(names));
-  std::string known;
-  for (const char* other : names) known += concat(known.empty() ? "" : ", ", other);
   throw UnsupportedError(
-      concat(field.where(), ": expected one of ", known, ", got \"", name, "\""));
+      concat(field.where(), ": expected one of ", join(names), ", got \"", name, "\""));
 }
 
 class Parser {

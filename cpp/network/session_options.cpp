@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-#include "base/check.h"
+#include "base/join.h"
 #include "tensor/outliers.h"
 
 namespace qpp {
@@ -32,7 +32,7 @@ void fail(const std::string& message) {
 }
 
 /// "a", "b" or "c".
-std::string join(const std::vector<std::string>& choices) {
+std::string alternatives(const std::vector<std::string>& choices) {
   std::string text;
   for (std::size_t i = 0; i < choices.size(); ++i) {
     if (i > 0) text += i + 1 < choices.size() ? ", " : " or ";
@@ -105,7 +105,7 @@ void check(const SessionOption& option, const OptionValue& value) {
   const auto& choices = option.choices;
   const auto* text = std::get_if<std::string>(&value);
   if (text != nullptr && std::find(choices.begin(), choices.end(), *text) == choices.end())
-    option.fail(concat(option.name, ": expected ", join(choices), ", got \"", *text, "\""));
+    option.fail(concat(option.name, ": expected ", alternatives(choices), ", got \"", *text, "\""));
   const auto* integer = std::get_if<std::int64_t>(&value);
   const double whole = integer == nullptr ? option.min : static_cast<double>(*integer);
   if (whole < option.min || whole > option.max)
@@ -156,12 +156,12 @@ const std::vector<SessionOption>& session_options() {
 }
 
 const SessionOption& find_session_option(const std::string& name) {
-  std::string known;
   for (const SessionOption& option : session_options()) {
     if (option.name == name) return option;
-    known += concat(known.empty() ? "" : ", ", option.name);
   }
-  throw UnsupportedError(concat("expected one of the options ", known, ", got \"", name, "\""));
+  throw UnsupportedError(concat("expected one of the options ",
+                                join(session_options(), &SessionOption::name), ", got \"", name,
+                                "\""));
 }
 
 void set_option(SessionOptions& options, const std::string& name, const std::string& text) {
