@@ -38,13 +38,6 @@ _CHUNK = 4  # samples a worker gets at a time
 _CHUNKS_IN_FLIGHT = 32
 
 
-class Position(NamedTuple):
-    """A value whose features predict the bounds of others: rows of ``Plan.values``."""
-
-    value: str
-    rows: tuple[int, ...]
-
-
 def calibrate(
     graph: Graph,
     samples: Iterable[Any],
