@@ -19,7 +19,7 @@ import numpy as np
 
 from qppengine.errors import CalibrationError, Error
 from qppengine.ir import InputInfo
-from qppengine.model_file import serialize
+from qppengine.model_file import pack, to_bytes
 from qppengine.passes import optimize
 from qppengine.positions import find_positions
 from qppengine.quantization import DEFAULT_FEATURES, Calibration, Feature, Plan, Quantization
@@ -80,7 +80,7 @@ def calibrate(
         find_positions(graph, positions, features),
         tuple(sorted(set(densities))),
     )
-    model = serialize(_with_open_batch(graph), Quantization(plan))
+    model = to_bytes(*pack(_with_open_batch(graph), Quantization(plan)))
 
     chunks = _chunks(_split_batches(_with_progress(samples, progress)))
     if executor is None:

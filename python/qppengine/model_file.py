@@ -38,17 +38,16 @@ def serialize(graph: Graph, quantization: Quantization | None = None) -> bytes:
     Equal arguments give equal bytes. Raises `CalibrationError` for the quantization of another
     network, and `UnsupportedError` for weights beyond fp16.
     """
-    return to_bytes(*pack(graph, quantization))
+    return to_bytes(*pack(optimize(graph), quantization))
 
 
 def pack(
     graph: Graph, quantization: Quantization | None = None
 ) -> tuple[str, dict[str, npt.NDArray[Any]]]:
-    """The graph of a model file as JSON, and its tensors, as `read_model` returns them.
+    """The JSON and the tensors of a model file, as `read_model` returns them.
 
-    Raises as `serialize` does.
+    The graph is optimized already. Raises as `serialize` does.
     """
-    graph = optimize(graph)
     document, tensors = _pack_graph(graph)
     if quantization is not None:
         if quantization.plan.values != graph.quantized_values:

@@ -61,20 +61,18 @@ def save(
     path = to_path(path)
     if isinstance(quantization, Calibration):
         quantization = fit(quantization)
+    graph = optimize(graph)
     graph_json, tensors = pack(graph, quantization)
     data = to_bytes(graph_json, tensors)
-    graph = optimize(graph)
-    _verify(data, graph, ("fp16",) if quantization is None else SCHEMES)
-    if quantization is not None and quantization.predictors:  # none where nothing is quantized
-        _verify_predictions(data, graph, quantization)
+    _verify(data, graph, quantization)
     write_file(path, data, lambda written: _verify_tensors(written, tensors))
 
 
-def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
-    """Loads the model and runs it once in every scheme on a small ramp."""
+def _verify(data: bytes, graph: Graph, quantization: Quantization | None) -> None:
+    """Loads the model and runs it in every scheme on a small ramp; compares predicted bounds."""
     shapes = _probe(graph)
     inputs = {value.name: _ramp(shapes[value.name]) for value in graph.inputs}
-    for scheme in schemes:
+    for scheme in ("fp16",) if quantization is None else SCHEMES:
         session = Session(data, scheme=scheme)
         try:
             outputs = session.run(inputs)
@@ -87,19 +85,22 @@ def _verify(data: bytes, graph: Graph, schemes: tuple[str, ...]) -> None:
                     f"verification in scheme {scheme!r}: expected output {name!r} of shape "
                     f"{shapes[name]}, got {output.shape}"
                 )
+        # Without predictors nothing is quantized.
+        if scheme == "qpp" and quantization is not None and quantization.predictors:
+            _verify_predictions(session, shapes, quantization)
 
 
-def _verify_predictions(data: bytes, graph: Graph, quantization: Quantization) -> None:
+def _verify_predictions(
+    session: Session, shapes: dict[str, tuple[int, ...]], quantization: Quantization
+) -> None:
     """Compares the rows that a session predicts with those of the predictors for its features."""
-    shapes = _probe(graph)
-    session = Session(data, scheme="qpp")
     (bounds, *_), values = quantization.sets, quantization.plan.values
     for spans in _typical_spans(bounds):
         span_of = dict(zip(values, spans, strict=True))
         session.run(
             {
                 value.name: _ramp(shapes[value.name], *span_of.get(value.name, (0, 1)))
-                for value in graph.inputs
+                for value in session.inputs
             }
         )
         rows, features = session.qparams()[0], session.features()[0]
