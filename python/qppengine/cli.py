@@ -394,7 +394,8 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
     rows = []
     expected: dict[str, Array] = {}
     layers: dict[str, dict[str, Any]] = {}
-    for scheme in _schemes(model):
+    schemes = _schemes(model)
+    for scheme in schemes:
         session = _open(model, scheme, options)
         outputs = _outputs(session, arrays)
         # After the first run, which has checked the inputs.
@@ -417,7 +418,7 @@ def compare(model: Path, inputs: Sequence[Path], as_json: bool, **options: Any) 
             if densities := [one.density for one in stored if one.density is not None]:
                 layer[f"{scheme} density"] = _finite(np.mean(densities))
     columns = ("", " dtype") if options["density"] is None else ("", " dtype", " density")
-    names = [scheme + column for scheme in _schemes(model) for column in columns]
+    names = [scheme + column for scheme in schemes for column in columns]
     table = [
         {"value": value, **{name: layers[value].get(name) for name in names}}
         for value in expected

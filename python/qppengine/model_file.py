@@ -72,9 +72,13 @@ def to_bytes(graph_json: str, tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 def load_graph(model: Model, limits: Limits = DEFAULT_LIMITS) -> Graph:
     """The graph of a model file or its bytes. Raises `ModelError`, `FileError`."""
-    text, tensors = read_model(model, limits)
+    return unpack(*read_model(model, limits))
+
+
+def unpack(graph_json: str, tensors: Mapping[str, npt.NDArray[Any]]) -> Graph:
+    """The graph that `pack` returned in this form. Raises `ModelError`."""
     try:
-        document = json.loads(text)
+        document = json.loads(graph_json)
         return Graph(
             document["name"],
             tuple(InputInfo(v["name"], tuple(v["shape"])) for v in document["inputs"]),
@@ -96,6 +100,24 @@ def load_graph(model: Model, limits: Limits = DEFAULT_LIMITS) -> Graph:
         if isinstance(error, Error):
             raise
         raise ModelError(f"the graph of the file is malformed: {error!r}") from error
+
+
+def unpack_static_bounds(
+    graph_json: str, tensors: Mapping[str, npt.NDArray[Any]], rule: str | None = None
+) -> dict[str, Array]:
+    """Static bounds lo, hi of every quantized value; empty without calibration.
+
+    `rule` is "mean" or "range"; None is the default of the file. Raises `UnsupportedError`.
+    """
+    quantization = json.loads(graph_json).get("quantization", {})
+    if not quantization.get("static"):
+        return {}
+    rule = rule or quantization["default_static"]
+    if rule not in quantization["static"]:
+        raise UnsupportedError(f'static_bounds: expected "mean" or "range", got {rule!r}')
+    values = quantization["values"]
+    rows = tensors[quantization["static"][rule]][: len(values)]  # those of densities follow
+    return dict(zip(values, rows, strict=True))
 
 
 def _sort_header(data: bytes) -> bytes:

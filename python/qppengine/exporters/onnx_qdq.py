@@ -8,13 +8,12 @@ output channel, their biases int32. Everything else is float32.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qppengine.errors import UnsupportedError
-from qppengine.model_file import load_graph
+from qppengine.model_file import unpack, unpack_static_bounds
 from qppengine.operations import OPERATIONS
 from qppengine.operations.onnx_context import OnnxContext, OnnxParts
 from qppengine.qparams import QParams
@@ -43,21 +42,13 @@ def to_onnx(
     is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for operations without an
     equivalent in ONNX.
     """
-    graph = load_graph(model)
-    text, tensors = read_model(model)
-    quantization = json.loads(text).get("quantization")
-    qparams: dict[str, QParams] = {}
-    if quantization is not None and quantization.get("static"):
-        rule = static_bounds or quantization["default_static"]
-        if rule not in quantization["static"]:
-            raise UnsupportedError(f'static_bounds: expected "mean" or "range", got {rule!r}')
-        values = quantization["values"]
-        rows = tensors[quantization["static"][rule]][: len(values)]  # those of densities follow
-        bounds = dict(zip(values, rows, strict=True))
-        qparams = {
-            value: QParams.from_bounds(float(bounds[owner][0]), float(bounds[owner][1]), 8)
-            for value, owner in graph.qparams_groups.items()
-        }
+    contents = read_model(model)
+    graph, bounds = unpack(*contents), unpack_static_bounds(*contents, static_bounds)
+    groups = graph.qparams_groups if bounds else {}
+    qparams = {
+        value: QParams.from_bounds(float(bounds[owner][0]), float(bounds[owner][1]), 8)
+        for value, owner in groups.items()
+    }
     return _Writer(graph, qparams).write()
 
 
