@@ -126,7 +126,7 @@ class GraphBuilder:
         return self.activation(x, "clamp", clamp=(lo, hi), name=name)
 
     def unary(self, x: str, op: str, *, name: str | None = None, **attributes: Any) -> str:
-        """One of `UNARY_ACTIVATIONS`, element by element, with the attributes that it has."""
+        """One of `UNARY`, element by element, with the attributes that it has."""
         return self._add(op, [x], name, attributes)
 
     def prelu(self, x: str, weight: npt.ArrayLike, *, name: str | None = None) -> str:

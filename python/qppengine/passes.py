@@ -15,6 +15,7 @@ from qppengine.errors import ModelError
 from qppengine.graph import unique_name
 from qppengine.ir import Node, channels_of, sides
 from qppengine.limits import DEFAULT_LIMITS, Limits
+from qppengine.operations import OPERATIONS
 from qppengine.operations.activation import ACTIVATIONS, BINARY_ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def optimize(graph: Graph, limits: Limits = DEFAULT_LIMITS) -> Graph:
 
     Raises `ModelError` where transposed convolutions would become larger than `limits` allow.
     """
-    plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(graph))))
+    plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(simplify(graph)))))
     lowered = lower_transposed_convolutions(fuse_activations(plain), limits)
     fused = fuse_residuals(lowered)
     return name_outputs(fused, fused.outputs, graph.outputs)
@@ -125,6 +126,12 @@ def _reached(nodes: Sequence[Node], values: set[str]) -> set[str]:
         if not reached.isdisjoint(node.inputs):
             reached.add(node.output)
     return reached
+
+
+def simplify(graph: Graph) -> Graph:
+    """Replaces nodes by equivalent ones that cost less, such as a power of 2 by a product."""
+    nodes = (OPERATIONS[node.op].simplify(node) for node in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def drop_identities(graph: Graph) -> Graph:

@@ -3,13 +3,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import qppengine as qe
+from qppengine.ir import Node
+from qppengine.operations.elementwise import UNARY
 
 if TYPE_CHECKING:
     from qppengine.ir import Array
+    from qppengine.operations.schema import OpSchema
+
+MAX_MAGNITUDE = 8
+
+
+def unary(net: qe.GraphBuilder, x: str, schema: OpSchema) -> str:
+    """An activation with default attributes; of a sigmoid if its results can be large or NaN."""
+    defaults = {name: n for source in schema.sources for name, n in source.defaults.items()}
+    attributes: dict[str, Any] = {
+        name: float(defaults.get(name, 1.5)) for name in schema.attributes
+    }
+    node = Node(schema.name, schema.name, ("x",), "y", attributes)
+    results = schema.compute(node, np.linspace(-4, 4, 9, dtype=np.float32))
+    if not np.all(np.abs(results) < MAX_MAGNITUDE):
+        x = net.unary(x, "sigmoid")
+    return net.unary(x, schema.name, **attributes)
 
 
 def everything() -> qe.Graph:
@@ -28,13 +46,9 @@ def everything() -> qe.Graph:
     y = net.conv2d(y, weight(8, 8, 3, 3), padding=1, residual=y)
     y = net.concat(net.add(depthwise, y, activation="relu"), net.sub(grouped, y), y)
     gate = net.global_avg_pool(y)
-    for function in ("abs", "neg", "exp", "sqrt", "erf", "mish", "gelu", "gelu_tanh"):
-        gate = net.unary(gate, function)
-    gate = net.unary(net.unary(gate, "elu", alpha=0.7), "softplus", beta=2.0, threshold=20.0)
-    gate = net.unary(net.unary(gate, "pow", exponent=-1.5), "sigmoid")
+    for schema in UNARY:
+        gate = unary(net, gate, schema)
     y = net.mul(y, gate)
-    for function in ("silu", "hardsigmoid", "hardswish"):
-        y = net.unary(y, function)
     y = net.clamp(net.prelu(y, rng.random(24)), -1, 3)
     y = net.avg_pool2d(net.conv2d(y, weight(16, 24, 3, 3), padding=1), 2, count_include_pad=False)
     y = net.resize(y, scale=2, mode="bilinear", align_corners=True)

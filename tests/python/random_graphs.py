@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import qppengine as qe
-from qppengine.operations.elementwise import UNARY_ACTIVATIONS
+from networks import unary
+from qppengine.operations.elementwise import UNARY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from qppengine.ir import Array
 
 HEIGHT, WIDTH = 12, 14
 MAX_CHANNELS = 32
-UNARY_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
-    "elu": {"alpha": 0.7},
-    "pow": {"exponent": 1.5},
-    "softplus": {"beta": 1.0, "threshold": 20.0},
-}
 
 
 class RandomNetwork:
@@ -142,15 +138,10 @@ class RandomNetwork:
         if kind == "activation":
             return self.net.activation(x, self.choose("relu", "tanh"))
         if kind == "function":
-            return self.unary(x, self.choose(*UNARY_ACTIVATIONS))
+            return unary(self.net, x, self.choose(*UNARY))
         if kind == "prelu":
             return self.net.prelu(x, self.vector(channels, -0.3, 0.5))
         return self.net.clamp(x, -3, 3)
-
-    def unary(self, x: str, op: str) -> str:
-        if op in ("exp", "pow", "sqrt"):  # of numbers from 0 to 1
-            x = self.net.unary(x, "sigmoid")
-        return self.net.unary(x, op, **UNARY_ATTRIBUTES.get(op, {}))
 
     def normalize(self, x: str) -> str:
         channels, _, _ = self.sizes(x)

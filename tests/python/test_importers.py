@@ -279,7 +279,7 @@ def test_all_unsupported_operations_are_listed_with_module_paths() -> None:
     class Wild(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.stem = nn.Sequential(nn.Conv2d(4, 4, 3), nn.CELU())
+            self.stem = nn.Sequential(nn.Conv2d(4, 4, 3), nn.SELU())
             self.up = nn.ConvTranspose2d(4, 4, 3, stride=(2, 1))
             self.border = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
 
@@ -293,7 +293,7 @@ def test_all_unsupported_operations_are_listed_with_module_paths() -> None:
     message = str(caught.value)
     assert len(caught.value.problems) == 7
     for line in (
-        r"stem\.1: aten\.celu\.default: not supported; closest supported form: elu",
+        r"stem\.1: aten\.selu\.default: not supported; closest supported form: elu",
         r"up: aten\.conv_transpose2d\.input: stride=\[2, 1\]; closest supported form: one stride",
         r"border: aten\.pad\.default: mode='circular', value=None; closest supported form: zeros, "
         "'reflect'",

@@ -264,9 +264,12 @@ def test_unary_activations(operator: Any) -> None:
     assert_as_in_onnx(model(operator, opset=20), image(1, 2, 6, 8))
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0, 3.0, -1.5])
-def test_powers_of_positive_numbers(exponent: float) -> None:
-    powers = model(node("Pow", "x", "exponent"), exponent=np.float32(exponent))
+@pytest.mark.parametrize(
+    "exponent",
+    [*map(np.float32, (0.0, 0.5, 1.0, 2.0, 3.0, -1.5)), np.int64(3), np.array([-2], np.int32)],
+)
+def test_powers_of_positive_numbers(exponent: Any) -> None:
+    powers = model(node("Pow", "x", "exponent"), exponent=exponent)
     assert_as_in_onnx(powers, np.abs(image(1, 2, 6, 8)) + np.float32(0.1))
 
 

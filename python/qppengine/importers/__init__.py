@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qppengine.errors import Error, FixedSizesWarning, ModelError, UnsupportedError
 from qppengine.importers import aten as aten  # registers the importers
 from qppengine.importers import onnx_operators as onnx_operators
+from qppengine.importers import unary as unary
 from qppengine.importers.onnx_model import read_onnx
 from qppengine.importers.pt2 import read_pt2
 from qppengine.importers.registry import to_graph

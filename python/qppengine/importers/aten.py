@@ -16,8 +16,6 @@ from qppengine.importers.dimensions import (
     concatenated,
     expanded,
     filled,
-    gelu_of,
-    power_of,
     rearranged,
     sliced,
     softmax_over,
@@ -25,7 +23,6 @@ from qppengine.importers.dimensions import (
 )
 from qppengine.importers.program import AXES, Other, Ref, as_image, axes_of
 from qppengine.importers.registry import ImportContext, Placed, importer, moved
-from qppengine.operations.elementwise import UNARY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,44 +113,6 @@ def relu(context: ImportContext, graph: GraphBuilder) -> str:
 def relu6(context: ImportContext, graph: GraphBuilder) -> str:
     """``min(max(self, 0), 6)``."""
     return graph.clamp(context.value("self"), 0, 6, name=context.name)
-
-
-@importer(*(f"aten.{schema.name}.default" for schema in UNARY))
-def unary(context: ImportContext, graph: GraphBuilder) -> str:
-    """Unary activations with the operator's name."""
-    return graph.unary(context.value("self"), context.call.op, name=context.name)
-
-
-@importer("aten.elu.default")
-def elu(context: ImportContext, graph: GraphBuilder) -> str:
-    """``max(x, 0) + alpha * (exp(min(x, 0)) - 1)``, without the scales of SELU."""
-    scales = context.get("scale", 1), context.get("input_scale", 1)
-    if scales != (1, 1):
-        raise UnsupportedError(f"scale, input_scale={list(scales)}", closest="1, 1")
-    alpha = float(context.get("alpha", 1))
-    return graph.unary(context.value("self"), "elu", alpha=alpha, name=context.name)
-
-
-@importer("aten.gelu.default")
-def gelu(context: ImportContext, graph: GraphBuilder) -> str:
-    """The Gaussian error linear unit, exact or approximated with tanh."""
-    return gelu_of(graph, context.value("self"), context.get("approximate", "none"), context.name)
-
-
-@importer("aten.softplus.default")
-def softplus(context: ImportContext, graph: GraphBuilder) -> str:
-    """``log(1 + exp(beta * x)) / beta``, and x itself above the threshold."""
-    attributes = {
-        "beta": float(context.get("beta", 1)),
-        "threshold": float(context.get("threshold", 20)),
-    }
-    return graph.unary(context.value("self"), "softplus", name=context.name, **attributes)
-
-
-@importer("aten.pow.Tensor_Scalar")
-def pow_(context: ImportContext, graph: GraphBuilder) -> str:
-    """A power with a constant exponent."""
-    return power_of(graph, context.value("self"), float(context.get("exponent")), context.name)
 
 
 @importer("aten.leaky_relu.default")

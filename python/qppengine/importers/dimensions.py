@@ -29,27 +29,6 @@ def clamped(graph: GraphBuilder, value: str, low: float, high: float, name: str)
     return graph.clamp(value, max(low, -_FLOAT32_MAX), min(high, _FLOAT32_MAX), name=name)
 
 
-def gelu_of(graph: GraphBuilder, value: str, approximate: str, name: str) -> str:
-    """The GELU, exact ("none") or approximated ("tanh")."""
-    ops = {"none": "gelu", "tanh": "gelu_tanh"}
-    if approximate not in ops:
-        raise UnsupportedError(f"approximate={approximate!r}", closest="'none' or 'tanh'")
-    return graph.unary(value, ops[approximate], name=name)
-
-
-def power_of(graph: GraphBuilder, value: str, exponent: float, name: str) -> str:
-    """A power; some exponents have simpler operations."""
-    if exponent == 0:
-        return graph.clamp(value, 1, 1, name=name)
-    if exponent == 0.5:
-        return graph.unary(value, "sqrt", name=name)
-    if exponent == 1:
-        return graph.activation(value, "none", name=name)
-    if exponent == 2:
-        return graph.mul(value, value, name=name)
-    return graph.unary(value, "pow", exponent=exponent, name=name)
-
-
 def softmax_over(graph: GraphBuilder, value: str, axis: int, *, log: bool, name: str) -> str:
     """The softmax over an axis, which takes the place of the channels meanwhile."""
     if axis == 1:

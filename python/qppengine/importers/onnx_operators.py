@@ -14,8 +14,6 @@ from qppengine.importers.dimensions import (
     clamped,
     combined,
     concatenated,
-    gelu_of,
-    power_of,
     rearranged,
     softmax_over,
     split_into,
@@ -23,7 +21,6 @@ from qppengine.importers.dimensions import (
 from qppengine.importers.onnx_shapes import positions
 from qppengine.importers.program import AXES, Ref
 from qppengine.importers.registry import ImportContext, Placed, importer
-from qppengine.operations.elementwise import ONNX_UNARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,42 +138,6 @@ def relu(context: ImportContext, graph: GraphBuilder) -> str:
 def tanh(context: ImportContext, graph: GraphBuilder) -> str:
     """The hyperbolic tangent."""
     return graph.tanh(context.value("input"), name=context.name)
-
-
-@importer(*(f"onnx.{name}" for name in ONNX_UNARY))
-def unary(context: ImportContext, graph: GraphBuilder) -> str:
-    """Unary activations without attributes."""
-    (argument,) = context.call.arguments  # "X" or "input"
-    return graph.unary(context.value(argument), ONNX_UNARY[context.call.op], name=context.name)
-
-
-@importer("onnx.Elu")
-def elu(context: ImportContext, graph: GraphBuilder) -> str:
-    """``max(X, 0) + alpha * (exp(min(X, 0)) - 1)``."""
-    alpha = float(context.get("alpha"))
-    return graph.unary(context.value("X"), "elu", alpha=alpha, name=context.name)
-
-
-@importer("onnx.Gelu")
-def gelu(context: ImportContext, graph: GraphBuilder) -> str:
-    """The Gaussian error linear unit, exact or approximated with tanh."""
-    return gelu_of(graph, context.value("X"), context.get("approximate"), context.name)
-
-
-@importer("onnx.Softplus")
-def softplus(context: ImportContext, graph: GraphBuilder) -> str:
-    """``log(1 + exp(X))``."""
-    attributes = {"beta": 1.0, "threshold": 20.0}  # from there on it is X in fp16
-    return graph.unary(context.value("X"), "softplus", name=context.name, **attributes)
-
-
-@importer("onnx.Pow")
-def pow_(context: ImportContext, graph: GraphBuilder) -> str:
-    """A power with a constant exponent."""
-    exponent = _tensor(context, "Y")
-    if exponent.size != 1:
-        raise UnsupportedError(f"exponents {list(exponent.shape)}", closest="one number")
-    return power_of(graph, context.value("X"), float(exponent.item()), context.name)
 
 
 @importer("onnx.HardSigmoid")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from qppengine.errors import ModelError
-from qppengine.operations.elementwise import ONNX_UNARY
+from qppengine.operations import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,11 +84,11 @@ class Reads:
 
 def infer_shapes(op: str, reads: Reads) -> list[Sizes]:
     """The shapes of a node's first outputs. Raises `UnknownError`, `ModelError`."""
-    if op in _SAME or op in ONNX_UNARY:
+    if op in _RULES:
+        return _RULES[op](reads)
+    if op in _SAME or f"onnx.{op}" in SOURCES:
         return [reads.shape()]
-    if op not in _RULES:
-        raise UnknownError
-    return _RULES[op](reads)
+    raise UnknownError
 
 
 def position(dimension: int, rank: int) -> int:
@@ -460,10 +460,10 @@ def _transpose(reads: Reads) -> list[Sizes]:
 
 # fmt: off
 _SAME = frozenset({
-    "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Gelu",
-    "GroupNormalization", "HardSigmoid", "Identity", "InstanceNormalization", "LRN",
-    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "PRelu", "Relu", "Selu",
-    "Softmax", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"
+    "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "GroupNormalization",
+    "HardSigmoid", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu",
+    "Log", "LogSoftmax", "PRelu", "Relu", "Selu", "Softmax", "Softsign", "Tanh",
+    "ThresholdedRelu"
 })
 # fmt: on
 _RULES: Mapping[str, Callable[[Reads], list[Sizes]]] = {

@@ -23,13 +23,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from qppengine.ir import Node, Shape
-    from qppengine.operations.schema import OpSchema
+    from qppengine.operations.schema import OpSchema, SourceOperator
+
+
+def _by_target() -> Mapping[str, Sequence[tuple[OpSchema, SourceOperator]]]:
+    table: dict[str, list[tuple[OpSchema, SourceOperator]]] = {}
+    for schema in OPERATIONS.values():
+        for source in schema.sources:
+            table.setdefault(source.target, []).append((schema, source))
+    return table
+
 
 OPERATIONS: Mapping[str, OpSchema] = {
     schema.name: schema
     for family in (convolution, activation, elementwise, channels, pooling, arrangement, resize)
     for schema in family.OPERATIONS
 }
+
+# The operators of PyTorch and ONNX that schemas state, and the operations that they are.
+SOURCES: Mapping[str, Sequence[tuple[OpSchema, SourceOperator]]] = _by_target()
 
 
 def node_problems(node: Node) -> Iterator[str]:

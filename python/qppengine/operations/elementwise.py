@@ -7,6 +7,7 @@ The second input of add, sub and mul has the shape of the first or is ``[N, C, 1
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,19 @@ from qppengine.operations.activation import (
     export_activation,
 )
 from qppengine.operations.attributes import NUMBER, POSITIVE, Attribute
-from qppengine.operations.schema import Export, OpSchema, by_channel, expect_length
+from qppengine.operations.schema import (
+    Export,
+    OpSchema,
+    Simplify,
+    SourceOperator,
+    by_channel,
+    expect_length,
+    unchanged,
+)
 from qppengine.operations.windows import merge_shapes, shapes_match
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from qppengine.ir import Array, Node, Shape
     from qppengine.operations.onnx_context import OnnxContext
@@ -36,15 +45,38 @@ if TYPE_CHECKING:
 
 
 def _unary(
-    name: str, function: Callable[..., Any], export: Export | str, **attributes: Attribute
+    name: str,
+    function: Callable[..., Any],
+    *sources: SourceOperator | str,
+    attributes: Mapping[str, Attribute] | None = None,
+    export: Export | None = None,
+    simplify: Simplify = unchanged,
 ) -> OpSchema:
-    """An operation that computes ``function(x, **attributes)``."""
+    """An operation that computes ``function(x, **attributes)``.
+
+    Its export is the operator of ONNX among the sources, if no other is given.
+    """
 
     def compute(node: Node, x: Array) -> Array:
         with np.errstate(all="ignore"):  # infinity and NaN are results, too
             return np.asarray(function(x, **node.attributes), np.float32)
 
-    return OpSchema(name=name, compute=compute, export=export, attributes=attributes)
+    operators = tuple(
+        SourceOperator(source) if isinstance(source, str) else source for source in sources
+    )
+    return OpSchema(
+        name=name,
+        compute=compute,
+        export=export or partial(_export_source, operators[-1]),
+        attributes=attributes or {},
+        sources=operators,
+        simplify=simplify,
+    )
+
+
+def _export_source(source: SourceOperator, context: OnnxContext) -> None:
+    operator = source.target.removeprefix("onnx.")
+    context.add(operator, *context.inputs, **source.requires, **context.node.attributes)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -91,50 +123,80 @@ def _export_pow(context: OnnxContext) -> None:
     context.add("Pow", *context.inputs, exponent)
 
 
+def _simplify_pow(node: Node) -> Node:
+    exponent = node.attributes["exponent"]
+    if exponent == 0:
+        attributes = {"activation": "clamp", "clamp": (1, 1)}
+        return replace(node, op="activation", attributes=attributes)
+    if exponent == 0.5:
+        return replace(node, op="sqrt", attributes={})
+    if exponent == 1:
+        return replace(node, op="activation", attributes={"activation": "none"})
+    if exponent == 2:
+        return replace(
+            node, op="mul", inputs=(*node.inputs, *node.inputs), attributes={"activation": "none"}
+        )
+    return node
+
+
 _MIN_SOFTPLUS_THRESHOLD = 12  # from here on softplus(x) is x in fp16
 _GELU_GAIN = math.sqrt(2 / math.pi)
 
-# The same operation, without attributes, is in ATen by this name and, where its export is a name,
-# in ONNX by that one.
+_GELU = {"approximate": "none"}  # the default
+_GELU_TANH = {"approximate": "tanh"}
+
 UNARY = (
-    _unary("sigmoid", _sigmoid, "Sigmoid"),
-    _unary("silu", lambda x: x * _sigmoid(x), _export_silu),
-    _unary("hardsigmoid", _hardsigmoid, _export_hardsigmoid),
-    _unary("hardswish", lambda x: x * _hardsigmoid(x), "HardSwish"),
-    _unary("abs", np.abs, "Abs"),
-    _unary("neg", np.negative, "Neg"),
-    _unary("exp", np.exp, "Exp"),
-    _unary("sqrt", np.sqrt, "Sqrt"),
-    _unary("erf", _erf, "Erf"),
-    _unary("mish", lambda x: x * np.tanh(_softplus(x)), "Mish"),
-)
-
-# The name of each operator of ONNX that is one of these operations.
-ONNX_UNARY = {schema.export: schema.name for schema in UNARY if isinstance(schema.export, str)}
-
-# Those with options in ATen or ONNX; attributes are numbers.
-_UNARY_WITH_OPTIONS = (
+    _unary("sigmoid", _sigmoid, "aten.sigmoid.default", "onnx.Sigmoid"),
+    _unary("silu", lambda x: x * _sigmoid(x), "aten.silu.default", export=_export_silu),
+    _unary("hardsigmoid", _hardsigmoid, "aten.hardsigmoid.default", export=_export_hardsigmoid),
+    _unary("hardswish", lambda x: x * _hardsigmoid(x), "aten.hardswish.default", "onnx.HardSwish"),
+    _unary("abs", np.abs, "aten.abs.default", "onnx.Abs"),
+    _unary("neg", np.negative, "aten.neg.default", "onnx.Neg"),
+    _unary("exp", np.exp, "aten.exp.default", "onnx.Exp"),
+    _unary("sqrt", np.sqrt, "aten.sqrt.default", "onnx.Sqrt"),
+    _unary("erf", _erf, "aten.erf.default", "onnx.Erf"),
+    _unary("mish", lambda x: x * np.tanh(_softplus(x)), "aten.mish.default", "onnx.Mish"),
     _unary(
         "elu",
         lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)),
-        lambda context: context.add("Elu", *context.inputs, **context.node.attributes),
-        alpha=NUMBER,
+        SourceOperator(
+            "aten.elu.default",
+            defaults={"alpha": 1, "scale": 1, "input_scale": 1},
+            requires={"scale": 1, "input_scale": 1},
+        ),
+        "onnx.Elu",
+        attributes={"alpha": NUMBER},
     ),
     _unary(
         "gelu",
         lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
-        lambda context: context.add("Gelu", *context.inputs, approximate="none"),
+        SourceOperator("aten.gelu.default", defaults=_GELU, requires=_GELU),
+        SourceOperator("onnx.Gelu", requires=_GELU),
     ),
     _unary(
         "gelu_tanh",
         lambda x: x * (1 + np.tanh(_GELU_GAIN * (x + 0.044715 * x**3))) / 2,
-        lambda context: context.add("Gelu", *context.inputs, approximate="tanh"),
+        SourceOperator("aten.gelu.default", defaults=_GELU, requires=_GELU_TANH),
+        SourceOperator("onnx.Gelu", requires=_GELU_TANH),
     ),
-    _unary("pow", lambda x, exponent: np.power(x, exponent), _export_pow, exponent=NUMBER),
-    _unary("softplus", _softplus, _export_softplus, beta=POSITIVE, threshold=NUMBER),
+    _unary(
+        "pow",
+        lambda x, exponent: np.power(x, exponent),
+        "aten.pow.Tensor_Scalar",
+        SourceOperator("onnx.Pow", arguments={"exponent": "Y"}),
+        attributes={"exponent": NUMBER},
+        export=_export_pow,
+        simplify=_simplify_pow,
+    ),
+    _unary(
+        "softplus",
+        _softplus,
+        SourceOperator("aten.softplus.default", defaults={"beta": 1, "threshold": 20}),
+        SourceOperator("onnx.Softplus", defaults={"beta": 1, "threshold": 20}),
+        attributes={"beta": POSITIVE, "threshold": NUMBER},
+        export=_export_softplus,
+    ),
 )
-
-UNARY_ACTIVATIONS = tuple(schema.name for schema in (*UNARY, *_UNARY_WITH_OPTIONS))
 
 
 # ------------------------------------------------------------------------------- parametric ReLU
@@ -184,7 +246,6 @@ _BINARY = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
 
 OPERATIONS = (
     *UNARY,
-    *_UNARY_WITH_OPTIONS,
     OpSchema(
         name="prelu",
         compute=_compute_prelu,

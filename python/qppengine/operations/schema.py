@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ ComputeInt8: TypeAlias = Callable[..., Array]  # (node, qparams, *inputs)
 Check: TypeAlias = Callable[[Node], Iterator[str]]
 InferShape: TypeAlias = Callable[[Node, Sequence[Shape]], Shape]
 Export: TypeAlias = Callable[[OnnxContext], object]
+Simplify: TypeAlias = Callable[[Node], Node]
 
 
 def no_problems(node: Node) -> Iterator[str]:
@@ -31,6 +32,28 @@ def no_problems(node: Node) -> Iterator[str]:
 def same_shape(node: Node, shapes: Sequence[Shape]) -> Shape:
     """The shape of the first input."""
     return shapes[0]
+
+
+def unchanged(node: Node) -> Node:
+    """The node of an operation that has no simpler form."""
+    return node
+
+
+@dataclass(frozen=True)
+class SourceOperator:
+    """An operator of PyTorch or ONNX that computes the same as an operation of one input.
+
+    Attributes:
+        target: The operator, such as "aten.elu.default" or "onnx.Elu".
+        defaults: Values of the arguments that a call may omit.
+        requires: Arguments that must have these values.
+        arguments: Names of the arguments that hold attributes, where they differ.
+    """
+
+    target: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +74,8 @@ class OpSchema:
         infer_shape: Shape of the output for those of the inputs. Raises `ShapeError`.
         compute_int8: ``compute_int8(node, qparams, *inputs)``, for an operation that computes with
             integers: the first input holds multiples of the step in `qparams`.
+        sources: Operators of PyTorch and ONNX that importers map to this operation.
+        simplify: Returns an equivalent node that costs less, or the node itself.
     """
 
     name: str
@@ -64,6 +89,8 @@ class OpSchema:
     check: Check = no_problems
     infer_shape: InferShape = same_shape
     compute_int8: ComputeInt8 | None = None
+    sources: tuple[SourceOperator, ...] = ()
+    simplify: Simplify = unchanged
 
     def problems(self, node: Node) -> Iterator[str]:
         """Everything that is wrong with a node by itself, whatever its inputs are."""
