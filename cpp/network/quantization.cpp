@@ -13,8 +13,8 @@
 namespace qpp {
 namespace {
 
-constexpr std::size_t kMaxDensities = 16;
-constexpr std::size_t kMaxFeatures = 64;  // of one predictor
+constexpr std::size_t kMaxDensities = 32;  // up to 16 of a user, and those of the tails
+constexpr std::size_t kMaxFeatures = 64;   // of one predictor
 
 /// Names of an enumeration, in order.
 template <typename Enum, std::size_t kCount>

@@ -22,7 +22,15 @@ from qppengine.ir import InputInfo
 from qppengine.model_file import pack, to_bytes
 from qppengine.passes import optimize
 from qppengine.positions import find_positions
-from qppengine.quantization import DEFAULT_FEATURES, Calibration, Feature, Plan, Quantization
+from qppengine.quantization import (
+    DEFAULT_FEATURES,
+    MAX_DENSITIES,
+    TAIL_DENSITIES,
+    Calibration,
+    Feature,
+    Plan,
+    Quantization,
+)
 from qppengine.session import Session
 
 if TYPE_CHECKING:
@@ -80,7 +88,12 @@ def calibrate(
         find_positions(graph, positions, features),
         tuple(sorted(set(densities))),
     )
-    model = to_bytes(*pack(_with_open_batch(graph), Quantization(plan)))
+    if len(plan.densities) > MAX_DENSITIES:
+        raise CalibrationError(
+            f"densities: expected up to {MAX_DENSITIES}, got {len(plan.densities)}"
+        )
+    measured_plan = replace(plan, densities=tuple(sorted({*plan.densities, *TAIL_DENSITIES})))
+    model = to_bytes(*pack(_with_open_batch(graph), Quantization(measured_plan)))
 
     chunks = _chunks(_split_batches(_with_progress(samples, progress)))
     if executor is None:
@@ -95,10 +108,16 @@ def calibrate(
         raise CalibrationError("the calibration set is empty: expected at least one sample, got 0")
     # Of alpha, then of every density.
     bounds = np.stack([measurement.bounds for measurement in measured])
-    by_alpha = np.split(bounds, 1 + len(plan.densities), axis=1)
+    of_alpha, *sparse = np.split(bounds, 1 + len(measured_plan.densities), axis=1)
+    by_density = dict(zip(measured_plan.densities, sparse, strict=True))
     measured_features = np.stack([measurement.features for measurement in measured])
-    measured_features = measured_features[..., : plan.max_features]  # 0 without positions
-    return Calibration(plan, by_alpha[0], measured_features, tuple(by_alpha[1:]))
+    return Calibration(
+        plan,
+        of_alpha,
+        measured_features[..., : plan.max_features],  # 0 without positions
+        tuple(by_density[density] for density in plan.densities),
+        np.stack([by_density[density] for density in TAIL_DENSITIES]),
+    )
 
 
 class _Measurement(NamedTuple):

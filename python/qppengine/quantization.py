@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 FEATURE_KINDS = ("quantile", "mean", "std", "min", "max", "absmax")
 TRANSFORMS = ("identity", "log")
 MAX_DENSITY = 0.1
+MAX_DENSITIES = 16
+# Calibration measures the tails of every value at these densities, from its extremes inwards: no
+# value has 10^12 elements.
+TAIL_DENSITIES = (1e-12, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
 MIN_MAGNITUDE = 2.0**-24  # logarithms replace smaller magnitudes by it; it represents 0
 
 
@@ -172,19 +176,27 @@ class Calibration:
     A quantile that would clip everything on its side of zero is replaced by the extreme, limited to
     the magnitude of the other bound, unless that is zero as well.
     ``features`` ``[N, P, F]``: those of every position, padded with NaN to the longest list.
-    ``sparse_bounds``: for every density bounds as above, of alpha = 1 - density. All are float32.
+    ``sparse_bounds``: for every density bounds as above, of alpha = 1 - density.
+    ``tails`` ``[K, N, V, 2]``: such bounds for `TAIL_DENSITIES`, from which a margin is fitted;
+    K is 0 if they were not measured. All are float32.
     """
 
     plan: Plan
     bounds: Array
     features: Array
     sparse_bounds: tuple[Array, ...] = ()
+    tails: Array = field(default_factory=lambda: np.empty((0, 0, 0, 2), np.float32))
 
     @property
     def by_density(self) -> tuple[Calibration, ...]:
         """For every density the calibration of alpha = 1 - density."""
         return tuple(
-            Calibration(replace(self.plan, alpha=1 - density, densities=()), bounds, self.features)
+            replace(
+                self,
+                plan=replace(self.plan, alpha=1 - density, densities=()),
+                bounds=bounds,
+                sparse_bounds=(),
+            )
             for density, bounds in zip(self.plan.densities, self.sparse_bounds, strict=True)
         )
 
@@ -213,6 +225,7 @@ class Calibration:
             "sparse_bounds": np.asarray(self.sparse_bounds, np.float32).reshape(
                 len(self.sparse_bounds), *self.bounds.shape
             ),
+            "tails": self.tails,
         }
         data = io.BytesIO()
         np.savez(data, **fields)
@@ -238,10 +251,11 @@ class Calibration:
             )
             bounds, features = data["bounds"], data["features"]
             sparse_bounds = data["sparse_bounds"]
-            _check_statistics(plan, bounds, features, sparse_bounds)
+            tails = data["tails"] if "tails" in data else bounds[None][:0]  # added later
+            _check_statistics(plan, bounds, features, sparse_bounds, tails)
         except Exception as error:  # np.load documents no exceptions for a damaged file
             raise CalibrationError(f"{str(source)!r} is not a calibration: {error}") from error
-        return cls(plan, bounds, features, tuple(sparse_bounds))
+        return cls(plan, bounds, features, tuple(sparse_bounds), tails)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,26 +367,30 @@ def _check_statistics(
     bounds: npt.NDArray[Any],
     features: npt.NDArray[Any],
     sparse_bounds: npt.NDArray[Any],
+    tails: npt.NDArray[Any],
 ) -> None:
     """Checks the arrays of a file against its plan."""
     samples = bounds.shape[:1]
+    if samples == (0,):
+        raise CalibrationError("expected at least one sample, got 0")
     expected = (*samples, len(plan.values), 2)
     if (
         bounds.shape != expected
         or features.shape != (*samples, len(plan.positions), plan.max_features)
         or sparse_bounds.shape != (len(plan.densities), *expected)
+        or tails.shape[1:] != expected
+        or len(tails) not in (0, len(TAIL_DENSITIES))
     ):
         raise CalibrationError(
-            f"bounds {bounds.shape}, features {features.shape} and bounds of densities "
-            f"{sparse_bounds.shape} do not match {len(plan.values)} values and "
-            f"{len(plan.positions)} positions of up to {plan.max_features} features"
+            f"bounds {bounds.shape}, features {features.shape}, bounds of densities "
+            f"{sparse_bounds.shape} and tails {tails.shape} do not match {len(plan.values)} values "
+            f"and {len(plan.positions)} positions of up to {plan.max_features} features"
         )
-    if samples == (0,):
-        raise CalibrationError("expected at least one sample, got 0")
     for name, array in (
         ("bounds", bounds),
         ("features", features),
         ("sparse_bounds", sparse_bounds),
+        ("tails", tails),
     ):
         if array.dtype != np.float32:
             raise CalibrationError(f"{name}: expected float32, got {array.dtype}")

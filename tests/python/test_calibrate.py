@@ -13,7 +13,7 @@ import qppengine as qe
 from qppengine import Calibration, CalibrationError, FileError, Graph, calibrate, reference
 from qppengine.calibrate import DENSITIES
 from qppengine.model_file import load_graph
-from qppengine.quantization import FEATURE_ALPHAS, Feature, Plan, Position
+from qppengine.quantization import FEATURE_ALPHAS, TAIL_DENSITIES, Feature, Plan, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ def assert_equal(one: Calibration, other: Calibration) -> None:
     np.testing.assert_array_equal(one.bounds, other.bounds)
     np.testing.assert_array_equal(one.features, other.features)
     np.testing.assert_array_equal(one.sparse_bounds, other.sparse_bounds)
+    np.testing.assert_array_equal(one.tails, other.tails)
 
 
 def test_plan_names_what_is_measured(calibration: Calibration) -> None:
@@ -86,6 +87,23 @@ def test_densities_must_be_small(graph: Graph) -> None:
     for density in (0, -0.1, 0.2):
         with pytest.raises(CalibrationError, match=r"densities: expected above 0 and up to 0\.1"):
             calibrate(graph, [], densities=[0.01, density])
+
+
+def test_densities_must_be_few(graph: Graph, samples: list[Array]) -> None:
+    many = [i / 200 for i in range(1, 17)]
+    assert len(calibrate(graph, samples[:1], densities=many, progress=False).sparse_bounds) == 16
+    with pytest.raises(CalibrationError, match="densities: expected up to 16, got 17"):
+        calibrate(graph, [], densities=[*many, 0.001])
+
+
+def test_tails_begin_at_the_extremes(
+    graph: Graph, samples: list[Array], calibration: Calibration
+) -> None:
+    extremes = calibrate(graph, samples, 1.0, densities=(), progress=False)
+    assert calibration.tails.shape == (len(TAIL_DENSITIES), *calibration.bounds.shape)
+    np.testing.assert_array_equal(calibration.tails[0], extremes.bounds)
+    for density, sparse in zip(calibration.plan.densities, calibration.sparse_bounds, strict=True):
+        np.testing.assert_array_equal(calibration.tails[TAIL_DENSITIES.index(density)], sparse)
 
 
 def test_summaries(calibration: Calibration) -> None:
@@ -305,6 +323,7 @@ def _rewrite(path: Path, **changes: Any) -> None:
     [
         ({"bounds": lambda a: a.astype(np.float64)}, "bounds: expected float32, got float64"),
         ({"features": lambda a: a.astype(np.int32)}, "features: expected float32, got int32"),
+        ({"tails": lambda a: a[:2]}, r"tails (2, 20, 3, 2) do not match 3 values"),
         ({"sparse_bounds": lambda a: a.astype(str)}, "sparse_bounds: expected float32, got <U32"),
         ({"bounds": lambda a: a * np.float32(np.nan)}, "bounds: expected finite numbers"),
         ({"features": lambda a: a / np.float32(0)}, "features: expected finite numbers"),
@@ -325,6 +344,7 @@ def _rewrite(path: Path, **changes: Any) -> None:
                 "bounds": lambda a: a[:0],
                 "features": lambda a: a[:0],
                 "sparse_bounds": lambda a: a[:, :0],
+                "tails": lambda a: a[:, :0],
             },
             "expected at least one sample, got 0",
         ),

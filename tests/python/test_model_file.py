@@ -382,7 +382,7 @@ def feature_becomes(**fields: Any) -> Callable[[Any], None]:
         (lambda d: d["quantization"].update(densities=[0.01, 0.1]), "wrong shape for 9 rows"),
         (lambda d: d["quantization"].update(densities=[0.03, 0.01, 0.1]), "above 0.03"),
         (lambda d: d["quantization"].update(densities=[0.01, 0.03, 0.5]), "up to 0.1"),
-        (lambda d: d["quantization"].update(densities=[i / 200 for i in range(1, 18)]), "up to 16"),
+        (lambda d: d["quantization"].update(densities=[i / 400 for i in range(1, 34)]), "up to 32"),
         (lambda d: d["quantization"]["predictors"][0].update(rows=[0, 1]), "."),
         (feature_becomes(kind="median"), "kind"),
         (feature_becomes(kind="mean", alpha=0.9), "alpha"),
