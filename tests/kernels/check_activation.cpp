@@ -22,6 +22,8 @@ constexpr Function kFunctions[] = {
 /// The numbers that functions are checked with.
 std::array<float, 2> numbers_of(UnaryActivation function) {
   switch (function) {
+    case UnaryActivation::celu:
+      return {0.75F, 0};
     case UnaryActivation::clamp:
       return {-0.5F, 6};
     case UnaryActivation::elu:
@@ -41,6 +43,8 @@ double exact(const ActivationArgs& args, double x, float slope) {
   switch (args.function) {
     case UnaryActivation::abs:
       return std::fabs(x);
+    case UnaryActivation::celu:
+      return x > 0 ? x : a * std::expm1(x / a);
     case UnaryActivation::clamp:
       return std::fmin(std::fmax(x, a), b);
     case UnaryActivation::elu:

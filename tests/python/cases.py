@@ -147,6 +147,7 @@ BLOCKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "cube": lambda a, b: b**3,
     "power": lambda a, b: (a + 0.5) ** -1.7,
     "elu": lambda a, b: F.elu(b, 0.7),
+    "celu": lambda a, b: F.celu(b, 0.7),
     "gelu": lambda a, b: F.gelu(b),
     "gelu_tanh": lambda a, b: F.gelu(b, approximate="tanh"),
     "softplus": lambda a, b: F.softplus(b),

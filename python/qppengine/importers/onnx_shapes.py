@@ -460,7 +460,7 @@ def _transpose(reads: Reads) -> list[Sizes]:
 
 # fmt: off
 _SAME = frozenset({
-    "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "GroupNormalization",
+    "BatchNormalization", "Cast", "Clip", "Dropout", "GroupNormalization",
     "HardSigmoid", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu",
     "Log", "LogSoftmax", "PRelu", "Relu", "Selu", "Softmax", "Softsign", "Tanh",
     "ThresholdedRelu"

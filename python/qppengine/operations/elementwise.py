@@ -168,6 +168,13 @@ UNARY = (
         attributes={"alpha": NUMBER},
     ),
     _unary(
+        "celu",
+        lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x / alpha)),
+        SourceOperator("aten.celu.default", defaults={"alpha": 1}),
+        "onnx.Celu",
+        attributes={"alpha": POSITIVE},
+    ),
+    _unary(
         "gelu",
         lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
         SourceOperator("aten.gelu.default", defaults=_GELU, requires=_GELU),
