@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qppengine.errors import ModelError, ShapeError, listing
+from qppengine.errors import ModelError, ShapeError, expect_type, listing
 from qppengine.graph import Graph
 from qppengine.ir import InputInfo, Node, channels_of
 from qppengine.limits import DEFAULT_LIMITS, Limits
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from qppengine.ir import Shape
+    from qppengine.ir import Array, Shape
 
 
 class GraphBuilder:
@@ -47,7 +48,10 @@ class GraphBuilder:
 
     def input(self, name: str, shape: Sequence[int | None]) -> str:
         """An input of shape ``[N, C, H, W]``; ``None`` is any size."""
-        self._inputs.append(InputInfo(name, tuple(shape)))
+        expect_type("name", name, str, "a string")
+        if not isinstance(sizes := _as_tuple(shape), tuple):
+            raise ModelError(f"input {name!r}: expected a shape [N, C, H, W], got {shape!r}")
+        self._inputs.append(InputInfo(name, sizes))
         self._taken.add(name)
         return name
 
@@ -155,7 +159,13 @@ class GraphBuilder:
         channels = channels_of(self.shape(x))
         self.reserve(8 * channels)  # until they are folded, too
         zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
-        gain, shift = np.asarray(gain) * ones, np.asarray(shift) * ones
+        try:
+            gain, shift = np.asarray(gain) * ones, np.asarray(shift) * ones
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{name or 'affine'}: expected gain and shift to be one number or {channels}, got "
+                f"{reprlib.repr(gain)} and {reprlib.repr(shift)}"
+            ) from error
         return self.batch_norm(x, gain, shift, zeros, ones, eps=0, name=name)
 
     def pixel_unshuffle(self, x: str, downscale_factor: int, *, name: str | None = None) -> str:
@@ -261,7 +271,7 @@ class GraphBuilder:
         self, x: str, padding: Sequence[int], *, mode: str = "zeros", name: str | None = None
     ) -> str:
         """Pixels added above, on the left, below and on the right; negative numbers remove some."""
-        return self._add("pad", [x], name, {"padding": tuple(padding), "mode": mode})
+        return self._add("pad", [x], name, {"padding": _as_tuple(padding), "mode": mode})
 
     def concat(self, *inputs: str, name: str | None = None) -> str:
         """The channels of all inputs, concatenated."""
@@ -287,8 +297,9 @@ class GraphBuilder:
         if size is not None:
             attributes["size"] = _as_pair(size)
         if scale is not None:
-            pair = (scale, scale) if isinstance(scale, (int, float)) else scale
-            attributes["scale"] = tuple(float(item) for item in pair)
+            attributes["scale"] = _as_floats(
+                (scale, scale) if isinstance(scale, (int, float)) else scale
+            )
         if snap_scale:
             attributes["snap_scale"] = True
         return self._add("resize", [x], name, attributes)
@@ -306,8 +317,8 @@ class GraphBuilder:
         name: str | None = None,
     ) -> str:
         """Every image reshaped, and its dimensions then permuted."""
-        order = tuple(range(len(view)) if order is None else order)
-        return self._add("rearrange", [x], name, {"view": tuple(view), "order": order})
+        order = _as_tuple(range(len(view)) if order is None else order)
+        return self._add("rearrange", [x], name, {"view": _as_tuple(view), "order": order})
 
     def shape(self, name: str) -> Shape:
         """The shape of a value defined so far. Raises `ModelError` where a node is invalid."""
@@ -341,6 +352,7 @@ class GraphBuilder:
 
     def unique(self, name: str) -> str:
         """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""
+        expect_type("name", name, str, "a string")
         first = self._suffixes.get(name, 0)  # all before are taken
         for suffix in itertools.count(first):
             candidate = f"{name}_{suffix}" if suffix else name
@@ -372,14 +384,38 @@ class GraphBuilder:
         tensors: Mapping[str, npt.ArrayLike] | None = None,
     ) -> str:
         name = self.unique(name or op)
-        arrays = {key: np.ascontiguousarray(t, np.float32) for key, t in (tensors or {}).items()}
+        for value in inputs:
+            expect_type(f"{name}: input", value, str, "the name of a value")
+        arrays = {key: _as_float32(f"{name}.{key}", t) for key, t in (tensors or {}).items()}
         self._taken.add(name)
         self._nodes.append(Node(op, name, tuple(inputs), name, attributes, arrays))
         return name
 
 
 def _as_pair(value: int | Sequence[int]) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else _as_tuple(value)
+
+
+def _as_tuple(items: Any) -> Any:
+    """A list as a tuple; anything else as it is, which the check of the node refuses."""
+    return tuple(items) if hasattr(items, "__iter__") else items
+
+
+def _as_floats(items: Any) -> Any:
+    """A list of numbers as a tuple of floats; anything else as it is."""
+    try:
+        return tuple(float(item) for item in items)
+    except (TypeError, ValueError, OverflowError):
+        return items
+
+
+def _as_float32(name: str, numbers: npt.ArrayLike) -> Array:
+    try:
+        return np.ascontiguousarray(numbers, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelError(
+            f"{name}: expected an array of numbers, got {reprlib.repr(numbers)}"
+        ) from error
 
 
 def _convolution_attributes(
@@ -419,4 +455,4 @@ def _pool_attributes(
 def _activation_attributes(activation: str, clamp: Sequence[float] | None) -> dict[str, Any]:
     if clamp is None:
         return {"activation": activation}
-    return {"activation": activation, "clamp": tuple(float(bound) for bound in clamp)}
+    return {"activation": activation, "clamp": _as_floats(clamp)}

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sized
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qppengine.errors import CalibrationError, Error
+from qppengine.errors import CalibrationError, Error, UnsupportedError, expect_list
 from qppengine.ir import InputInfo
 from qppengine.model_file import pack, to_bytes
 from qppengine.passes import optimize
@@ -81,12 +82,13 @@ def calibrate(
     Raises `CalibrationError` for an empty set, and for a sample that does not fit `ShapeError`,
     `DTypeError` or `NonFiniteError` with its index among all samples.
     """
+    _check_types(samples, executor)
     graph = optimize(graph)
     plan = Plan(
         alpha,
         graph.quantized_values,
         find_positions(graph, positions, features),
-        tuple(sorted(set(densities))),
+        tuple(sorted({*expect_list("densities", densities, Real, "above 0 and up to 0.1")})),
     )
     if len(plan.densities) > MAX_DENSITIES:
         raise CalibrationError(
@@ -118,6 +120,15 @@ def calibrate(
         tuple(by_density[density] for density in plan.densities),
         np.stack([by_density[density] for density in TAIL_DENSITIES]),
     )
+
+
+def _check_types(samples: Any, executor: Any) -> None:
+    if not any(hasattr(samples, method) for method in ("__iter__", "__getitem__")):
+        raise CalibrationError(f"samples: expected an iterable of arrays, got {samples!r}")
+    if executor is not None and not hasattr(executor, "submit"):
+        raise UnsupportedError(
+            f"executor: expected a concurrent.futures.Executor or None, got {executor!r}"
+        )
 
 
 class _Measurement(NamedTuple):

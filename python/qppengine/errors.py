@@ -8,10 +8,13 @@ raises the same classes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import reprlib
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+_T = TypeVar("_T")
 
 
 class Error(Exception):
@@ -74,6 +77,21 @@ class FixedSizesWarning(UserWarning):
     The message names the size and the reason. `from_torch(..., dynamic_shapes={})` imports with the
     sizes of the example, and does not warn.
     """
+
+
+def expect_type(name: str, value: _T, kind: type[Any] | tuple[type[Any], ...], what: str) -> _T:
+    """The argument `name` of a function. Raises `UnsupportedError` if it has another type."""
+    if not isinstance(value, kind):
+        raise UnsupportedError(f"{name}: expected {what}, got {reprlib.repr(value)}")
+    return value
+
+
+def expect_list(name: str, value: Iterable[_T], kind: type[Any], what: str) -> tuple[_T, ...]:
+    """An argument that lists items of one type. Raises `CalibrationError` for all others."""
+    items = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else None
+    if items is None or not all(isinstance(item, kind) for item in items):
+        raise CalibrationError(f"{name}: expected {what}, got {reprlib.repr(value)}")
+    return items
 
 
 def listing(headline: str, problems: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qppengine.errors import ShapeError
+from qppengine.errors import DTypeError, ShapeError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,7 +37,10 @@ def sqnr(output: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 
 def _pair(output: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Any, Any]:
-    y, x = np.asarray(output, np.float64), np.asarray(reference, np.float64)
+    try:
+        y, x = np.asarray(output, np.float64), np.asarray(reference, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"expected two arrays of numbers: {error}") from error
     if y.shape != x.shape:
         raise ShapeError(
             f"expected the shape {list(x.shape)} of the reference, got {list(y.shape)}"

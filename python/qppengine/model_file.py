@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qppengine.errors import CalibrationError, Error, ModelError, UnsupportedError
+from qppengine.errors import CalibrationError, Error, ModelError, UnsupportedError, expect_type
 from qppengine.graph import Graph
 from qppengine.ir import InputInfo, Node
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.passes import optimize
+from qppengine.quantization import Quantization
 from qppengine.session import read_model
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from qppengine.ir import Array
-    from qppengine.quantization import Quantization
     from qppengine.session import Model
 
 FORMAT = "qppengine"
@@ -50,6 +50,7 @@ def pack(
     """
     document, tensors = _pack_graph(graph)
     if quantization is not None:
+        expect_type("quantization", quantization, Quantization, "the result of fit")
         if quantization.plan.values != graph.quantized_values:
             raise CalibrationError(
                 f"the calibration belongs to another network: expected the values "

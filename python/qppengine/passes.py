@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qppengine.errors import ModelError
-from qppengine.graph import unique_name
+from qppengine.errors import ModelError, expect_list, expect_type
+from qppengine.graph import Graph, unique_name
 from qppengine.ir import Node, channels_of, sides
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.operations import OPERATIONS
@@ -21,7 +21,6 @@ from qppengine.operations.activation import ACTIVATIONS, BINARY_ACTIVATIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qppengine.graph import Graph
     from qppengine.ir import Array
 
 
@@ -30,6 +29,8 @@ def optimize(graph: Graph, limits: Limits = DEFAULT_LIMITS) -> Graph:
 
     Raises `ModelError` where transposed convolutions would become larger than `limits` allow.
     """
+    expect_type("graph", graph, Graph, "a Graph")
+    expect_type("limits", limits, Limits, "a Limits object")
     plain = fold_padding(fold_flatten(fold_batch_norm(drop_identities(simplify(graph)))))
     lowered = lower_transposed_convolutions(fuse_activations(plain), limits)
     fused = fuse_residuals(lowered)
@@ -92,6 +93,7 @@ def keep_fp16(
     Raises `ModelError` for names that the network does not have.
     """
     graph = optimize(graph)
+    modules = expect_list("modules to keep in fp16", modules, str, "a list of names")
     names = [node.name for node in graph.nodes]
     kept: set[str] = set()
     unknown = []

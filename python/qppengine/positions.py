@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from qppengine.errors import CalibrationError, ShapeError
+from qppengine.errors import CalibrationError, ShapeError, expect_list
 from qppengine.quantization import DEFAULT_FEATURES, Feature, Position
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ def find_positions(
     `positions` and `features` are as in `calibrate`. Raises `CalibrationError`.
     """
     names = _choose_names(graph, positions)
-    lists = features if isinstance(features, Mapping) else dict.fromkeys(names, features)
+    given = features if isinstance(features, Mapping) else dict.fromkeys(names, features)
+    lists = {
+        name: expect_list("features", items, Feature, "a list of Feature objects")
+        for name, items in given.items()
+    }
     sources = [feature.value for each in lists.values() for feature in each if feature.value]
     if others := [name for name in lists if name not in names]:
         raise CalibrationError(
@@ -46,7 +50,7 @@ def find_positions(
             raise CalibrationError(f"positions: none of {list(names)} comes before {value!r}")
         rows[position_of[value]].append(row)
     return tuple(
-        Position(name, tuple(assigned), tuple(lists.get(name, DEFAULT_FEATURES)))
+        Position(name, tuple(assigned), lists.get(name, DEFAULT_FEATURES))
         for name, assigned in rows.items()
         if assigned
     )
@@ -54,7 +58,7 @@ def find_positions(
 
 def _choose_names(graph: Graph, positions: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(positions, str):
-        return tuple(positions)
+        return expect_list("positions", positions, str, "a list of names of values")
     if positions not in ("first", "auto"):
         raise CalibrationError(
             f'positions: expected "first", "auto" or a list of values, got {positions!r}'

@@ -38,7 +38,7 @@ MIN_MAGNITUDE = 2.0**-24  # logarithms replace smaller magnitudes by it; it repr
 
 
 def _check_alpha(name: str, alpha: Any) -> None:
-    if not isinstance(alpha, Real) or not 0.5 < float(alpha) <= 1:
+    if not isinstance(alpha, Real) or not 0.5 < alpha <= 1:  # type: ignore[operator]
         raise CalibrationError(f"{name}: expected above 0.5 and up to 1, got {alpha}")
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qppengine.errors import ShapeError
+from qppengine.errors import DTypeError, ShapeError
 from qppengine.operations import OPERATIONS
 from qppengine.qparams import QParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
     from qppengine.graph import Graph
     from qppengine.ir import Array
@@ -79,11 +81,21 @@ def _bind(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
     if len(inputs) != len(graph.inputs):
         raise ShapeError(f"expected {len(graph.inputs)} inputs, got {len(inputs)}")
     values = {
-        value.name: np.asarray(array, np.float32)
+        value.name: _as_image(value.name, array)
         for value, array in zip(graph.inputs, inputs, strict=True)
     }
     graph.infer_shapes({name: array.shape for name, array in values.items()})
     return values
+
+
+def _as_image(name: str, x: npt.ArrayLike) -> Array:
+    try:
+        image = np.asarray(x, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"input {name!r}: expected an array of numbers: {error}") from error
+    if image.ndim != 4:
+        raise ShapeError(f"input {name!r}: expected [N, C, H, W], got {list(image.shape)}")
+    return image
 
 
 def _fake_quantize(x: Array, params: QParams | None) -> Array:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qppengine.errors import CalibrationError
+from qppengine.errors import CalibrationError, expect_type
 from qppengine.quantization import (
     TRANSFORMS,
     BoundSet,
@@ -40,8 +41,9 @@ def fit(
     Raises `CalibrationError` for other arguments, and when there are not more samples than
     features.
     """
-    if not 0 <= margin <= MAX_MARGIN:
-        raise CalibrationError(f"margin: expected a number from 0 to {MAX_MARGIN}, got {margin}")
+    expect_type("calibration", calibration, Calibration, "the result of calibrate")
+    if not isinstance(margin, Real) or not 0 <= margin <= MAX_MARGIN:
+        raise CalibrationError(f"margin: expected a number from 0 to {MAX_MARGIN}, got {margin!r}")
     if target_transform not in TRANSFORMS:
         raise CalibrationError(
             f'target_transform: expected "identity" or "log", got {target_transform!r}'

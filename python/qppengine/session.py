@@ -14,7 +14,7 @@ import numpy as np
 
 from qppengine import _core
 from qppengine._core import __version__, cores, cpu_features, is_emulated, kernels, session_options
-from qppengine.errors import DTypeError, ShapeError, UnsupportedError
+from qppengine.errors import DTypeError, ShapeError, UnsupportedError, expect_type
 from qppengine.ir import InputInfo
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.paths import to_path
@@ -163,7 +163,7 @@ class Session:
             "residual_dtype": residual_dtype,
             "density": density,
         }
-        self._core = _core.Session(_source(model), **options, limits=asdict(limits))
+        self._core = _core.Session(_source(model), **options, limits=_as_dict(limits))
         self.scheme = scheme
 
     @property
@@ -363,7 +363,11 @@ def read_model(
     model: Model, limits: Limits = DEFAULT_LIMITS
 ) -> tuple[str, dict[str, npt.NDArray[np.float16 | np.float32]]]:
     """The graph of a model file as JSON, and its tensors."""
-    return _core.read_model(_source(model), asdict(limits))
+    return _core.read_model(_source(model), _as_dict(limits))
+
+
+def _as_dict(limits: Limits) -> dict[str, int]:
+    return asdict(expect_type("limits", limits, Limits, "a Limits object"))
 
 
 def _source(model: Model) -> str | bytes:

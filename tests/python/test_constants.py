@@ -86,6 +86,7 @@ VECTORS: dict[str, Callable[[Any], Any]] = {
     "triangle": lambda m: torch.tril(m.conv.bias.expand(4, 4)).sum(1) + torch.eye(4)[2],
     "meshgrid": lambda m: torch.meshgrid(m.conv.bias, m.index.float(), indexing="ij")[0].mean(1),
     "integers": lambda m: ((m.index + 1) // 2 * 3 % 4).float() + m.index.remainder(3).double(),
+    "bytes": lambda m: (m.index.to(torch.uint8) * -1).float() / 255 + m.index.byte().sub(3).div(9),
     "compare": lambda m: ((m.index > 1) & (m.index != 3) | (m.index == 0)).float() + 0.5,
     "half": lambda m: m.conv.bias.half().float() * 1.5,
 }

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from qppengine.errors import expect_type
+from qppengine.graph import Graph
+
 if TYPE_CHECKING:
-    from qppengine.graph import Graph
     from qppengine.ir import Shape
 
 # For values that quantized runs hold in int8.
@@ -19,6 +21,7 @@ def to_dot(graph: Graph) -> str:
 
     Blue arrows are read in int8 by quantized runs, black ones in fp16.
     """
+    expect_type("graph", graph, Graph, "a Graph")
     lines = [f"digraph {_quote(graph.name)} {{", "  node [shape=box];"]
     sources = {value.name: f"input {value.name}" for value in graph.inputs}
     lines += [

@@ -10,7 +10,13 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qppengine.errors import Error, FixedSizesWarning, ModelError, UnsupportedError
+from qppengine.errors import (
+    Error,
+    FixedSizesWarning,
+    ModelError,
+    UnsupportedError,
+    expect_type,
+)
 from qppengine.importers import aten as aten  # registers the importers
 from qppengine.importers import onnx_operators as onnx_operators
 from qppengine.importers import unary as unary
@@ -50,6 +56,7 @@ def from_onnx(
     for another operator set, `ModelError` for a damaged model and for one beyond `limits`,
     `FileError`.
     """
+    expect_type("limits", limits, Limits, "a Limits object")
     try:
         return optimize(to_graph(read_onnx(source, limits), name), limits)
     except Error:
@@ -91,6 +98,7 @@ def from_torch(
     `ModelError` for a damaged file and for one beyond `limits`, `FileError` for one that cannot be
     read.
     """
+    expect_type("limits", limits, Limits, "a Limits object")
     imported = partial(_imported, name, limits)
     if isinstance(source, (str, os.PathLike)):
         return imported(read_regular_file(source))

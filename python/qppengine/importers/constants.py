@@ -259,8 +259,16 @@ def _compute(op: str, arguments: Mapping[str, Any], shape: tuple[int, ...]) -> A
         tensors = [value.shape for value in arguments.values() if isinstance(value, np.ndarray)]
         if math.prod(np.broadcast_shapes(*tensors)) != math.prod(shape):
             raise ModelError(f"operands of {op} do not make {list(shape)}")
+        if any(type(value) is int for value in arguments.values()):
+            arguments = {name: _widened(value) for name, value in arguments.items()}
         return _ELEMENTWISE[op](**arguments)
     return _OTHERS[op](**arguments)
+
+
+def _widened(value: Any) -> Any:
+    """Integers in 64 bits, so that a number that their dtype lacks, as -1 of uint8, is allowed."""
+    is_integer = isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+    return value.astype(np.int64) if is_integer else value
 
 
 def _bound(elements: int) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def is_int(value: Any, minimum: int | None = None) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, not a bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max
 
 
 def is_list(value: Any, lengths: Sequence[int], accepts: Callable[[Any], bool]) -> bool:
