@@ -153,16 +153,8 @@ class Session:
         algorithm: str = "auto",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        options: dict[str, Any] = {
-            "scheme": scheme,
-            "activation_bits": activation_bits,
-            "threads": threads,
-            "cores": cores,
-            "static_bounds": static_bounds,
-            "algorithm": algorithm,
-            "residual_dtype": residual_dtype,
-            "density": density,
-        }
+        arguments = locals()
+        options = {option["name"]: arguments[option["name"]] for option in session_options()}
         self._core = _core.Session(_source(model), **options, limits=_as_dict(limits))
         self.scheme = scheme
 
