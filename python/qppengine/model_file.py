@@ -76,6 +76,12 @@ def load_graph(model: Model, limits: Limits = DEFAULT_LIMITS) -> Graph:
     return unpack(*read_model(model, limits))
 
 
+def is_calibrated(model: Model, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Whether a model file has a quantization, so that all schemes can run it."""
+    graph_json, _ = read_model(model, limits)
+    return "quantization" in json.loads(graph_json)
+
+
 def unpack(graph_json: str, tensors: Mapping[str, npt.NDArray[Any]]) -> Graph:
     """The graph that `pack` returned in this form. Raises `ModelError`."""
     try:

@@ -159,6 +159,38 @@ def test_run_writes_what_the_session_gives(scheme: str, folder: Path, tmp_path: 
     assert report["outputs"][0]["max"] == pytest.approx(expected.max(), abs=1e-4)
 
 
+def test_features_can_be_chosen(tmp_path: Path, folder: Path) -> None:
+    statistics = tmp_path / "a.npz"
+    calibrate = ("calibrate", ESPCN, folder / "samples.npy", "-o", statistics)
+    value = load_graph(folder / "espcn.qpp").quantized_values[0]
+    features = ("max", "quantile=0.999", "min::log", f"mean:{value}", f"std:{value}:log")
+    call(*calibrate, *(item for feature in features for item in ("--feature", feature)))
+    assert qe.Calibration.load(statistics).plan.positions[0].features == (
+        qe.Feature("max"),
+        qe.Feature("quantile", 0.999),
+        qe.Feature("min", transform="log"),
+        qe.Feature("mean", value=value),
+        qe.Feature("std", value=value, transform="log"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("feature", "problem"),
+    [
+        ("median", "expected one of the kinds quantile, mean"),
+        ("quantile=a", "could not convert string to float: 'a'"),
+        ("quantile", "alpha of a quantile: expected above 0.5"),
+        ("max=0.9", "expected no alpha for the kind 'max'"),
+    ],
+)
+def test_wrong_features_are_explained(feature: str, problem: str, folder: Path) -> None:
+    arguments = ["calibrate", ESPCN, folder / "samples.npy", "-o", "a.qpp", "--feature", feature]
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 2
+    assert "expected KIND[=ALPHA][:VALUE[:TRANSFORM]], got" in result.output
+    assert problem in result.output
+
+
 def test_run_writes_several_outputs(tmp_path: Path) -> None:
     net = qe.GraphBuilder("two")
     x = net.input("x", (1, 1, None, None))
@@ -267,7 +299,7 @@ def test_bench_compares_all_schemes_and_shows_the_steps(folder: Path, tmp_path: 
 def test_bench_tells_no_times_of_an_emulator(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("cli", "session"):
+    for module in ("cli.sessions", "session"):
         monkeypatch.setattr(f"qppengine.{module}.is_emulated", lambda: True)
     arguments = ("bench", folder / "espcn.qpp", "--iters", 1, "--scheme", "qpp")
     report = call_json(*arguments, "--profile")
