@@ -16,7 +16,6 @@ from qppengine.graph import Graph, unique_name
 from qppengine.ir import Node, channels_of, sides
 from qppengine.limits import DEFAULT_LIMITS, Limits
 from qppengine.operations import OPERATIONS
-from qppengine.operations.activation import ACTIVATIONS, BINARY_ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,6 +166,8 @@ def fold_batch_norm(graph: Graph) -> Graph:
     """
 
     def fold(producer: Node, node: Node) -> Node | None:
+        if producer.op not in ("conv2d", "conv_transpose2d", "batch_norm"):
+            return None
         if node.op not in ("batch_norm", "neg") or len(producer.inputs) > 1:
             return None
         gain, shift = _affine(node, channels_of(graph.shapes[producer.output]))
@@ -183,7 +184,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
             scaled = (parts * gain.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
         return replace(producer, tensors=_as_float32(weight=scaled, bias=bias * gain + shift))
 
-    folded = _merge(graph, ("conv2d", "conv_transpose2d", "batch_norm"), fold)
+    folded = _merge(graph, fold)
     nodes = (_as_convolution(n) if n.op == "batch_norm" else n for n in folded.nodes)
     return replace(folded, nodes=tuple(nodes))
 
@@ -230,12 +231,9 @@ def fuse_activations(graph: Graph) -> Graph:
     def fuse(producer: Node, node: Node) -> Node | None:
         if node.op != "activation":
             return None
-        known = ACTIVATIONS if len(producer.inputs) == 1 else BINARY_ACTIVATIONS
-        if node.attributes["activation"] not in known:
-            return None
-        return replace(producer, attributes={**producer.attributes, **node.attributes})
+        return OPERATIONS[producer.op].fuse_activation(producer, node.attributes)
 
-    return _merge(graph, ("conv2d", "conv_transpose2d", "add", "sub", "mul"), fuse)
+    return _merge(graph, fuse)
 
 
 _MAX_TERMS = 64  # of a sum that is fused
@@ -459,8 +457,8 @@ def _without_unread(graph: Graph, nodes: Sequence[Node], op: str) -> tuple[Node,
     return tuple(node for node in nodes if node.op != op or node.output in needed)
 
 
-def _merge(graph: Graph, ops: Sequence[str], merge: Callable[[Node, Node], Node | None]) -> Graph:
-    """Replaces a node of `ops` and its reader by ``merge(node, reader)`` unless that is None.
+def _merge(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
+    """Replaces a node and its only reader by ``merge(node, reader)`` unless that is None.
 
     Offered are nodes without an activation yet whose output nobody else reads. The merged node
     keeps the first one's name and output.
@@ -474,7 +472,6 @@ def _merge(graph: Graph, ops: Sequence[str], merge: Callable[[Node, Node], Node 
         merged = None
         if (
             producer is not None
-            and producer.op in ops
             and producer.attributes.get("activation", "none") == "none"
             and graph.consumers[original.inputs[0]] == (original,)
             and original.inputs[0] not in graph.outputs

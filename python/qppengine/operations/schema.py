@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -135,6 +135,14 @@ class OpSchema:
                 yield f"tensor {name!r} holds NaN or infinity"
             if tensor.ndim != rank or tensor.size == 0:
                 yield f"tensor {name!r} must have {rank} dimensions >= 1, got {list(tensor.shape)}"
+
+    def fuse_activation(self, node: Node, activation: Mapping[str, Any]) -> Node | None:
+        """The node with these attributes of an activation, or None if it cannot apply that."""
+        if not activation.keys() <= self.attributes.keys():
+            return None
+        fused = replace(node, attributes={**node.attributes, **activation})
+        problems = (*self._attribute_problems(fused), *self.check(fused))
+        return None if problems else fused
 
     def write_onnx(self, context: OnnxContext) -> None:
         """Adds the ONNX nodes of a node; its output is that of the last one."""
