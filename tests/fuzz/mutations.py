@@ -7,7 +7,10 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
+
+    import numpy as np
 
 # What does not belong where it is put, or only just does.
 JUNK: list[Any] = [
@@ -65,6 +68,18 @@ def alter_json(document: Any, rng: Random) -> None:
         for _ in range(rng.choice((1, 2, 100))):
             value = [value] if rng.random() < 0.8 else {"a": value}
         container[key] = value
+
+
+def replace_value(document: Any, junk: Sequence[Any], rng: np.random.Generator) -> None:
+    """Replaces one value of a JSON document, most often one without values in it, by junk."""
+    node: Any = document
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = keys[rng.integers(len(keys))]
+        if not isinstance(node[key], (dict, list)) or not node[key] or rng.random() < 0.15:
+            break
+        node = node[key]
+    node[key] = junk[int(rng.integers(len(junk)))]
 
 
 def find_places(document: Any) -> list[tuple[Any, Any]]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import qppengine.models
+from mutations import replace_value
 from qppengine import (
     Error,
     FileError,
@@ -642,13 +643,6 @@ def test_no_altered_program_raises_anything_but_our_errors(seed: int) -> None:
     for _ in range(150):
         archive = Archive(ESPCN)
         archive.model["graph_module"] = json.loads(text)
-        node = archive.model["graph_module"]
-        while True:
-            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-            key = keys[rng.integers(len(keys))]
-            if not isinstance(node[key], (dict, list)) or not node[key] or rng.random() < 0.15:
-                break
-            node = node[key]
-        node[key] = junk[rng.integers(len(junk))]
+        replace_value(archive.model["graph_module"], junk, rng)
         with contextlib.suppress(Error):
             to_graph(read_pt2(archive.data()))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import qppengine as qe
+from mutations import replace_value
 from qppengine import (
     CalibrationError,
     Error,
@@ -466,18 +467,9 @@ def test_no_altered_graph_raises_anything_but_our_errors(seed: int, model: Path)
     junk: list[Any] = [None, True, -1, 2**70, 1.5, "", "x", [], [[]], {}, {"a": 3}, 1e30]
     data = model.read_bytes()
 
-    def change(node: Any) -> None:
-        while True:
-            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-            key = keys[rng.integers(len(keys))]
-            if not isinstance(node[key], (dict, list)) or not node[key] or rng.random() < 0.15:
-                break
-            node = node[key]
-        node[key] = junk[rng.integers(len(junk))]
-
     x = np.ones((1, 3, 6, 6), np.float32)
     for _ in range(150):
-        altered = edit(data, change)
+        altered = edit(data, lambda document: replace_value(document, junk, rng))
         try:
             Session(altered).run(x)
             load_graph(altered)

@@ -68,10 +68,7 @@ def _check_conv2d(node: Node) -> Iterator[str]:
 def _infer_conv2d(node: Node, shapes: Sequence[Shape]) -> Shape:
     batch, channels, *size = shapes[0]
     filters, in_channels_per_group, *kernel = node.tensors["weight"].shape
-    groups: int = node.attributes.get("groups", 1)
-    if filters % groups:
-        raise ShapeError(f"{node.name}: {groups} groups must divide the {filters} filters")
-    _expect_channels(node, channels, in_channels_per_group * groups)
+    _expect_channels(node, channels, in_channels_per_group * _groups_of(node, "filters"))
     expect_length(node, "bias", filters)
     shape = (batch, filters, *infer_windows(node, size, effective_kernel(node, kernel)))
     for residual in shapes[1:]:
@@ -208,9 +205,7 @@ def _int8_tensors(context: OnnxContext, input_scale: np.float64) -> list[str]:
 def _infer_conv_transpose2d(node: Node, shapes: Sequence[Shape]) -> Shape:
     batch, channels, *size = shapes[0]
     in_channels, filters, *kernel = node.tensors["weight"].shape
-    groups: int = node.attributes.get("groups", 1)
-    if in_channels % groups:
-        raise ShapeError(f"{node.name}: {groups} groups must divide the {in_channels} channels")
+    groups = _groups_of(node, "channels")
     _expect_channels(node, channels, in_channels)
     expect_length(node, "bias", filters * groups)
     sizes = []
@@ -255,6 +250,15 @@ def _compute_conv_transpose2d(node: Node, x: Array) -> Array:
             into[:, :, rows, columns] += np.einsum("nihw,io->nohw", part, kernels[:, :, i, j])
     cropped = y[:, :, padding[0] : height - padding[0], padding[1] : width - padding[1]]
     return activate(cropped + by_channel(node, "bias"), node.attributes)
+
+
+def _groups_of(node: Node, what: str) -> int:
+    """The number of groups, which divides the first dimension of the weight, `what`."""
+    groups: int = node.attributes.get("groups", 1)
+    count = len(node.tensors["weight"])
+    if count % groups:
+        raise ShapeError(f"{node.name}: {groups} groups must divide the {count} {what}")
+    return groups
 
 
 def _expect_channels(node: Node, channels: int | None, in_channels: int) -> None:

@@ -132,23 +132,20 @@ def _onnx_window(node: Node) -> dict[str, Any]:
 
 
 OPERATIONS = (
-    OpSchema(
-        name="max_pool2d",
-        compute=_compute,
-        export=_export_max,
-        attributes={**_ATTRIBUTES, "dilation": pair(1)},
-        optional=frozenset({"dilation"}),
-        check=_check,
-        infer_shape=_infer_shape,
-    ),
-    OpSchema(
-        name="avg_pool2d",
-        compute=_compute,
-        export=_export_average,
-        attributes={**_ATTRIBUTES, "count_include_pad": FLAG, "divisor": integer(1)},
-        optional=frozenset({"divisor"}),
-        check=_check,
-        infer_shape=_infer_shape,
+    *(
+        OpSchema(
+            name=name,
+            compute=_compute,
+            export=export,
+            attributes={**_ATTRIBUTES, **attributes},
+            optional=frozenset({"dilation", "divisor"}),
+            check=_check,
+            infer_shape=_infer_shape,
+        )
+        for name, export, attributes in (
+            ("max_pool2d", _export_max, {"dilation": pair(1)}),
+            ("avg_pool2d", _export_average, {"count_include_pad": FLAG, "divisor": integer(1)}),
+        )
     ),
     OpSchema(
         name="global_avg_pool",
