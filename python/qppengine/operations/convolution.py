@@ -68,7 +68,7 @@ def _check_conv2d(node: Node) -> Iterator[str]:
 def _infer_conv2d(node: Node, shapes: Sequence[Shape]) -> Shape:
     batch, channels, *size = shapes[0]
     filters, in_channels_per_group, *kernel = node.tensors["weight"].shape
-    _expect_channels(node, channels, in_channels_per_group * _groups_of(node, "filters"))
+    _expect_channels(node, channels, in_channels_per_group * _groups_of(node, "filter"))
     expect_length(node, "bias", filters)
     shape = (batch, filters, *infer_windows(node, size, effective_kernel(node, kernel)))
     for residual in shapes[1:]:
@@ -205,7 +205,7 @@ def _int8_tensors(context: OnnxContext, input_scale: np.float64) -> list[str]:
 def _infer_conv_transpose2d(node: Node, shapes: Sequence[Shape]) -> Shape:
     batch, channels, *size = shapes[0]
     in_channels, filters, *kernel = node.tensors["weight"].shape
-    groups = _groups_of(node, "channels")
+    groups = _groups_of(node, "channel")
     _expect_channels(node, channels, in_channels)
     expect_length(node, "bias", filters * groups)
     sizes = []
@@ -252,12 +252,12 @@ def _compute_conv_transpose2d(node: Node, x: Array) -> Array:
     return activate(cropped + by_channel(node, "bias"), node.attributes)
 
 
-def _groups_of(node: Node, what: str) -> int:
-    """The number of groups, which divides the first dimension of the weight, `what`."""
+def _groups_of(node: Node, unit: str) -> int:
+    """The number of groups, which divides the filters or channels, the first axis of the weight."""
     groups: int = node.attributes.get("groups", 1)
     count = len(node.tensors["weight"])
     if count % groups:
-        raise ShapeError(f"{node.name}: {groups} groups must divide the {count} {what}")
+        raise ShapeError(f"{node.name}: {groups} groups must divide the {count} {unit}s")
     return groups
 
 
