@@ -36,7 +36,7 @@ class GraphBuilder:
 
     def __init__(self, name: str, limits: Limits = DEFAULT_LIMITS) -> None:
         self._name = name
-        self._limits = limits
+        self._limits = expect_type("limits", limits, Limits, "a Limits object")
         self._reserved = 0  # elements
         self._inputs: list[InputInfo] = []
         self._outputs: list[str] = []
@@ -317,11 +317,13 @@ class GraphBuilder:
         name: str | None = None,
     ) -> str:
         """Every image reshaped, and its dimensions then permuted."""
+        view = expect_type("view", _as_tuple(view), tuple, "a list of sizes")
         order = _as_tuple(range(len(view)) if order is None else order)
-        return self._add("rearrange", [x], name, {"view": _as_tuple(view), "order": order})
+        return self._add("rearrange", [x], name, {"view": view, "order": order})
 
     def shape(self, name: str) -> Shape:
         """The shape of a value defined so far. Raises `ModelError` where a node is invalid."""
+        expect_type("name", name, str, "the name of a value")
         inputs = tuple(self._inputs)
         if not self._shapes and inputs:
             self._shapes = dict(Graph(self._name, inputs, (inputs[0].name,), ()).shapes)

@@ -8,20 +8,23 @@ A `Graph` that exists is valid: its constructor checks everything and reports al
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from qppengine.errors import ModelError, ShapeError, listing
 from qppengine.int8_plan import Int8Plan, plan_int8
+from qppengine.ir import InputInfo, Node
 from qppengine.operations import infer_shape, node_problems
-from qppengine.operations.attributes import is_int
+from qppengine.operations.attributes import Attribute, is_int
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Iterator
 
-    from qppengine.ir import InputInfo, Node, Shape
+    from qppengine.ir import Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Graph:
     nodes: tuple[Node, ...]
 
     def __post_init__(self) -> None:
-        problems = list(_structure_problems(self))
+        problems = list(_all_type_problems(self)) or list(_structure_problems(self))
         # Shapes are inferred only through a sound structure.
         problems = problems or list(_shape_problems(self))
         if problems:
@@ -133,6 +136,54 @@ def unique_name(name: str, taken: Container[str]) -> str:
     """`name`, or with the first free suffix ``_1``, ``_2``, ... when it is taken."""
     candidates = (f"{name}_{i}" if i else name for i in itertools.count())
     return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _tuple_of(kind: type[Any], expected: str) -> Attribute:
+    return Attribute(
+        expected,
+        lambda items: (
+            isinstance(items, (tuple, list)) and all(isinstance(item, kind) for item in items)
+        ),
+    )
+
+
+_STRING = Attribute("a string", lambda value: isinstance(value, str))
+_MAPPING = Attribute("a mapping of names", lambda value: isinstance(value, Mapping))
+_NAMES = _tuple_of(str, "a tuple of names")
+_GRAPH_FIELDS = {
+    "name": _STRING,
+    "inputs": _tuple_of(InputInfo, "a tuple of InputInfo objects"),
+    "outputs": _NAMES,
+    "nodes": _tuple_of(Node, "a tuple of Node objects"),
+}
+_INPUT_FIELDS = {"name": _STRING, "shape": _tuple_of(object, "a tuple of sizes")}
+_NODE_FIELDS = {
+    "op": _STRING,
+    "name": _STRING,
+    "inputs": _NAMES,
+    "output": _STRING,
+    "attributes": _MAPPING,
+    "tensors": _MAPPING,
+}
+
+
+def _type_problems(item: Any, fields: Mapping[str, Attribute]) -> Iterator[str]:
+    """Fields of other types than they are declared with."""
+    for name, (expected, accepts) in fields.items():
+        value = getattr(item, name)
+        if not accepts(value):
+            owner = type(item).__name__
+            yield f"{name} of a {owner} must be {expected}, got {reprlib.repr(value)}"
+
+
+def _all_type_problems(graph: Graph) -> Iterator[str]:
+    problems = list(_type_problems(graph, _GRAPH_FIELDS))
+    yield from problems
+    if not problems:
+        for value in graph.inputs:
+            yield from _type_problems(value, _INPUT_FIELDS)
+        for node in graph.nodes:
+            yield from _type_problems(node, _NODE_FIELDS)
 
 
 def _structure_problems(graph: Graph) -> Iterator[str]:

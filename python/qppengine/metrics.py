@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qppengine.errors import DTypeError, ShapeError
+from qppengine.errors import DTypeError, ShapeError, expect_type
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,12 +22,14 @@ def psnr(
     super-resolution.
     """
     y, x = _pair(output, reference)
+    expect_type("peak", peak, (int, float, np.floating), "a number")
+    expect_type("border", border, (int, np.integer), "a number of pixels")
     if border:
         if min(x.shape[-2:]) <= 2 * border:
             raise ShapeError(f"expected images wider than twice {border}, got {list(x.shape)}")
         inner = (..., slice(border, -border), slice(border, -border))
         y, x = y[inner], x[inner]
-    return _decibel(peak**2, float(np.mean((y - x) ** 2)))
+    return _decibel(float(peak) ** 2, float(np.mean((y - x) ** 2)))
 
 
 def sqnr(output: npt.ArrayLike, reference: npt.ArrayLike) -> float:

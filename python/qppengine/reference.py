@@ -7,16 +7,17 @@ quantized value: integers between the layers, exact integer sums, float32 epilog
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qppengine.errors import DTypeError, ShapeError
+from qppengine.errors import CalibrationError, DTypeError, ShapeError, expect_type
 from qppengine.operations import OPERATIONS
 from qppengine.qparams import QParams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -52,6 +53,9 @@ def run_quantized(
     dequantized. With ``through_fp16`` every value is rounded to fp16 first, as where the engine
     stores it in order to measure it.
     """
+    expect_type("bounds", bounds, Mapping, "a mapping of values to lo, hi")
+    if missing := [value for value in graph.quantized_values if value not in bounds]:
+        raise CalibrationError(f"bounds: expected those of every quantized value, got no {missing}")
     qparams = {
         value: QParams.from_bounds(*bounds[owner], activation_bits)
         for value, owner in graph.qparams_groups.items()

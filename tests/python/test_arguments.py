@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,11 @@ def build(method: str, *arguments: Any, **options: Any) -> qe.Graph:
     net = qe.GraphBuilder("one")
     net.output(getattr(net, method)(net.input("x", (1, 2, 6, 6)), *arguments, **options))
     return net.build()
+
+
+def with_node(**fields: Any) -> qe.Graph:
+    """The graph with other fields of its node."""
+    return replace(GRAPH, nodes=(replace(GRAPH.nodes[0], **fields),))
 
 
 def calibrate(samples: Any = SAMPLES, **options: Any) -> qe.Calibration:
@@ -90,6 +96,30 @@ def calibrate(samples: Any = SAMPLES, **options: Any) -> qe.Calibration:
         (lambda: build("resize", scale="a"), "'scale' must be"),
         (lambda: reference.run(GRAPH, TEXT), "input 'x': expected an array of numbers"),
         (lambda: reference.run(GRAPH, ONE), r"input 'x': expected \[N, C, H, W\], got \[\]"),
+        (
+            lambda: reference.run_quantized(GRAPH, {}, SAMPLES[0]),
+            "bounds: expected those of",
+        ),
+        (
+            lambda: metrics.psnr(SAMPLES[0], SAMPLES[0], peak=TEXT),
+            "peak: expected a number, got 't",
+        ),
+        (lambda: metrics.psnr(SAMPLES[0], SAMPLES[0], border=TEXT), "border: expected a number of"),
+        (lambda: build("rearrange", ONE), "view: expected a list of sizes, got 1"),
+        (lambda: qe.GraphBuilder("n", NOTHING), "limits: expected a Limits object, got None"),
+        (lambda: qe.Graph("n", NOTHING, (), ()), "inputs of a Graph must be a tuple of Input"),
+        (
+            lambda: replace(GRAPH, outputs=(ONE,)),
+            "outputs of a Graph must be a tuple of names, got",
+        ),
+        (
+            lambda: replace(GRAPH, nodes=(TEXT,)),
+            "nodes of a Graph must be a tuple of Node objects",
+        ),
+        (lambda: with_node(inputs=ONE), "inputs of a Node must be a tuple of names, got 1"),
+        (lambda: with_node(inputs=[ONE]), r"inputs of a Node must be a tuple of names, got \[1\]"),
+        (lambda: with_node(attributes=NOTHING), "attributes of a Node must be a mapping"),
+        (lambda: with_node(op=[]), r"op of a Node must be a string, got \[\]"),
         (lambda: metrics.psnr("a", SAMPLES[0]), "expected two arrays of numbers"),
     ],
 )
