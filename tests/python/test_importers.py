@@ -445,11 +445,11 @@ def test_sizes_are_fixed_where_the_network_needs_it(flatten: Any) -> None:
 
 
 def test_what_fixed_sizes_do_not_mend_is_told_without_a_warning() -> None:
-    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.CELU())
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.SELU())
     with pytest.raises(UnsupportedModelError) as caught:
         from_torch(module, torch.rand(1, 1, 4, 4))
     (problem,) = caught.value.problems
-    assert "celu" in problem
+    assert "selu" in problem
 
 
 def broken(x: Any) -> Any:
