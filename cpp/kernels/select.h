@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -8,13 +9,6 @@
 #include "kernels/families.h"
 
 namespace qpp {
-
-/// The kernels of a Winograd convolution, which agree on the type of V and M.
-struct Winograd4Kernels {
-  const WinogradInputKernel* input;
-  const WinogradMultiplyKernel* multiply;
-  const WinogradOutputKernel* output;
-};
 
 /// Selects among the rows of variants.inc that a CPU can run. QPP_FORCE_KERNEL narrows them: "ref",
 /// "neon" or "x86" keep one engine (the reference stays where the others have no kernel); the full
@@ -26,27 +20,26 @@ class KernelSelection {
   static KernelSelection from_environment();
   KernelSelection(const CpuFeatures& cpu, std::string_view forced);
 
-// For each family, the kernel for these types. Without types: for a family with one pair of types,
-// or whatever types the CPU handles best. There must be one.
-#define QPP_FAMILY(name, Row)            \
-  [[nodiscard]] const Row& name() const; \
-  [[nodiscard]] const Row& name(DType dst, DType src) const;
+// For each family, the kernel for these types; there must be one. A type that is not given may be
+// any: the one that the CPU handles best.
+#define QPP_FAMILY(name, Row) \
+  [[nodiscard]] const Row& name(std::optional<DType> dst = {}, std::optional<DType> src = {}) const;
 #include "kernels/families.inc"
 
-  /// The general convolution to another type that shares the packed weights of `general`, which
-  /// reads int8; it always exists.
-  [[nodiscard]] const ConvKernel& conv_to(DType dst, const ConvKernel& general) const;
-  /// The 3x3 stride 1 interior kernel that shares the packed weights of `general`, or null.
-  [[nodiscard]] const ConvKernel* conv3x3s1(const ConvKernel& general) const;
-  /// The 3x3 stride 1 convolution by Winograd's algorithm for these types; it always exists.
-  [[nodiscard]] Winograd4Kernels winograd4(DType dst, DType src) const;
-
-  [[nodiscard]] bool allows(const KernelInfo& info) const;
+  /// The last row that fits and that the CPU can run, or null; a row forced by name comes first.
+  template <typename Row, typename Fits>
+  [[nodiscard]] const Row* find(const std::vector<Row>& rows, const Fits& fits) const {
+    const Row* match = nullptr;
+    for (const Row& row : rows) {
+      const std::string_view name = row.info.name;
+      if (!fits(row) || !cpu_.covers(row.info.needs)) continue;
+      if (forced_ == name) return &row;
+      if (forced_ != "ref" || name.ends_with("_ref")) match = &row;
+    }
+    return match;
+  }
 
  private:
-  template <typename Row, typename Fits>
-  const Row* find(const std::vector<Row>& rows, const Fits& fits) const;
-
   CpuFeatures cpu_;
   std::string forced_;
 };

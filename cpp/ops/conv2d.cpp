@@ -65,6 +65,16 @@ DType kernel_dst(const Conv2dTypes& types) {
   return types.src == DType::qai8 ? DType::qai16 : DType::f16;
 }
 
+/// The kernel of `rows` to `dst` that reads the packed weights of `general`, or null.
+const ConvKernel* find_sharing_weights(const KernelSelection& selection,
+                                       const std::vector<ConvKernel>& rows, DType dst,
+                                       const ConvKernel& general) {
+  return selection.find(rows, [&](const ConvKernel& row) {
+    return row.dst == dst && row.src == general.src && row.weights == general.weights &&
+           row.mr == general.mr && row.nr == general.nr && row.kr == general.kr;
+  });
+}
+
 }  // namespace
 
 Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection)
@@ -77,9 +87,10 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
       activation_(spec.activation),
       channels_(spec.channels),
       kernel_(&selection.conv(kernel_dst(types), types.src)),
-      interior_(is_3x3_stride_1(spec) ? selection.conv3x3s1(*kernel_) : nullptr) {
-  gathering_ = choose_gathering(spec, *kernel_);
-  if (gathering_ != Gathering::pixels) interior_ = nullptr;
+      gathering_(choose_gathering(spec, *kernel_)) {
+  if (is_3x3_stride_1(spec) && gathering_ == Gathering::pixels) {
+    interior_ = find_sharing_weights(selection, conv3x3s1_kernels(), kernel_->dst, *kernel_);
+  }
   const auto is_one = [](const Size2d& size) { return size.height == 1 && size.width == 1; };
   pointwise_ = is_one(kernel_size_) && is_one(stride_) && padding_.rows() == 0 &&
                padding_.columns() == 0 && !types.sparse_src;
@@ -99,7 +110,7 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
   }
   if (types.sparse_dst) sparsify_ = &selection.sparsify(DType::qai8, kernel_->dst);
   if (types.src == DType::qai8 && (types.sparse_src || types.sparse_dst)) {
-    wide_kernel_ = &selection.conv_to(DType::f16, *kernel_);
+    wide_kernel_ = find_sharing_weights(selection, conv_kernels(), DType::f16, *kernel_);
     wide_sparsify_ = &selection.sparsify(DType::qai8, DType::f16);
   }
 }

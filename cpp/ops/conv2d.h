@@ -87,7 +87,7 @@ class Conv2d final : public Op {
   AlignedVector<float> bias_;  // [filters, padded to nr]
   bool plain_ = false;         // from fp16 to fp16, with weights in units of 1
   const ConvKernel* kernel_;
-  const ConvKernel* interior_;                // the 3x3 stride 1 kernel, or null
+  const ConvKernel* interior_ = nullptr;      // the 3x3 stride 1 kernel, or null
   std::unique_ptr<SparsePart> sparse_part_;   // of a dense + sparse source
   const SparsifyKernel* sparsify_ = nullptr;  // for a dense + sparse destination
   const ConvKernel* wide_kernel_ = nullptr;   // of WideTile, for tiles that may need it

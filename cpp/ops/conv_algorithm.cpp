@@ -46,7 +46,7 @@ const Cost* find_cost(const Cost (&costs)[kCount], std::string_view kernel) {
 Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
                              const KernelSelection& selection) {
   if (!WinogradConv2d::supports(spec, types.src)) return Algorithm::direct;
-  const WinogradMultiplyKernel& multiply = *selection.winograd4(types.dst, types.src).multiply;
+  const WinogradMultiplyKernel& multiply = selection.winograd4_multiply();
   const DirectCost* direct =
       find_cost(kDirectCosts, selection.conv(types.dst, types.src).info.name);
   const Winograd4Cost* winograd = find_cost(kWinograd4Costs, multiply.info.name);

@@ -357,6 +357,11 @@ bool WinogradConv2d::supports(const Conv2dSpec& spec, DType src) {
                       [](float weight) { return std::abs(weight) <= kMaxWeight; }));
 }
 
+WinogradConv2d::Kernels::Kernels(const Conv2dTypes& types, const KernelSelection& selection)
+    : multiply(&selection.winograd4_multiply()),
+      input(&selection.winograd4_input(multiply->src, kernel_src(types))),
+      output(&selection.winograd4_output(kernel_dst(types), multiply->dst)) {}
+
 WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                const KernelSelection& selection)
     : name_(spec.name),
@@ -364,7 +369,7 @@ WinogradConv2d::WinogradConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
       padding_(spec.padding),
       activation_(spec.activation),
       channels_(spec.channels),
-      kernels_(selection.winograd4(kernel_dst(types), kernel_src(types))),
+      kernels_(types, selection),
       densify_(types.sparse_src ? &selection.densify() : nullptr),
       sparsify_(types.sparse_dst ? &selection.sparsify(DType::qai8, DType::f16) : nullptr),
       outlier_limit_(types.sparse_src ? outlier_limit(spec) : 0) {

@@ -43,6 +43,13 @@ class WinogradConv2d final : public Op {
  private:
   struct Scratch;
   class Worker;
+  /// They agree on the types of V and M.
+  struct Kernels {
+    Kernels(const Conv2dTypes& types, const KernelSelection& selection);
+    const WinogradMultiplyKernel* multiply;
+    const WinogradInputKernel* input;
+    const WinogradOutputKernel* output;
+  };
 
   [[nodiscard]] Scratch lay_out(std::byte* base) const;
   [[nodiscard]] int choose_level_exponent(const OutputStage& stage) const;
@@ -59,7 +66,7 @@ class WinogradConv2d final : public Op {
   std::int64_t channels_;
   PackedWeights weights_;
   AlignedVector<float> bias_;  // [filters, padded to 8]
-  Winograd4Kernels kernels_;
+  Kernels kernels_;
   const DensifyKernel* densify_;    // of a dense + sparse source, or null
   const SparsifyKernel* sparsify_;  // of a dense + sparse destination, or null
   float outlier_limit_ = 0;         // of sources with outliers, in the units of densified ones

@@ -350,7 +350,7 @@ TEST_CASE("algorithm=winograd serves 3x3 convolutions of stride 1, others stay d
 
 TEST_CASE("algorithm=auto takes Winograd where its costs are known, and lower") {
   const KernelSelection selection = KernelSelection::from_environment();
-  const bool known = selection.winograd4(DType::f16, DType::f16).multiply->info.needs.fp16;
+  const bool known = selection.winograd4_multiply().info.needs.fp16;
   const auto kernel = [&](std::int64_t channels, const Conv2dTypes& types) {
     const Problem problem({{1, 8, 8, channels}, channels, {1, 1}}, 29);
     return make_conv2d(problem.spec, types, parse_algorithm("auto"), selection)->kernel();
