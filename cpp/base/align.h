@@ -7,7 +7,7 @@
 
 namespace qpp {
 
-/// Cache line of every Armv8 core in use; buffers start on it.
+/// The size of a cache line; buffers are aligned to it.
 inline constexpr std::size_t kAlignment = 64;
 
 template <typename Integer>

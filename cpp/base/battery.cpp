@@ -29,7 +29,7 @@ BatteryMeter::BatteryMeter(const std::string& folder) {
   std::sort(supplies.begin(), supplies.end());
   for (const std::string& supply : supplies) {
     double number = 0;
-    std::string type = "Battery";  // of those that do not say
+    std::string type = "Battery";  // where the file is missing
     read(supply + "/type", type);
     if (type != "Battery" || !read(supply + "/current_now", number) ||
         !read(supply + "/voltage_now", number)) {

@@ -12,11 +12,11 @@ namespace qpp {
 class BatteryMeter {
  public:
   /// Finds the first battery under `folder` that reports current_now (microamperes) and voltage_now
-  /// (microvolts). Throws UnsupportedError where there is none, or where it is not discharging.
+  /// (microvolts). Throws UnsupportedError if there is none, or if it is not discharging.
   explicit BatteryMeter(const std::string& folder = "/sys/class/power_supply");
 
-  /// Reads both, at a time in seconds since any fixed moment; between two samples they are taken as
-  /// straight lines. Throws UnsupportedError when they can no longer be read.
+  /// Reads both; `seconds` is the time since any fixed moment. Between samples they are
+  /// interpolated linearly. Throws UnsupportedError if they can no longer be read.
   void sample(double seconds);
 
   [[nodiscard]] double milliampere_hours() const { return coulombs_ / 3.6; }

@@ -13,10 +13,10 @@ namespace qpp {
 /// Called repeatedly during a long wait or run, which ends if it throws.
 using CheckInterrupt = std::function<void()>;
 
-/// Serializes the calls of an object. Unlike a mutex it is free in a forked child, whoever held it
-/// in the parent, and a call from within another one of the same thread is an error.
+/// Serializes the calls of an object. Unlike a mutex, it is free in a forked child, and a nested
+/// call of the same thread is an error.
 class CallLock {
-  /// As a mutex that a thread holds for the whole call could not be waited for with interruptions.
+  /// No thread holds the mutex during a call, so that others can interrupt their wait for it.
   struct State {
     std::mutex mutex;
     std::condition_variable released;
@@ -25,7 +25,7 @@ class CallLock {
   };
 
  public:
-  /// Holds the lock as long as it lives.
+  /// Holds the lock during its lifetime.
   class Guard {
    public:
     explicit Guard(State& state) : state_(state) {}
@@ -39,8 +39,8 @@ class CallLock {
 
   CallLock() { state_.get(); }
 
-  /// Waits until no other thread holds the lock, and calls `check_interrupt`, unless empty,
-  /// meanwhile. Throws Error if this thread holds it already.
+  /// Waits until no other thread holds the lock; during the wait, calls `check_interrupt` unless
+  /// it is empty. Throws Error if this thread already holds the lock.
   [[nodiscard]] Guard acquire(const CheckInterrupt& check_interrupt = {});
 
  private:

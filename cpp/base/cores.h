@@ -13,10 +13,10 @@ using CoreSet = std::bitset<1024>;
 CoreSet allowed_cores();
 
 /// Those of `cores` with the highest capacity: by cpu<N>/cpu_capacity under `folder`, or by
-/// cpu<N>/cpufreq/cpuinfo_max_freq. All of them where the files are not there for each.
+/// cpu<N>/cpufreq/cpuinfo_max_freq. All of `cores` if files are missing.
 CoreSet fastest_cores(const CoreSet& cores, const std::string& folder = "/sys/devices/system/cpu");
 
-/// Keeps the calling thread on some cores as long as the object lives. An empty set leaves it free.
+/// Keeps the calling thread on some cores during its lifetime. An empty set has no effect.
 class CoreGuard {
  public:
   explicit CoreGuard(const CoreSet& cores);

@@ -8,7 +8,7 @@ struct CpuFeatures {
   bool neon = false;
   bool fp16 = false;     // FEAT_FP16: half-precision arithmetic
   bool dotprod = false;  // FEAT_DotProd: SDOT, UDOT
-  bool avx2 = false;     // AVX2 with FMA and F16C, as x86 has had them since 2013
+  bool avx2 = false;     // AVX2 with FMA and F16C
 
   /// True when this CPU has everything that `needed` asks for.
   [[nodiscard]] bool covers(const CpuFeatures& needed) const {

@@ -8,7 +8,7 @@
 
 namespace qpp {
 
-/// "a, b, c": of every item the text that `text` returns, a function or a pointer to a member.
+/// "a, b, c": for every item the result of `text`, a function or a pointer to a member.
 template <typename List, typename Text = std::identity>
 std::string join(const List& items, const Text& text = {}) {
   std::string result;

@@ -13,7 +13,7 @@
 
 namespace qpp {
 
-/// A JSON value with its place in the document, which errors name.
+/// A JSON value and its path in the document, which errors name.
 class Field {
  public:
   Field(const nlohmann::json& value, std::string where)

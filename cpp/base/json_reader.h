@@ -11,8 +11,8 @@
 
 namespace qpp {
 
-/// What becomes of the items of a document, which are the values at one depth of it: the root has
-/// depth 0, its members 1, their members 2.
+/// How to handle the items of a document: its values at one depth. The root has depth 0, its
+/// members 1, their members 2.
 struct JsonItems {
   std::size_t depth = 1;
   /// Takes an item and the key of the root's member that it is or belongs to. Items for which it

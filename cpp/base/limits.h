@@ -8,25 +8,25 @@
 
 namespace qpp {
 
-/// How much a model file may ask for: the one place of such numbers. The defaults are far above any
-/// real network, and small enough that no file costs more than its own size explains. Whoever
-/// trusts a file may raise them, each up to the number in kLimitFields, within which the arithmetic
-/// of the engine does not overflow. python/qppengine/limits.py has the same fields.
+/// The sizes that a model file can request. The defaults are far above those of real networks, and
+/// low enough that the cost of a file is in proportion to its size. Users who trust a file can
+/// raise them, each up to `largest` in kLimitFields: the arithmetic of the engine does not overflow
+/// there. python/qppengine/limits.py has the same fields.
 struct Limits {
   std::int64_t header_bytes = 1 << 26;      // of the text that describes a network
   std::int64_t nesting = 64;                // of lists and objects in that text
-  std::int64_t json_values = 1 << 18;       // of one node, or of all that are no nodes
+  std::int64_t json_values = 1 << 18;       // of one node, or of all except nodes
   std::int64_t name_bytes = 4096;           // of a node, value or tensor
   std::int64_t nodes = 20'000;              // of a network
   std::int64_t inputs = 4096;               // of a network
   std::int64_t outputs = 4096;              // of a network
   std::int64_t rank = 8;                    // dimensions of a constant
-  std::int64_t dimension = 1 << 24;         // size of one dimension, of whatever has dimensions
+  std::int64_t dimension = 1 << 24;         // size of one dimension of a tensor
   std::int64_t window = 1 << 16;            // kernel size, stride, padding, dilation; groups
   std::int64_t constant_bytes = 1LL << 32;  // as float32, counted for every node that reads them
   std::int64_t computed_bytes = 1 << 25;    // of constants that importers compute
-  std::int64_t sharing = 2;                 // constants that nodes read, to those of the file
-  std::int64_t packing = 16;                // bytes of packed constants, to those of the file
+  std::int64_t sharing = 2;   // constants that nodes read, relative to those in the file
+  std::int64_t packing = 16;  // bytes of packed constants, relative to those in the file
   std::int64_t packed_bytes = 1LL << 33;    // of constants as kernels read them
   std::int64_t value_elements = 1LL << 36;  // of one value of a run
 };

@@ -9,9 +9,9 @@
 
 namespace qpp {
 
-/// One T for every process that uses this object. A forked child has none of its parent's threads,
-/// and mutexes in the state in which they happened to be, so it makes a T of its own at first use.
-/// It leaves the parent's T as it is: its destructor would wait for threads that do not exist.
+/// One T per process. A forked child has no threads of its parent, and mutexes in an arbitrary
+/// state, so it constructs its own T at first use. It does not destroy the parent's T, whose
+/// destructor would wait for threads that do not exist.
 template <typename T>
 class PerProcess {
  public:

@@ -13,7 +13,7 @@
 
 namespace qpp {
 
-/// The threads of one process, the caller's not among them.
+/// The threads of one process, without the caller's.
 class ThreadPool::Workers {
  public:
   Workers(int threads, const CoreSet& cores);
@@ -82,12 +82,12 @@ void ThreadPool::Workers::run(std::int64_t count, const Task& task) {
 
 void ThreadPool::Workers::work(int thread) {
   const CoreGuard guard(cores_);
-  std::uint64_t seen = 0;
+  std::uint64_t done = 0;
   std::unique_lock lock(mutex_);
   while (true) {
-    start_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+    start_.wait(lock, [&] { return stopping_ || generation_ != done; });
     if (stopping_) return;
-    seen = generation_;
+    done = generation_;
     lock.unlock();
     run_part(thread);
     lock.lock();

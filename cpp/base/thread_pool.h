@@ -8,8 +8,8 @@
 
 namespace qpp {
 
-/// Runs one range at a time on a fixed set of threads, the caller's among them. A forked child
-/// starts threads of its own at first use.
+/// Runs one range at a time on a fixed set of threads, including the caller's. A forked child
+/// starts its own threads at first use.
 class ThreadPool {
  public:
   /// A reference to a callable `task(begin, end, thread)` that outlives the call; `thread` is 0 ..
@@ -32,8 +32,8 @@ class ThreadPool {
     void (*call_)(const void*, std::int64_t, std::int64_t, int);
   };
 
-  /// Its own threads stay on `cores`, if any are given; the caller is kept there by a CoreGuard.
-  /// Throws Error if the system does not start as many.
+  /// Its threads stay on `cores`, unless empty; the caller's needs a CoreGuard. Throws Error if the
+  /// system starts fewer threads.
   explicit ThreadPool(int threads, const CoreSet& cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

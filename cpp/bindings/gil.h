@@ -52,7 +52,7 @@ class ReleasedGil {
 };
 
 /// Releases the GIL for a run, but lets Python handle signals meanwhile, which it does in its main
-/// thread only. What a handler raises, KeyboardInterrupt for example, ends the run.
+/// thread only. An exception of a handler, such as KeyboardInterrupt, ends the run.
 class InterruptibleRun {
  public:
   InterruptibleRun() : InterruptibleRun(in_main_thread()) {}

@@ -29,7 +29,7 @@ constexpr float kMaxLevel = 32000;  // fits 16 bits
 float round_small(float value) { return (value + kRoundingMagic) - kRoundingMagic; }
 
 /// A multiplier whose product with kRoundingMagic is exact: without the last two bits.
-float shorten(float multiplier) {
+float truncate(float multiplier) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(multiplier) & ~3U);
 }
 
@@ -66,10 +66,10 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
     Lanes<std::int16_t> factors;
     for (std::size_t lane = 0; lane < kLanes; ++lane) {
       const std::size_t f = first + lane;
-      const float multiplier = shorten(arrays.multiplier[f]);
+      const float multiplier = truncate(arrays.multiplier[f]);
       const float wanted = arrays.bias[f] + zero_point;
-      // The fma gives kRoundingMagic * multiplier too much. What rounding leaves of both is given
-      // to the start, but for whole steps.
+      // The result of the fma exceeds the level by kRoundingMagic * multiplier. The start of the
+      // accumulators compensates the fractions of both; the bias compensates whole steps.
       const float excess = multiplier * kRoundingMagic;
       const float whole = round_small(wanted);
       const float whole_excess = round_small(excess);
@@ -87,15 +87,15 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
       const float first_sum = static_cast<float>(correction) + start;
 
       // Beyond +-2^22 the floats of successive bits are closer or farther apart, but still in
-      // order: those sums are served as well if they are cut to the bounds anyway.
+      // order: such sums are exact enough if they are clipped to the bounds anyway.
       const auto farthest_bits = std::bit_cast<std::int32_t>(std::abs(start) + kRoundingMagic) +
                                  largest_sum(sums, f) + sums.sparse + 255 * factor;
       const float farthest = std::bit_cast<float>(farthest_bits) - kRoundingMagic;
-      const bool cut = farthest > kMaxSum;
+      const bool clipped = farthest > kMaxSum;
       const float middle = bias + excess;
       const float distinct = kMaxSum * multiplier - 1;
-      least[lane] = std::max(least[lane], cut ? middle - distinct : -INFINITY);
-      most[lane] = std::min(most[lane], cut ? middle + distinct : INFINITY);
+      least[lane] = std::max(least[lane], clipped ? middle - distinct : -INFINITY);
+      most[lane] = std::min(most[lane], clipped ? middle + distinct : INFINITY);
 
       const bool fits = starts_near && has_factor && multiplier <= largest_multiplier &&
                         std::abs(first_sum) <= largest_start &&
@@ -124,12 +124,12 @@ bool change_to_integers(const RunSums& sums, const Range& needed, bool residual,
 /// For an fp16 destination.
 bool change_to_reals(const RunSums& sums, const OutputArrays& arrays) {
   const float largest_start = exact_start(sums);
-  const std::int32_t most_sum = static_cast<std::int32_t>(kMaxSum) - sums.sparse;
+  const std::int32_t max_sum = static_cast<std::int32_t>(kMaxSum) - sums.sparse;
   std::uint32_t unfit = 0;
   for (std::size_t f = 0; f < sums.weights.scales.size(); ++f) {
-    const float multiplier = shorten(arrays.multiplier[f]);
+    const float multiplier = truncate(arrays.multiplier[f]);
     const bool fits = std::abs(static_cast<float>(arrays.correction[f])) <= largest_start &&
-                      largest_sum(sums, f) <= most_sum && multiplier >= 0x1p-100F &&
+                      largest_sum(sums, f) <= max_sum && multiplier >= 0x1p-100F &&
                       multiplier <= 0x1p100F;
     unfit |= fits ? 0U : 1U;
     // The product with the magic number is exact: a sum and a bias of zero make zero.
@@ -144,24 +144,24 @@ bool change_to_reals(const RunSums& sums, const OutputArrays& arrays) {
 
 bool try_fast_requantization(const RunSums& sums, DType dst, bool residual,
                              const OutputArrays& arrays, OutputStage& stage) {
-  OutputStage shorter = stage;
-  shorter.magic_bias_accumulators = true;
+  OutputStage fast = stage;
+  fast.magic_bias_accumulators = true;
   if (dst == DType::f16) {
     if (!change_to_reals(sums, arrays)) return false;
-    stage = shorter;
+    stage = fast;
     return true;
   }
   if (residual && (dst != DType::qai8 || stage.residual.dtype != DType::qai8)) return false;
-  shorter.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
-  shorter.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
-  Range needed{.lo = shorter.lo, .hi = shorter.hi};
+  fast.lo = std::nearbyint(stage.lo) + static_cast<float>(stage.zero_point);
+  fast.hi = std::nearbyint(stage.hi) + static_cast<float>(stage.zero_point);
+  Range needed{.lo = fast.lo, .hi = fast.hi};
   if (dst == DType::qai16) {  // may be narrower than without the fast path, but not much
     constexpr float kLeastResidual = 256;
     needed.lo = std::max(needed.lo, INT8_MIN - kLeastResidual);
     needed.hi = std::min(needed.hi, INT8_MAX + kLeastResidual);
   }
-  if (!change_to_integers(sums, needed, residual, arrays, shorter)) return false;
-  stage = shorter;
+  if (!change_to_integers(sums, needed, residual, arrays, fast)) return false;
+  stage = fast;
   return true;
 }
 

@@ -28,7 +28,7 @@ namespace qpp {
 ///   sum   = accumulator[f] + r * residual.factor[f]        only from an int8 residual to int8
 ///   level = fma(the float whose bits are sum, multiplier[f], bias[f])
 ///   int8:   q = min(max(the low 16 bits of level, lo), hi)
-///   int16:  q = the low 16 bits of level; who reads them cuts them to lo and hi
+///   int16:  q = the low 16 bits of level; the reader clips them to lo and hi
 ///   fp16:   value = half(min(max(level, lo), hi))
 ///
 /// where fp16 adds a residual before the bounds as above. In a sum, r is the element as it is
@@ -36,7 +36,7 @@ namespace qpp {
 ///
 /// The caller folds the constants of a layer and sample: for fp16 output, `multiplier` maps the
 /// accumulator to real numbers; for int8 and int16 output, `multiplier` and `bias` also hold
-/// 1/output scale, and lo, hi are the activation's bounds in output steps, cut to [qmin -
+/// 1/output scale, and lo, hi are the activation's bounds in output steps, clipped to [qmin -
 /// zero_point, qmax - zero_point], of int16 to +-kMaxInt16Level. After a tanh the 1/output scale
 /// is `post_scale`. Nothing here is baked into packed weights: all scales are known only at run
 /// time.
@@ -51,8 +51,8 @@ struct Range {
 /// Bounds of int16 levels, zero points not included.
 inline constexpr float kMaxInt16Level = 30000;
 
-/// How elements of another tensor are added to levels: a skip connection. r is an fp16 element or,
-/// of int8, an element less its zero point.
+/// How elements of another tensor are added to levels: a residual connection. r is an fp16 element
+/// or, of int8, an element less its zero point.
 struct ResidualStage {
   DType dtype = DType::f16;              // f16 or qai8
   float scale = 1;                       // 1 from fp16 to fp16
@@ -72,7 +72,7 @@ struct OutputStage {
   float lo = -INFINITY;
   float hi = INFINITY;
   std::int32_t zero_point = 0;  // int8 destination only
-  Range* range = nullptr;  // fp16 destination only: widened by every stored value, padded channels
+  Range* range = nullptr;  // fp16 destination only: extended by every stored value, padded channels
                            // included; may be null
   ResidualStage residual;  // where the kernel's args point to one
 };
@@ -149,17 +149,19 @@ inline float output_level(const OutputStage& stage, float accumulator, std::int6
   return output_level(stage, accumulator, multiplier, stage.bias[filter], residual);
 }
 
-/// Widens `range` to hold `other`. NaN, once in, stays: comparisons with it are false.
-inline void widen(Range& range, const Range& other) {
+/// Extends `range` to contain `other`. A NaN remains: comparisons with it are false.
+inline void extend_range(Range& range, const Range& other) {
   range.lo = range.lo <= other.lo || std::isnan(range.lo) ? range.lo : other.lo;
   range.hi = range.hi >= other.hi || std::isnan(range.hi) ? range.hi : other.hi;
 }
 
-inline void widen(Range& range, float value) { widen(range, {.lo = value, .hi = value}); }
+inline void extend_range(Range& range, float value) {
+  extend_range(range, {.lo = value, .hi = value});
+}
 
 inline void store(const OutputStage& stage, float level, half* dst) {
   *dst = to_half(level);
-  if (stage.range != nullptr) widen(*stage.range, to_float(*dst));
+  if (stage.range != nullptr) extend_range(*stage.range, to_float(*dst));
 }
 
 inline void store(const OutputStage& stage, float level, std::int8_t* dst) {

@@ -43,13 +43,13 @@ bool has_unit_scales(const PackedWeights& weights) {
 }
 
 float half_scale(float largest) {
-  constexpr int kLeast = -9;  // exponents that need no scale
-  constexpr int kMost = 14;
+  constexpr int kMinExponent = -9;  // exponents that need no scale
+  constexpr int kMaxExponent = 14;
   constexpr int kTiny = -7;  // the exponent after scaling
   if (!(largest > 0)) return 1;
   const int exponent = std::ilogb(largest);
-  if (exponent < kLeast) return std::ldexp(1.0F, exponent - kTiny);
-  return exponent > kMost ? std::ldexp(1.0F, exponent - kMost) : 1;
+  if (exponent < kMinExponent) return std::ldexp(1.0F, exponent - kTiny);
+  return exponent > kMaxExponent ? std::ldexp(1.0F, exponent - kMaxExponent) : 1;
 }
 
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,
@@ -70,7 +70,7 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
   packed.sums.assign(static_cast<std::size_t>(padded_filters), 0);
   packed.magnitudes.assign(static_cast<std::size_t>(padded_filters), 0);
 
-  bool floats_serve = quantized;
+  bool magic_bias_possible = quantized;
   for (std::int64_t f = 0; f < filters; ++f) {
     const float* filter = weights + f * channels * taps;
     const float largest = largest_magnitude(filter, channels * taps);
@@ -102,9 +102,9 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
     packed.scales[static_cast<std::size_t>(f)] = scale;
     packed.sums[static_cast<std::size_t>(f)] = sum;
     packed.magnitudes[static_cast<std::size_t>(f)] = magnitude;
-    if (magnitude > kLargestMagnitude) floats_serve = false;
+    if (magnitude > kMaxMagicBiasMagnitude) magic_bias_possible = false;
   }
-  if (!floats_serve) packed.magnitudes.clear();
+  if (!magic_bias_possible) packed.magnitudes.clear();
   return packed;
 }
 

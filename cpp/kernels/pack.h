@@ -45,12 +45,13 @@ inline float quantize_weight(float weight, float scale) {
   return std::clamp(std::nearbyint(weight / scale), -127.0F, 127.0F);
 }
 
-/// The most that magnitudes of a filter's int8 weights may add up to. Sums of products with levels
-/// less their zero point, and a sparse part of up to 2^20 (kernels/conv.h), then fit 32 bits.
+/// The maximum sum of the magnitudes of a filter's int8 weights. Sums of products with levels minus
+/// their zero point, and a sparse part of up to 2^20 (kernels/conv.h), then fit 32 bits.
 inline constexpr std::int64_t kMaxMagnitude = (INT32_MAX - (1 << 20)) / 256;
 
-/// 255 of it, half of what sums of products range over, stay far below where accumulators end.
-inline constexpr std::int32_t kLargestMagnitude = (1 << 29) / 255;
+/// The same for magic_bias.h: 255 times it, half of the range of sums of products, is far below the
+/// limits of accumulators.
+inline constexpr std::int32_t kMaxMagicBiasMagnitude = (1 << 29) / 255;
 
 /// `scaled`: false for f16 weights that are to be kept as they are.
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,

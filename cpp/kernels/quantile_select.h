@@ -47,7 +47,7 @@ struct Bracket {
   double orders_per_rank = 0;
 };
 
-/// The element of rank `rank` among padded values, by passes that count what is not above a
+/// The element of rank `rank` among padded values, by passes that count the elements not above a
 /// bound: a few go where the guess points, the others halve the bracket.
 template <typename Engine>
 half select(const half* values, std::int64_t padded, std::int64_t rank, const Bracket& bracket) {

@@ -30,8 +30,8 @@ struct Sample {
   }
 };
 
-/// One end of the elements, seen so that the outermost element is the greatest: at the low end,
-/// all are negated.
+/// One end of the elements, with signs such that the outermost element is the greatest: at the low
+/// end, all are negated.
 template <typename Engine>
 struct Tail {
   const half* sample = nullptr;  // the greatest elements of groups

@@ -21,8 +21,8 @@ namespace qpp {
 /// too. Calls for a row go from left to right: the one for pixel 0 begins the list. A call for
 /// pixels that have entries already replaces these, and all that follow.
 ///
-/// Returns how many elements have a level at or beyond `reach_lo` or `reach_hi`, where the source,
-/// or x, may be clipped.
+/// Returns the number of saturated elements, whose level is at or beyond `saturation_lo` or
+/// `saturation_hi`: the source, or x, may be clipped there.
 struct SparsifyArgs {
   const void* src = nullptr;   // [pixels][channels], int16 or half
   std::int8_t* dst = nullptr;  // the same
@@ -30,8 +30,8 @@ struct SparsifyArgs {
   std::int64_t channels = 0;  // padded, a multiple of 8
   std::int32_t lo = 0;        // bounds of the levels, zero point included; no further from qmin and
   std::int32_t hi = 0;        // qmax than kMaxResidual
-  std::int32_t reach_lo = INT32_MIN;  // below qmin
-  std::int32_t reach_hi = INT32_MAX;  // above qmax
+  std::int32_t saturation_lo = INT32_MIN;  // below qmin
+  std::int32_t saturation_hi = INT32_MAX;  // above qmax
   std::int32_t qmin = -128;
   std::int32_t qmax = 127;
   float inverse_scale = 1;  // of f16
@@ -68,19 +68,19 @@ using DensifyKernel = Kernel<DensifyArgs>;
 class OutlierAppender {
  public:
   [[gnu::always_inline]] OutlierAppender(const OutlierRow& row, std::int64_t x) : row_(row) {
-    if (x == 0) row.begins[0] = *row.cut = 0;
+    if (x == 0) row.begins[0] = *row.dropped = 0;
     count_ = row.begins[x];
   }
   /// `residual` is in steps.
   [[gnu::always_inline]] void append(std::int64_t position, std::int32_t residual) {
     append_if(true, position, residual);
   }
-  /// The same if there is such an element, without a branch that cannot be foreseen.
+  /// The same if there is such an element, without a branch, which would be unpredictable.
   [[gnu::always_inline]] void append_if(bool found, std::int64_t position, std::int32_t residual) {
     const std::uint32_t added =
         static_cast<std::uint32_t>(found) & static_cast<std::uint32_t>(residual != 0);
     if (count_ == row_.capacity) [[unlikely]] {
-      *row_.cut += added;
+      *row_.dropped += added;
       return;
     }
     row_.positions[count_] = static_cast<std::uint32_t>(position);
@@ -94,12 +94,12 @@ class OutlierAppender {
   std::uint32_t count_ = 0;
 };
 
-/// Whether the level x counts as one that may have been cut.
-[[gnu::always_inline]] inline std::uint32_t is_out_of_reach(const SparsifyArgs& args,
-                                                            std::int32_t level) {
+/// 1 if the level x is saturated, else 0.
+[[gnu::always_inline]] inline std::uint32_t is_saturated(const SparsifyArgs& args,
+                                                         std::int32_t level) {
   // One comparison for both sides: levels below wrap around.
-  const auto lo = static_cast<std::uint32_t>(args.reach_lo) + 1;
-  const auto hi = static_cast<std::uint32_t>(args.reach_hi);
+  const auto lo = static_cast<std::uint32_t>(args.saturation_lo) + 1;
+  const auto hi = static_cast<std::uint32_t>(args.saturation_hi);
   return static_cast<std::uint32_t>(static_cast<std::uint32_t>(level) - lo >= hi - lo);
 }
 

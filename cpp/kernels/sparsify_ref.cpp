@@ -8,7 +8,7 @@ namespace {
 
 template <typename Src>
 std::uint32_t sparsify_ref(const SparsifyArgs& args) {
-  std::uint32_t out_of_reach = 0;
+  std::uint32_t saturated = 0;
   OutlierAppender appender(args.row, args.x);
   const auto* src = static_cast<const Src*>(args.src);
   for (std::int64_t p = 0; p < args.pixels; ++p) {
@@ -18,11 +18,11 @@ std::uint32_t sparsify_ref(const SparsifyArgs& args) {
       const std::int32_t dense = std::clamp(level, args.qmin, args.qmax);
       args.dst[i] = static_cast<std::int8_t>(dense);
       appender.append(args.x * args.channels + i, level - dense);
-      out_of_reach += is_out_of_reach(args, level);
+      saturated += is_saturated(args, level);
     }
     appender.end_pixel(args.x + p);
   }
-  return out_of_reach;
+  return saturated;
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ using SpmmKernel = WeightedKernel<SpmmArgs, bool>;
 inline constexpr float kMaxSpmmWeight = 127.0F * 256;
 inline constexpr float kMaxHalf = 65504;
 
-/// The same sums in float, for whatever residuals; args.sums is not used.
+/// The same sums in float, for any residuals; args.sums is not used.
 void sum_outliers(const SpmmArgs& args, float* sums);
 
 }  // namespace qpp

@@ -43,7 +43,7 @@ double sum_in_lanes(const StatisticsSource& src, const Term& term) {
 
 void minmax_f32_f16_ref(const MinMaxArgs& args) {
   Range range;
-  for_each_element(args.src, [&range](half value) { widen(range, to_float(value)); });
+  for_each_element(args.src, [&range](half value) { extend_range(range, to_float(value)); });
   *args.range = range;
 }
 

@@ -42,11 +42,11 @@ std::string describe_non_finite(std::span<const float> values) {
 
 }  // namespace
 
-void check_size(const std::string& value, const Shape& shape, std::int64_t most_elements) {
+void check_size(const std::string& value, const Shape& shape, std::int64_t max_elements) {
   const double elements = static_cast<double>(shape.batch) * static_cast<double>(shape.height) *
                           static_cast<double>(shape.width) * static_cast<double>(shape.channels);
-  QPP_CHECK(elements <= static_cast<double>(most_elements), ShapeError, "value '", value,
-            "': ", to_string(shape), " is too large; the limit value_elements is ", most_elements);
+  QPP_CHECK(elements <= static_cast<double>(max_elements), ShapeError, "value '", value,
+            "': ", to_string(shape), " is too large; the limit value_elements is ", max_elements);
 }
 
 Executor::Executor(Program program, int threads, const CoreSet& cores)
@@ -289,7 +289,7 @@ void Executor::run_step(std::size_t step, RunState& state, QpTable& table) const
   constexpr int kMaxAttempts = 16;
   const QParams before = table.qparams[row];
   int attempts = 0;
-  while (attempts < kMaxAttempts && widen_to_fit(value, table.qparams[row])) {
+  while (attempts < kMaxAttempts && extend_to_fit(value, table.qparams[row])) {
     op.run(args_[step], state);
     ++attempts;
   }

@@ -30,7 +30,7 @@ struct StepTime {
   std::int64_t end = 0;
 };
 
-/// What a step has just written, as the following ones read it.
+/// The output of a step, as the following steps read it.
 struct StepOutput {
   std::int64_t sample;  // of the batch
   std::size_t step;
@@ -40,7 +40,7 @@ struct StepOutput {
 };
 using ObserveStep = std::function<void(const StepOutput&)>;
 
-/// What the caller of a run takes part in.
+/// The callbacks of a run.
 struct RunHooks {
   std::vector<StepTime>* times = nullptr;  // gets one entry per step of every sample
   // NOLINTBEGIN(readability-redundant-member-init): else GCC warns where a caller sets only some
@@ -50,7 +50,7 @@ struct RunHooks {
 };
 
 /// Throws ShapeError for a value beyond any memory, before the sizes of later values overflow.
-void check_size(const std::string& value, const Shape& shape, std::int64_t most_elements);
+void check_size(const std::string& value, const Shape& shape, std::int64_t max_elements);
 
 /// Runs a program on one sample at a time, over one planned arena. Everything is laid out in
 /// prepare(); run() does not allocate.

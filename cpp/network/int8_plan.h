@@ -13,8 +13,8 @@
 
 namespace qpp {
 
-/// What residual additions, and the paths to them, read of values that convolutions read in int8:
-/// the int8 value, or an fp16 copy of it from before it was quantized.
+/// The type in which residual additions, and the paths to them, read values that convolutions read
+/// in int8: the int8 value, or the fp16 value before quantization.
 enum class ResidualDType : std::uint8_t { int8, fp16 };
 
 /// Which values of a graph a quantized run holds in int8. The rule:

@@ -17,7 +17,7 @@
 
 namespace qpp {
 
-/// A model file, checked: whatever is in here can be lowered.
+/// A checked model file: every Model can be lowered.
 struct Model {
   struct Input {
     std::string name;
@@ -28,7 +28,7 @@ struct Model {
   std::vector<std::string> outputs;
   std::vector<Node> nodes;  // in topological order
   std::optional<Quantization> quantization;
-  Limits limits;  // that it keeps to, and its runs shall
+  Limits limits;  // of the file and of its runs
 };
 
 inline constexpr const char* kFormat = "qppengine";

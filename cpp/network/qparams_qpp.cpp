@@ -32,7 +32,7 @@ class QppSource final : public QParamsSource {
     return features_.contains(value.name);
   }
 
-  /// Measures features, and predicts wherever the last feature of a predictor is known.
+  /// Measures features, and predicts as soon as the last feature of a predictor is known.
   [[nodiscard]] std::vector<SourceStep> steps_after(const ValueInfo& value, bool /*range_measured*/,
                                                     const KernelSelection& kernels) const override {
     std::vector<SourceStep> steps;

@@ -22,7 +22,7 @@ struct Feature {
   FeatureSpec spec;
 };
 
-/// What a linear regressor reads and predicts.
+/// The features and targets of a linear regressor.
 struct Predictor {
   std::string position;  // the value of all features that do not name another
   std::vector<Feature> features;

@@ -142,7 +142,7 @@ Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::strin
 AlignedVector<std::byte> read_file(const std::string& path) {
   QPP_CHECK(path.find('\0') == std::string::npos, FileError,
             "cannot read a file whose path holds a null character");
-  // What is not a regular file has no size, and opening a pipe waits for its other end.
+  // Only regular files have a size, and opening a pipe waits for its other end.
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   QPP_CHECK(std::filesystem::exists(status), FileError, "cannot read '", path,

@@ -40,7 +40,7 @@ class Session {
     const float* data;  // NCHW
     Shape shape;
   };
-  /// Returns where output `index` of this shape, float NCHW, shall be written; null: nowhere.
+  /// Returns where output `index` of this shape, float NCHW, is to be written; null: nowhere.
   using OutputAllocator = std::function<float*(std::size_t index, const Shape& shape)>;
 
   /// Throws UnsupportedError for options or a scheme that the model does not allow.
@@ -53,8 +53,9 @@ class Session {
   std::vector<Shape> prepare(const std::vector<Shape>& shapes);
 
   /// Allocates only when the input shapes differ from the run before. `hooks.times` is sample by
-  /// sample in the order of explain(); `hooks.check_interrupt` is also called while another
-  /// thread's call is waited for. What a hook throws ends the run; the session stays usable. Throws
+  /// sample in the order of explain(); `hooks.check_interrupt` is also called while the
+  /// run waits for another thread's call. An exception of a hook ends the run; the session stays
+  /// usable. Throws
   /// ShapeError, and NonFiniteError with the number of the sample in its batch; the outputs of the
   /// samples before it are written by then.
   void run(const std::vector<Input>& inputs, const OutputAllocator& place,
@@ -73,7 +74,7 @@ class Session {
   /// Steps in order. Shapes, MACs and bytes are those of the whole batch, and known from the first
   /// run or prepare() on.
   [[nodiscard]] std::vector<StepInfo> explain() const;
-  /// The arena and its peak are those of one sample, whatever the batch.
+  /// The arena and its peak are those of one sample, for any batch.
   [[nodiscard]] SessionMemory memory() const;
 
  private:

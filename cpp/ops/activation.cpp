@@ -131,7 +131,7 @@ void Activation::run(const RunArgs& args, RunState& state) const {
                            .a = spec_.a,
                            .b = spec_.b,
                            .slopes = slopes_.data()});
-        // Functions of what the padding holds may be infinite or NaN.
+        // Functions of the padding may be infinite or NaN.
         if (shape.channels == shape.stride()) return;
         for (std::int64_t pixel = begin; pixel < end; ++pixel) {
           half* channels = dst + pixel * shape.stride();

@@ -19,9 +19,9 @@ constexpr std::int64_t kChunk = 16;  // bytes of a vector
 
 using Gathering = Conv2d::Gathering;
 
-/// What the kernels shall see as a tap. Kernels take channels in steps, and so compute with padding
-/// where pixels are no whole number of them; copies that bring pixels together without padding cost
-/// time, too.
+/// The elements that kernels read as one tap. Kernels read channels in steps and multiply with
+/// padding where pixels are not a whole number of steps. Copies that join pixels without padding
+/// cost time, too.
 Gathering choose_gathering(const Conv2dSpec& spec, const ConvKernel& kernel) {
   constexpr std::int64_t kFewChannels = 4;
   constexpr std::int64_t kManyChannels = 64;  // copies are not worth it from here on
@@ -32,7 +32,7 @@ Gathering choose_gathering(const Conv2dSpec& spec, const ConvKernel& kernel) {
   const std::int64_t step = kernel.kr > 1 ? kernel.kr : 8;
   const std::int64_t padding = spec.kernel.width * round_up(spec.channels, step) -
                                round_up(spec.kernel.width * spec.channels, step);
-  // For each pixel of the output, of which each needs as many copies as strides skip pixels.
+  // Per pixel of the output, which needs one copy for each pixel under the stride.
   const std::int64_t padding_macs = padding * spec.kernel.height * spec.filters;
   const std::int64_t copies = spec.stride.height * spec.stride.width;
   return padding_macs > kCopyMacs * copies ? Gathering::rows : Gathering::pixels;
@@ -58,7 +58,7 @@ std::vector<float> join_taps(const Conv2dSpec& spec, Gathering gathering) {
   return joined;
 }
 
-/// What the kernels write: a dense + sparse destination is made from levels or, where there is a
+/// The type that the kernels write: a dense + sparse destination is made from levels or, with a
 /// source in fp16, from fp16.
 DType kernel_dst(const Conv2dTypes& types) {
   if (!types.sparse_dst) return types.dst;
@@ -95,13 +95,13 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
   pointwise_ = is_one(kernel_size_) && is_one(stride_) && padding_.rows() == 0 &&
                padding_.columns() == 0 && !types.sparse_src;
   const std::int64_t taps = spec.kernel.height * spec.kernel.width;
-  const std::int64_t seen_taps = gathering_ == Gathering::pixels ? taps
-                                 : gathering_ == Gathering::rows ? spec.kernel.height
-                                                                 : 1;
+  const std::int64_t packed_taps = gathering_ == Gathering::pixels ? taps
+                                   : gathering_ == Gathering::rows ? spec.kernel.height
+                                                                   : 1;
   weights_ = pack_conv_weights(
       gathering_ == Gathering::pixels ? spec.weights.data() : join_taps(spec, gathering_).data(),
-      spec.filters, spec.channels * (taps / seen_taps), seen_taps, kernel_->weights, kernel_->nr,
-      kernel_->kr);
+      spec.filters, spec.channels * (taps / packed_taps), packed_taps, kernel_->weights,
+      kernel_->nr, kernel_->kr);
   plain_ = types.src == DType::f16 && kernel_->dst == DType::f16 && has_unit_scales(weights_);
   bias_.assign(weights_.scales.size(), 0.0F);
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
@@ -128,7 +128,7 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
                                .stride = stride_,
                                .padding = padding_,
                                .dilation = dilation_});
-  const std::int64_t reach = (kernel_size_.height - 1) * dilation_.height + 1;
+  const std::int64_t effective_height = (kernel_size_.height - 1) * dilation_.height + 1;
   const std::int64_t columns =
       padding_.width + std::max(input_.width, (output_.width - 1) * stride_.width +
                                                   kernel_size_.width - padding_.width);
@@ -137,8 +137,9 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
   strips_ = {.rows = patches ? kernel_size_.height : 1,
              .row_step = patches ? stride_.height : 1,
              .per_output_row = patches ? 1 : stride_.height,
-             .per_image = patches ? output_.height : (output_.height - 1) * stride_.height + reach,
-             .kept = rows_of_tile * (patches ? 1 : std::max(stride_.height, reach))};
+             .per_image = patches ? output_.height
+                                  : (output_.height - 1) * stride_.height + effective_height,
+             .kept = rows_of_tile * (patches ? 1 : std::max(stride_.height, effective_height))};
   strips_.column_bytes = strips_.rows * source_bytes(channels_);
   // Kernels read, and ignore, elements after the last pixel.
   strips_.bytes = round_up(columns * strips_.column_bytes + 2 * kChunk, kLine);
@@ -181,7 +182,7 @@ std::int64_t Conv2d::border_pixels() const {
   return gathering_ == Gathering::pixels ? 1 : input_.width;
 }
 
-/// What a thread copies of the source: its strips, or the source of an interior tile.
+/// The size of the copies of a thread: its strips, or the source of an interior tile.
 std::int64_t Conv2d::copy_bytes() const {
   if (gathering_ != Gathering::pixels) return strips_.kept * strips_.bytes;
   if (interior_ == nullptr) return 0;
@@ -240,11 +241,11 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
   if (types_.range_row < 0) return;
   Range& range = state.ranges[static_cast<std::size_t>(types_.range_row)] = Range{};
   for (int thread = 0; thread < threads_; ++thread) {
-    widen(range, scratch.ranges[thread]);
+    extend_range(range, scratch.ranges[thread]);
   }
 }
 
-/// Where the kernel's levels end before the activation does, they are out of reach.
+/// Levels saturate where the kernel's bounds are within those of the activation.
 SparsifyArgs Conv2d::bounds_of_levels(const OutputStage& stage, const QParams& row) const {
   SparsifyArgs args = sparsify_bounds(row);
   if (sparsify_->src != DType::qai16) return args;
@@ -255,8 +256,8 @@ SparsifyArgs Conv2d::bounds_of_levels(const OutputStage& stage, const QParams& r
   const auto zero_point = static_cast<float>(row.zero_point);
   const bool ends_below = std::nearbyint(activation_.lo * step) + zero_point < stage.lo + offset;
   const bool ends_above = std::nearbyint(activation_.hi * step) + zero_point > stage.hi + offset;
-  args.reach_lo = ends_below ? args.lo : INT32_MIN;
-  args.reach_hi = ends_above ? args.hi : INT32_MAX;
+  args.saturation_lo = ends_below ? args.lo : INT32_MIN;
+  args.saturation_hi = ends_above ? args.hi : INT32_MAX;
   return args;
 }
 

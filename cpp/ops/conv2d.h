@@ -31,8 +31,8 @@ class SparsePart;
 /// levels or fp16.
 class Conv2d final : public Op {
  public:
-  /// What the kernels see as a tap: a pixel, the pixels under a row of the convolution's kernel, or
-  /// all pixels under it.
+  /// The elements that kernels read as one tap: a pixel, the pixels under a row of the
+  /// convolution's kernel, or all pixels under it.
   enum class Gathering : std::uint8_t { pixels, rows, patches };
 
   Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSelection& selection);

@@ -33,7 +33,7 @@ struct Conv2dSpec {
 /// True for a 3x3 kernel with stride and dilation 1.
 bool is_3x3_stride_1(const Conv2dSpec& spec);
 
-/// Whether the sums of int8 products fit the accumulators of int32, whatever the sources: quantized
+/// Whether the sums of int8 products fit the int32 accumulators for any sources: quantized
 /// weights of no filter have magnitudes that add up to more than kMaxMagnitude (kernels/pack.h).
 bool int8_sums_fit(const Conv2dSpec& spec);
 

@@ -107,12 +107,12 @@ bool Conv2d::Tiles::run_fast(Place& place, std::int64_t first) {
     conv_.kernel_->function(args_);
   }
   if (conv_.sparsify_ == nullptr) return true;
-  const std::uint32_t cut = count_cut_before(run_.output, first);
+  const std::uint32_t dropped = count_dropped_before(run_.output, first);
   if (sparsify_pixels(*conv_.sparsify_, sparsify_, run_.output, first, args_.pixel_count) ||
       conv_.wide_kernel_ == nullptr) {
     return true;
   }
-  restore_cut(run_.output, first, cut);
+  restore_dropped(run_.output, first, dropped);
   return false;
 }
 

@@ -11,7 +11,7 @@
 
 namespace qpp {
 
-/// The working memory of one run, carved from one block.
+/// The working memory of one run, in one block.
 struct Conv2d::Scratch {
   std::int32_t* correction;       // [filters, padded to nr]
   float* multiplier;              // the same
@@ -23,7 +23,7 @@ struct Conv2d::Scratch {
   const void** rows;              // [threads][kernel height], the source rows of a strip
   std::byte* copies;              // [threads][copy_bytes()]
   std::byte* sparse;              // [threads], of sparse_part_
-  std::byte* levels;              // [threads][levels_bytes()], a tile of what sparsify_ reads
+  std::byte* levels;              // [threads][levels_bytes()], a tile, the input of sparsify_
   std::byte* wide;                // [threads], of WideTile
   std::size_t bytes;
 };

@@ -11,8 +11,8 @@ namespace {
 
 std::int64_t output_size(std::int64_t input, std::int64_t kernel, std::int64_t stride,
                          std::int64_t padding, std::int64_t dilation) {
-  const std::int64_t reach = dilation * (kernel - 1) + 1;
-  return input + padding < reach ? 0 : (input + padding - reach) / stride + 1;
+  const std::int64_t effective = dilation * (kernel - 1) + 1;
+  return input + padding < effective ? 0 : (input + padding - effective) / stride + 1;
 }
 
 }  // namespace
@@ -31,8 +31,9 @@ Shape conv_output_shape(const std::string& node, std::span<const Shape> inputs,
                            geometry.padding.columns(), geometry.dilation.width),
       .channels = geometry.filters};
   QPP_CHECK(output.height > 0 && output.width > 0, ShapeError, "node '", node,
-            "' (conv2d): the input ", to_string(input), " is smaller than the ",
-            geometry.kernel.height, "x", geometry.kernel.width, " kernel's reach");
+            "' (conv2d): the input ", to_string(input),
+            " is smaller than the effective size of the ", geometry.kernel.height, "x",
+            geometry.kernel.width, " kernel");
   QPP_CHECK(inputs.size() == 1 || inputs[1] == output, ShapeError, "node '", node,
             "' (conv2d): expected a residual of the output's shape ", to_string(output), ", got ",
             to_string(inputs.back()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What all engines of a convolution share: the shape and the output stage.
+// Shared by all algorithms of a convolution: the output shape and the output stage.
 #pragma once
 
 #include <span>
@@ -22,8 +22,8 @@ struct Conv2dGeometry {
 };
 
 /// The output's shape, of an image and maybe a residual. Throws ShapeError, naming the node, for
-/// other channels than the weights have, for images smaller than the kernel's reach, and for a
-/// residual of another shape than the output's.
+/// other channels than the weights have, for images smaller than the effective kernel size, and for
+/// a residual of another shape than the output's.
 Shape conv_output_shape(const std::string& node, std::span<const Shape> inputs,
                         const Conv2dGeometry& geometry);
 

@@ -9,7 +9,7 @@
 
 namespace qpp {
 
-/// The working memory of one run, carved from one block.
+/// The working memory of one run, in one block.
 struct DepthwiseConv2d::Scratch {
   std::int32_t* correction;  // [channels, padded]
   float* multiplier;         // the same

@@ -46,9 +46,9 @@ class Op {
   [[nodiscard]] virtual std::size_t scratch_bytes() const { return 0; }
   virtual void run(const RunArgs& args, RunState& state) const = 0;
 
-  /// What the operation is called in explain().
+  /// The name of the operation in explain().
   [[nodiscard]] virtual std::string kind() const = 0;
-  /// Name of the chosen kernel, "" where there is nothing to choose.
+  /// Name of the chosen kernel, "" if the operation has none.
   [[nodiscard]] virtual std::string kernel() const { return ""; }
   /// True where of this input every vector of the output needs that at its place only, which is
   /// read before it is written: the output may then have the memory of the input, of the same size.

@@ -91,7 +91,7 @@ struct Operation {
   std::function<std::unique_ptr<Op>(const OpTypes&, const OpContext&)> make;
   bool quantizes_fp16 = false;  // can read fp16 and store int8, also with outliers
   bool measures_range = false;  // can write OpTypes::range_row
-  /// Why it cannot read int8, whatever its trait says; empty: it can.
+  /// Why it cannot read int8, in spite of its trait; empty: it can.
   std::optional<std::string> int8_obstacle = std::nullopt;
 };
 

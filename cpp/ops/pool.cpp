@@ -21,11 +21,11 @@ struct Axis {
 };
 
 std::vector<PoolSpan> slide(const Axis& axis, bool ceil_mode) {
-  const std::int64_t reach = axis.dilation * (axis.kernel - 1) + 1;
-  // In ceil mode a window, even the only one, may reach beyond the padded image by less than a
+  const std::int64_t effective = axis.dilation * (axis.kernel - 1) + 1;
+  // In ceil mode a window, even the only one, may exceed the padded image by less than a
   // stride, but starts before the right padding.
   const std::int64_t room =
-      axis.size + axis.before + axis.after - reach + (ceil_mode ? axis.stride - 1 : 0);
+      axis.size + axis.before + axis.after - effective + (ceil_mode ? axis.stride - 1 : 0);
   if (room < 0) return {};
   std::int64_t count = room / axis.stride + 1;
   if ((count - 1) * axis.stride >= axis.size + axis.before) --count;
@@ -67,7 +67,7 @@ class Pool::Rows {
  public:
   Rows(const Pool& pool, const RunArgs& run, const RunState& state, int thread)
       : pool_(pool), dilation_(pool.spec_.dilation) {
-    sources_ = reinterpret_cast<const void**>(run.scratch) + thread * pool.most_sources_;
+    sources_ = reinterpret_cast<const void**>(run.scratch) + thread * pool.max_sources_;
     src_ = static_cast<const std::byte*>(run.inputs[0].data);
     dst_ = static_cast<std::byte*>(run.output.data);
     src_pixel_ = bytes(pool.types_.src);
@@ -199,12 +199,12 @@ Shape Pool::prepare(std::span<const Shape> inputs, int threads) {
   const std::int64_t width = longest(columns_);
   QPP_CHECK(height * width < 1 << 23, UnsupportedError, "node '", spec_.name, "' (", kind(),
             "): a window of ", height, "x", width, " pixels is too large");
-  most_sources_ = height * (spec_.dilation.width > 1 ? width : 1);
+  max_sources_ = height * (spec_.dilation.width > 1 ? width : 1);
   return output_;
 }
 
 std::size_t Pool::scratch_bytes() const {
-  return static_cast<std::size_t>(threads_ * most_sources_) * sizeof(void*);
+  return static_cast<std::size_t>(threads_ * max_sources_) * sizeof(void*);
 }
 
 void Pool::run(const RunArgs& args, RunState& state) const {

@@ -31,7 +31,7 @@ struct PoolSpec {
       std::nullopt;  // of the output, which makes the windows; the rest is not used
 };
 
-/// What a window covers along one axis.
+/// The extent of a window along one axis.
 struct PoolSpan {
   std::int64_t first;   // element inside the image
   std::int64_t length;  // number of elements there
@@ -67,7 +67,7 @@ class Pool final : public Op {
   std::vector<PoolSpan> rows_;     // per row of the output
   std::vector<PoolSpan> columns_;  // per column
   std::int64_t stride_ = 1;        // of most windows of a row
-  std::int64_t most_sources_ = 0;  // of a window
+  std::int64_t max_sources_ = 0;   // of a window
   int threads_ = 1;
 };
 

@@ -9,8 +9,8 @@ namespace qpp {
 SparsifyArgs sparsify_bounds(const QParams& row) {
   return {.lo = row.qmin - kMaxResidual,
           .hi = row.qmax + kMaxResidual,
-          .reach_lo = row.qmin - kMaxResidual,
-          .reach_hi = row.qmax + kMaxResidual,
+          .saturation_lo = row.qmin - kMaxResidual,
+          .saturation_hi = row.qmax + kMaxResidual,
           .qmin = row.qmin,
           .qmax = row.qmax,
           .inverse_scale = row.inverse_scale,
@@ -25,36 +25,36 @@ bool sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const Tens
   args.dst = dst.as<std::int8_t>() + first * shape.stride();
   args.channels = shape.stride();
   std::int64_t row = first / shape.width;
-  bool in_reach = true;
+  bool fits = true;
   args.x = first % shape.width;
   while (count > 0) {
     args.pixels = std::min(count, shape.width - args.x);
     args.row = dst.outliers.row(row);
-    const std::uint32_t out_of_reach = kernel.function(args);
-    *args.row.cut += out_of_reach;
-    in_reach &= out_of_reach == 0;
+    const std::uint32_t saturated = kernel.function(args);
+    *args.row.dropped += saturated;
+    fits &= saturated == 0;
     args.src = static_cast<const std::byte*>(args.src) + args.pixels * src_pixel_bytes;
     args.dst += args.pixels * shape.stride();
     count -= args.pixels;
     args.x = 0;
     ++row;
   }
-  return in_reach;
+  return fits;
 }
 
-std::uint32_t count_cut_before(const TensorView& dst, std::int64_t first) {
+std::uint32_t count_dropped_before(const TensorView& dst, std::int64_t first) {
   const std::int64_t width = dst.shape.width;
-  return first % width == 0 ? 0 : *dst.outliers.row(first / width).cut;
+  return first % width == 0 ? 0 : *dst.outliers.row(first / width).dropped;
 }
 
-void restore_cut(const TensorView& dst, std::int64_t first, std::uint32_t count) {
-  *dst.outliers.row(first / dst.shape.width).cut = count;
+void restore_dropped(const TensorView& dst, std::int64_t first, std::uint32_t count) {
+  *dst.outliers.row(first / dst.shape.width).dropped = count;
 }
 
 namespace {
 
-/// What four of five of some residuals are within, in steps; their order changes.
-float most_of(half* begin, half* end) {
+/// The magnitude, in steps, that four of five of some residuals do not exceed; reorders them.
+float residual_quantile(half* begin, half* end) {
   if (begin == end) return 0;
   half* const at = begin + (end - begin) * 4 / 5;
   std::nth_element(begin, at, end,
@@ -64,19 +64,19 @@ float most_of(half* begin, half* end) {
 
 }  // namespace
 
-bool widen_to_fit(const TensorView& value, QParams& row) {
+bool extend_to_fit(const TensorView& value, QParams& row) {
   float below = 0;
   float above = 0;
   bool any = false;
   for (std::int64_t i = 0; i < value.shape.batch * value.shape.height; ++i) {
     const OutlierRow outliers = value.outliers.row(i);
-    if (*outliers.cut == 0) continue;
+    if (*outliers.dropped == 0) continue;
     any = true;
     half* const begin = outliers.residuals;
     half* const end = begin + outliers.begins[value.shape.width];
     half* const middle = std::partition(begin, end, [](half r) { return to_float(r) > 0; });
-    above = std::max(above, most_of(begin, middle));
-    below = std::min(below, most_of(middle, end));
+    above = std::max(above, residual_quantile(begin, middle));
+    below = std::min(below, residual_quantile(middle, end));
   }
   if (!any) return false;
   constexpr float kMaxOfHalves = 65504;

@@ -6,27 +6,27 @@
 
 namespace qpp {
 
-/// Splits successive pixels, from `first` on, of a dense + sparse activation in the order of its
-/// rows and images; rows are begun by whom has their first pixel. `args` has the arguments of the
-/// kernel apart from places; its src holds `count` pixels. Elements out of reach are counted as
-/// cut; true where there are none.
+/// Splits `count` pixels from pixel `first` of a dense + sparse activation, in the order of rows
+/// and images. The call with the first pixel of a row begins its list. `args` has the arguments of
+/// the kernel except for positions; its src holds `count` pixels. Saturated elements are counted as
+/// dropped. Returns true if there are none.
 bool sparsify_pixels(const SparsifyKernel& kernel, SparsifyArgs args, const TensorView& dst,
                      std::int64_t first, std::int64_t count);
 
-/// sparsify_pixels(), to be undone in case of false: the outliers that an earlier call counted as
-/// cut in the first row.
-std::uint32_t count_cut_before(const TensorView& dst, std::int64_t first);
-/// Undoes a call; the next one for these pixels replaces their entries.
-void restore_cut(const TensorView& dst, std::int64_t first, std::uint32_t count);
+/// The outliers of the row of pixel `first` that earlier calls counted as dropped. Call it before a
+/// sparsify_pixels() that restore_dropped() may undo.
+std::uint32_t count_dropped_before(const TensorView& dst, std::int64_t first);
+/// Undoes the count of a call; the next call for these pixels replaces their entries.
+void restore_dropped(const TensorView& dst, std::int64_t first, std::uint32_t count);
 
-/// The bounds of levels of an fp16 source: those of the row, extended by kMaxResidual. Those beyond
-/// are out of reach.
+/// The bounds of levels of an fp16 source: those of the row, extended by kMaxResidual. Levels
+/// saturate there.
 SparsifyArgs sparsify_bounds(const QParams& row);
 
-/// Widens the row of the QP table of a value that was stored with outliers cut, so that most of
-/// these get into the dense part. False: none were cut, and the row is as it was. Changes the
-/// lists, which are to be stored again.
-bool widen_to_fit(const TensorView& value, QParams& row);
+/// Extends the range of a value whose outliers exceeded the capacity, so that most of them fit the
+/// dense part. Returns false, and leaves `row` unchanged, if no outlier was dropped. Reorders the
+/// lists: store the value again.
+bool extend_to_fit(const TensorView& value, QParams& row);
 
 /// fp16 to dense + sparse with the value's row of the QP table.
 class Sparsify final : public Op {

@@ -37,10 +37,10 @@ class QuantileScan {
 
 /// Dynamic quantization: rows of the QP table from the value itself. The bounds of a row are the
 /// value's alpha-quantiles from both ends, hi = Q(x), lo = -Q(-x); at alpha = 1 they are its
-/// smallest and largest element. A quantile that would cut everything on its side of zero, such as
-/// that of a few lit pixels on black, gives way to the extreme, but reaches no further than the
-/// other bound, unless that is zero as well: it costs one bit at most. Such bounds are counted. A
-/// run needs one row; calibration measures several alphas at once.
+/// smallest and largest element. A quantile that would clip everything on its side of zero, such as
+/// that of a few bright pixels on black, is replaced by the extreme, limited to the magnitude of
+/// the other bound unless that is zero: this costs at most one bit. Such bounds are counted. A run
+/// needs one row; calibration measures several alphas at once.
 class ChooseQParams final : public Op {
  public:
   struct Target {

@@ -51,12 +51,12 @@ constexpr int kMaxLevelExponent = 12;  // 2^12 * 65504 steps are kMaxResidual
 constexpr int kLevelExponentStep = 4;
 static_assert(kMaxResidual == 65504 << kMaxLevelExponent);
 
-/// What the output kernels write: a dense + sparse destination is made from fp16.
+/// The type that the output kernels write: a dense + sparse destination is made from fp16.
 DType kernel_dst(const Conv2dTypes& types) { return types.sparse_dst ? DType::f16 : types.dst; }
 
 }  // namespace
 
-/// The working memory of one run, carved from one block.
+/// The working memory of one run, in one block.
 struct WinogradConv2d::Scratch {
   float* multiplier;      // [filters, padded to 8]
   float* bias;            // the same
@@ -70,7 +70,7 @@ struct WinogradConv2d::Scratch {
   std::size_t bytes;
 };
 
-/// What one thread does.
+/// The work of one thread.
 class WinogradConv2d::Worker {
  public:
   Worker(const WinogradConv2d& conv, const RunArgs& run, const Scratch& scratch,
@@ -203,8 +203,8 @@ class WinogradConv2d::Worker {
   /// divide them into strips in different ways.
   int densify_patch(const std::array<std::int64_t, kWinogradPatch>& src_rows) {
     const std::int64_t stride = conv_.input_.stride();
-    const std::int64_t reach = input_.first_column + input_.tiles * kWinogradTile + 2;
-    const std::int64_t end = std::clamp<std::int64_t>(reach, 0, conv_.input_.width);
+    const std::int64_t last = input_.first_column + input_.tiles * kWinogradTile + 2;
+    const std::int64_t end = std::clamp<std::int64_t>(last, 0, conv_.input_.width);
     const std::int64_t begin = std::clamp<std::int64_t>(input_.first_column, 0, end);
     const std::int64_t count = (end - begin) * stride;
     const float largest = (255 + largest_residual(src_rows)) / kDensifyStepsPerUnit;
@@ -247,32 +247,32 @@ class WinogradConv2d::Worker {
     return to_float(half{largest}) * kStepsPerResidual;
   }
 
-  /// Stores both parts of the outputs of all strips. False: with more than fp16 holds; nothing is
-  /// stored then.
+  /// Stores both parts of the outputs of all strips. Returns false, and stores nothing, if levels
+  /// exceed fp16.
   bool sparsify_strips() {
-    std::array<std::uint32_t, kWinogradMaxBlock * kWinogradTile> cuts{};
+    std::array<std::uint32_t, kWinogradMaxBlock * kWinogradTile> dropped{};
     const std::int64_t width = conv_.output_.width;
     SparsifyArgs args = sparsify_;
     args.inverse_scale = std::ldexp(1.0F, level_exponent_);
-    const std::int32_t reach = 65504 << level_exponent_;
-    args.reach_lo = args.zero_point - reach;
-    args.reach_hi = args.zero_point + reach;
-    bool in_reach = true;
+    const std::int32_t limit = 65504 << level_exponent_;
+    args.saturation_lo = args.zero_point - limit;
+    args.saturation_hi = args.zero_point + limit;
+    bool fits = true;
     for (std::size_t strip = 0; strip < strips_; ++strip) {
       const WinogradOutputArgs& output = outputs_[strip];
       for (std::int64_t i = 0; i < output.rows; ++i) {
         const std::int64_t first = pixels_[strip] + i * width;
-        cuts[strip * kWinogradTile + static_cast<std::size_t>(i)] =
-            count_cut_before(run_.output, first);
+        dropped[strip * kWinogradTile + static_cast<std::size_t>(i)] =
+            count_dropped_before(run_.output, first);
         args.src = static_cast<const half*>(output.dst) + i * output.dst_row_stride;
-        in_reach &= sparsify_pixels(*conv_.sparsify_, args, run_.output, first, output.columns);
+        fits &= sparsify_pixels(*conv_.sparsify_, args, run_.output, first, output.columns);
       }
     }
-    if (in_reach || level_exponent_ + kLevelExponentStep > kMaxLevelExponent) return true;
+    if (fits || level_exponent_ + kLevelExponentStep > kMaxLevelExponent) return true;
     for (std::size_t strip = strips_; strip-- > 0;) {
       for (std::int64_t i = 0; i < outputs_[strip].rows; ++i) {
-        restore_cut(run_.output, pixels_[strip] + i * width,
-                    cuts[strip * kWinogradTile + static_cast<std::size_t>(i)]);
+        restore_dropped(run_.output, pixels_[strip] + i * width,
+                        dropped[strip * kWinogradTile + static_cast<std::size_t>(i)]);
       }
     }
     return false;
@@ -403,9 +403,9 @@ Shape WinogradConv2d::prepare(std::span<const Shape> inputs, int threads) {
   block_tiles_ = std::min(
       {std::int64_t{kWinogradMaxBlock}, share, std::max<std::int64_t>(fitting / 8 * 8, 8)});
   blocks_ = (tiles + block_tiles_ - 1) / block_tiles_;
-  // Whoever splits a pixel into its two parts needs all of its filters.
-  const std::int64_t most_parts = sparsify_ != nullptr ? 1 : output_.stride() / kWinogradGroup;
-  filter_parts_ = std::clamp<std::int64_t>(threads / blocks_, 1, most_parts);
+  // The split of a pixel into its two parts needs all of its filters.
+  const std::int64_t max_parts = sparsify_ != nullptr ? 1 : output_.stride() / kWinogradGroup;
+  filter_parts_ = std::clamp<std::int64_t>(threads / blocks_, 1, max_parts);
   return output_;
 }
 
@@ -442,7 +442,8 @@ WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
 
 std::size_t WinogradConv2d::scratch_bytes() const { return lay_out(nullptr).bytes; }
 
-/// What levels of a dense + sparse destination are divided by so that fp16 holds the constants.
+/// The exponent of the divisor of a dense + sparse destination's levels, so that the constants fit
+/// fp16.
 int WinogradConv2d::choose_level_exponent(const OutputStage& stage) const {
   float largest = std::max(stage.residual.scale, stage.post_scale);
   for (std::size_t f = 0; f < bias_.size(); ++f) {
@@ -470,7 +471,7 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   SparsifyArgs sparsify;
   int level_exponent = 0;
   if (sparsify_ != nullptr) {
-    // Outputs are levels, still without the zero point; sparsify cuts them to their bounds.
+    // Outputs are levels without the zero point; sparsify clips them to their bounds.
     const QParams& row = state.qparams[static_cast<std::size_t>(types_.dst_row)];
     sparsify = sparsify_bounds(row);
     const auto bound = [&](float value) {
@@ -498,7 +499,7 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
 
   if (types_.range_row < 0) return;
   Range& range = state.ranges[static_cast<std::size_t>(types_.range_row)] = Range{};
-  for (int thread = 0; thread < threads_; ++thread) widen(range, scratch.ranges[thread]);
+  for (int thread = 0; thread < threads_; ++thread) extend_range(range, scratch.ranges[thread]);
 }
 
 }  // namespace qpp

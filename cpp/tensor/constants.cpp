@@ -33,7 +33,7 @@ std::vector<float> Constants::floats(const Tensor& tensor, const std::string& wh
 }
 
 void Constants::count(std::int64_t elements, std::int64_t packed_bytes, const std::string& where) {
-  // Small files may repeat and pack their constants up to these totals.
+  // Up to these totals, small files may share and pack constants in any proportion.
   constexpr std::int64_t kFreeElements = 1 << 23;
   constexpr std::int64_t kFreePackedBytes = 1 << 26;
   elements_ += elements;

@@ -11,7 +11,7 @@
 
 namespace qpp {
 
-/// The tensors of a model file, and how much of them its nodes read.
+/// The tensors of a model file, and the amount of them that its nodes read.
 class Constants {
  public:
   /// `tensors` must outlive this object.
@@ -22,9 +22,9 @@ class Constants {
   /// All elements. Throws ModelError for NaN and infinity.
   [[nodiscard]] static std::vector<float> floats(const Tensor& tensor, const std::string& where);
 
-  /// To be called before memory is allocated for the constants of a node: adds the elements that it
-  /// reads and the approximate bytes that kernels pack them into. The totals of all nodes must be
-  /// in proportion to the size of the file, however many nodes share a tensor. Throws ModelError.
+  /// Call this before memory is allocated for the constants of a node. Adds the elements that the
+  /// node reads and the approximate size of its packed constants. Throws ModelError if the totals
+  /// of all nodes exceed the limits, which are in proportion to the size of the file.
   void count(std::int64_t elements, std::int64_t packed_bytes, const std::string& where);
 
  private:

@@ -7,7 +7,7 @@
 namespace qpp {
 
 /// Element types. Names follow the kernels': qai8 is int8 with scale and zero point, qsi8 symmetric
-/// int8; qai16 holds the levels of a qai8 before they are cut to a byte.
+/// int8; qai16 holds the levels of a qai8 before they are clipped to a byte.
 enum class DType : std::uint8_t { f32, f16, qai8, qsi8, qai16 };
 
 constexpr std::size_t size_of(DType dtype) {

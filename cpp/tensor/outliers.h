@@ -49,7 +49,7 @@ struct OutlierRow {
   std::uint32_t* positions = nullptr;  // [capacity]: x * channels + c, channels padded
   half* residuals = nullptr;           // [capacity], in units of kStepsPerResidual
   std::int64_t capacity = 0;
-  std::uint32_t* cut = nullptr;  // one number: outliers without room, or not kept in full
+  std::uint32_t* dropped = nullptr;  // one number: outliers that were clipped
 };
 
 /// The outliers of a tensor, in one block of memory; or none.
@@ -82,7 +82,7 @@ class Outliers {
             .positions = positions_ + i * capacity_,
             .residuals = residuals_ + i * capacity_,
             .capacity = capacity_,
-            .cut = dropped_ + i};
+            .dropped = dropped_ + i};
   }
   /// Outliers of all rows that exceeded the capacity or the range of residuals.
   [[nodiscard]] std::int64_t dropped() const {

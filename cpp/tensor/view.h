@@ -8,13 +8,12 @@
 
 namespace qpp {
 
-/// An activation in memory that somebody else owns.
+/// An activation in memory that it does not own.
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::f16;
   Shape shape;
-  /// Present in a dense + sparse value, which is int8. The initializer is for GCC, which warns
-  /// where it is left out.
+  /// Present in a dense + sparse value, which is int8. GCC warns without the initializer.
   Outliers outliers = {};  // NOLINT(readability-redundant-member-init)
 
   template <typename T>

@@ -60,7 +60,7 @@ typedef struct qpp_shape {
 /* "0.1.0", the version of the library. */
 QPP_API const char* qpp_version(void);
 
-/* What went wrong in the last call of this thread that failed; never null, "" if none did. Valid
+/* The message of the last call of this thread that failed; never null, "" if none did. Valid
  * until the next call of this thread that fails. */
 QPP_API const char* qpp_error_message(void);
 
@@ -84,7 +84,7 @@ QPP_API size_t qpp_session_output_count(const qpp_session* session);
 QPP_API const char* qpp_session_input_name(const qpp_session* session, size_t index);
 QPP_API const char* qpp_session_output_name(const qpp_session* session, size_t index);
 
-/* What the model expects; -1 is any size. */
+/* The expected shape; -1 is any size. */
 QPP_API qpp_status qpp_session_input_shape(const qpp_session* session, size_t index,
                                            qpp_shape* shape);
 

@@ -32,10 +32,10 @@ using Shape = std::array<std::int64_t, 4>;
 
 /// Throws Error for a size below 0 and for more elements than memory can hold.
 inline std::size_t element_count(const Shape& shape) {
-  constexpr std::int64_t kLargest = std::int64_t{1} << 48;
+  constexpr std::int64_t kMaxElements = std::int64_t{1} << 48;
   std::int64_t count = 1;
   for (const std::int64_t size : shape) {
-    if (size < 0 || size > kLargest || (size > 0 && count > kLargest / size))
+    if (size < 0 || size > kMaxElements || (size > 0 && count > kMaxElements / size))
       throw Error(QPP_ERROR_SHAPE, "expected a shape of sizes from 0 that fits into memory");
     count *= size;
   }
@@ -93,7 +93,7 @@ class Session {
       names.emplace_back(qpp_session_output_name(handle(), i));
     return names;
   }
-  /// What the model expects of an input; -1 is any size. Throws Error for an index out of range.
+  /// The expected shape of an input; -1 is any size. Throws Error for an index out of range.
   [[nodiscard]] Shape input_shape(std::size_t index) const {
     qpp_shape shape{};
     check(qpp_session_input_shape(handle(), index, &shape));

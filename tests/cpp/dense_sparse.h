@@ -72,10 +72,10 @@ inline Conv2dTypes dense_sparse_types(bool sparse_src, bool sparse_dst) {
           .dst_row = 1};
 }
 
-/// What a convolution makes of a dense + sparse source, which has to be the same on one thread and
-/// on three. `widen`: row 1 becomes wider until outliers have room, as in a network.
+/// The output of a convolution of a dense + sparse source; checks that it is the same on one thread
+/// and on three. `extend`: the range of row 1 is extended until outliers fit, as in a network.
 inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table,
-                                    bool widen = false) {
+                                    bool extend = false) {
   const auto run = [&](int threads) {
     ThreadPool pool(threads);
     DenseSparse output(conv.prepare(std::span(&input.shape, 1), threads));
@@ -85,7 +85,7 @@ inline DenseSparse run_dense_sparse(Op& conv, DenseSparse& input, QpTable& table
     do {
       conv.run({.inputs = std::span(&view, 1), .output = output.view(), .scratch = scratch.data()},
                state);
-    } while (widen && widen_to_fit(output.view(), table.qparams[1]));
+    } while (extend && extend_to_fit(output.view(), table.qparams[1]));
     return output;
   };
   DenseSparse output = run(1);

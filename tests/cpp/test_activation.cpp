@@ -65,7 +65,7 @@ TEST_CASE("unary activations read their attributes and keep the padding of chann
     CAPTURE(test.op);
     const Operation operation = parse(test.op, test.attributes);
     const auto op = operation.make({.inputs = {{}}, .output = {}}, {.selection = selection});
-    // Functions of what the padding holds may be infinite.
+    // Functions of the padding may be infinite.
     std::vector<half> src(static_cast<std::size_t>(shape.elements()));
     for (std::int64_t i = 0; i < shape.elements(); ++i) {
       const bool padded = i % shape.stride() >= shape.channels;

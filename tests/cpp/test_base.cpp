@@ -238,9 +238,9 @@ TEST_CASE("rounding to int8 is half to even before the zero point") {
 TEST_CASE("a range keeps NaN once it has met one") {
   for (const bool first : {true, false}) {
     Range range;
-    widen(range, first ? NAN : 1.0F);
-    widen(range, first ? 1.0F : NAN);
-    widen(range, 2.0F);
+    extend_range(range, first ? NAN : 1.0F);
+    extend_range(range, first ? 1.0F : NAN);
+    extend_range(range, 2.0F);
     CHECK(std::isnan(range.lo));
     CHECK(std::isnan(range.hi));
   }

@@ -208,7 +208,7 @@ TEST_CASE("fp16: within rounding of the exact sum; ranges are measured on the wa
             static_cast<double>(spec.weights.size()) / static_cast<double>(spec.filters);
         const double rms = std::sqrt(terms) / 6;
         REQUIRE(std::abs(got - expected) <= 1e-2 * std::max(rms, 1.0));
-        widen(expected_range, got);
+        extend_range(expected_range, got);
       }
     }
     CHECK(std::min(table.ranges[1].lo, 0.0F) == expected_range.lo);
@@ -256,8 +256,8 @@ void check_dense_sparse(const Case& test, float density, bool sparse_dst, float 
   const Conv2dSpec spec = make_spec(test, random);
   // A few percent of the outputs are outside.
   const auto sum_terms = static_cast<float>(spec.weights.size()) / static_cast<float>(spec.filters);
-  const float reach = 0.5F + 0.35F * std::sqrt(sum_terms);
-  QpTable table = table_with(-0.7F, 1.3F, -reach, 1.2F * reach);
+  const float extent = 0.5F + 0.35F * std::sqrt(sum_terms);
+  QpTable table = table_with(-0.7F, 1.3F, -extent, 1.2F * extent);
   const QParams src = table.qparams[0];
   test::DenseSparse input(test.input);
   input.fill(test::random_levels(test.input, density, random, farthest), src);
@@ -352,7 +352,7 @@ TEST_CASE("dense + sparse: many outliers, none at all") {
   check_dense_sparse(test, 0.1F, true);
 }
 
-TEST_CASE("a row of outliers only is cut where its list ends; the rest is as it was") {
+TEST_CASE("outliers that exceed the capacity of a row are dropped; the others are unchanged") {
   test::Random random(3);
   const Case test{{1, 3, 8, 8}, 8, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
   Conv2dSpec spec = make_spec(test, random);

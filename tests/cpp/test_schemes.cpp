@@ -50,7 +50,7 @@ std::vector<float> run(Session& session) {
 
 TEST_CASE("a scheme is one class and one row") {
   test::ModelParts parts = test::small_network();
-  // The bounds of "static" shall be the same.
+  // The bounds of "static" must be the same.
   parts.tensors["mean"] = test::f32_tensor({3, 2}, {-1, 1, -1, 1, -1, 1});
   const Model model = load_model(parts.bytes(), "test");
   for (const int bits : {8, 4}) {

@@ -251,7 +251,7 @@ TEST_CASE("run() does not allocate, and other shapes are planned anew") {
   }
 }
 
-TEST_CASE("run() does not allocate where outliers widen rows") {
+TEST_CASE("run() does not allocate where outliers extend ranges") {
   const auto data = image(kShape);
   const Model narrow = model_of_densities({0.02F, 0.04F});
   for (const char* name : {"static", "qpp"}) {
@@ -363,7 +363,7 @@ TEST_CASE("a density takes its own bounds and predictors of the file") {
 }
 
 TEST_CASE("a skipped value: positions inside the network and values read both ways") {
-  // c reads b as int8 while y reads b in fp16 too, and the predictor sits at a, behind the first
+  // c reads b as int8 while y reads b in fp16 too, and the predictor reads a, after the first
   // activation.
   test::ModelParts parts = test::small_network();
   parts.graph["outputs"] = {"y", "b"};

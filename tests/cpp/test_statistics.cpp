@@ -39,15 +39,15 @@ TEST_CASE("choose_qparams takes the quantiles from both ends") {
   }
 }
 
-TEST_CASE("a quantile that would cut everything on its side gives way to the extreme") {
+TEST_CASE("a quantile that would clip everything on its side is replaced by the extreme") {
   struct Expected {
     std::vector<float> values;  // scattered over
-    float rest = 0;             // what the others are
+    float rest = 0;             // the value of the others
     Range bounds;
-    bool widened;
+    bool extended;
   };
   const Expected cases[] = {
-      // A few lit pixels on black; of either sign; none.
+      // A few bright pixels on black; of either sign; none.
       {{0.5F, 2}, 0, {.lo = 0, .hi = 2}, true},
       {{-0.5F, -2}, 0, {.lo = -2, .hi = 0}, true},
       {{-3, 0.5F}, 0, {.lo = -3, .hi = 0.5F}, true},
@@ -57,7 +57,7 @@ TEST_CASE("a quantile that would cut everything on its side gives way to the ext
       {{400}, -1, {.lo = -1, .hi = 1}, true},
       {{-0.75F}, 1, {.lo = -0.75F, .hi = 1}, true},
       {{-400}, 1, {.lo = -1, .hi = 1}, true},
-      // The quantile cuts some of a side, which is what it is for.
+      // The quantile clips some elements of a side, as intended.
       {{400}, 1, {.lo = 0, .hi = 1}, false},
   };
   const KernelSelection selection = KernelSelection::from_environment();
@@ -76,7 +76,7 @@ TEST_CASE("a quantile that would cut everything on its side gives way to the ext
     for (std::size_t row = 0; row < 2; ++row) {
       CHECK(table.qparams[row].lo == expected.bounds.lo);
       CHECK(table.qparams[row].hi == expected.bounds.hi);
-      CHECK(table.widened_bounds[row] == (expected.widened ? 1 : 0));
+      CHECK(table.widened_bounds[row] == (expected.extended ? 1 : 0));
     }
   }
 }

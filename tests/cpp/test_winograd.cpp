@@ -35,7 +35,7 @@ const std::vector<Case> kRaggedCases = {
     {{1, 2, 70, 8}, 8, {1, 2}}, {{3, 6, 6, 40}, 8, {1, 0}},
 };
 
-/// What a network computes: normal weights of He's variance, rectified normal sources.
+/// A convolution as in networks: normal weights of He's variance, rectified normal sources.
 struct Problem {
   Problem(const Case& problem, std::uint64_t seed) : test(problem), random(seed) {
     spec.name = "conv";
@@ -56,7 +56,7 @@ struct Problem {
     return sum / 2;
   }
 
-  /// Sources that lie in padding channels must not matter.
+  /// The sources in padding channels must not matter.
   std::vector<half> half_sources(float magnitude = 1) {
     std::vector<half> data;
     for (std::int64_t i = 0; i < test.input.elements(); ++i) {
@@ -194,7 +194,7 @@ TEST_CASE("winograd: fp16 within 0.5 % rms for ragged shapes, the same for any t
         problem.convolve(output_shape(test), [&](std::size_t at) { return to_float(data[at]); });
     CHECK(relative_rms_error(result, expected) < kErrorBound);
     Range range;
-    for (const half value : result) widen(range, to_float(value));
+    for (const half value : result) extend_range(range, to_float(value));
     CHECK(table.ranges[0].lo == range.lo);
     CHECK(table.ranges[0].hi == range.hi);
 
@@ -245,7 +245,8 @@ TEST_CASE("winograd: int8 sources within 0.5 % rms, whatever the zero point") {
   }
 }
 
-TEST_CASE("winograd: int8 destinations are the nearest levels of the sums, cut to their bounds") {
+TEST_CASE(
+    "winograd: int8 destinations are the nearest levels of the sums, clipped to their bounds") {
   const Case test{{1, 7, 10, 24}, 16, {1, 1}};
   Problem problem(test, 24);
   problem.spec.activation.lo = -0.5F;
@@ -261,15 +262,15 @@ TEST_CASE("winograd: int8 destinations are the nearest levels of the sums, cut t
   double power = 0;
   for (const double value : expected) power += value * value / static_cast<double>(expected.size());
   const double tolerance = 5 * kErrorBound * std::sqrt(power) * dst.inverse_scale;
-  int cut = 0;
+  int clipped = 0;
   for (std::size_t i = 0; i < result.size(); ++i) {
     const double lo = std::max(-0.5 * dst.inverse_scale, -128.0 - dst.zero_point);
     const double hi = 127.0 - dst.zero_point;
     const double level = std::clamp(expected[i] * dst.inverse_scale, lo, hi);
-    cut += level == lo || level == hi ? 1 : 0;
+    clipped += level == lo || level == hi ? 1 : 0;
     REQUIRE(std::abs(result[i] - dst.zero_point - level) <= 0.5 + tolerance);
   }
-  CHECK(cut > 20);
+  CHECK(clipped > 20);
 }
 
 TEST_CASE("winograd: int8 sources at the ends of their range cannot overflow") {
@@ -332,7 +333,7 @@ TEST_CASE("winograd: tanh, with and without an int8 destination") {
   }
 }
 
-TEST_CASE("algorithm=winograd serves 3x3 convolutions of stride 1, others stay direct") {
+TEST_CASE("algorithm=winograd applies to 3x3 convolutions of stride 1, others stay direct") {
   const KernelSelection selection = KernelSelection::from_environment();
   Problem problem({{1, 8, 8, 8}, 8, {1, 1}}, 27);
   const auto kernel = [&](Algorithm algorithm) {
@@ -359,7 +360,8 @@ TEST_CASE("algorithm=auto takes Winograd where its costs are known, and lower") 
   CHECK(kernel(64, {}).starts_with("winograd4") == known);
   CHECK(kernel(64, int8).starts_with("winograd4") == known);
   CHECK(kernel(8, int8).starts_with("conv"));  // transforms cost more than they save
-  // Where the weights outgrow the cache, reading them must not take longer than what is saved.
+  // Where the weights outgrow the cache, reading them must not take longer than the multiplications
+  // that they save.
   CHECK(kernel(320, {}).starts_with("winograd4") == known);
   CHECK(kernel(320, int8).starts_with("conv"));
 }

@@ -83,7 +83,7 @@ double exact(const ActivationArgs& args, double x, float slope) {
   return x;
 }
 
-/// Whether a result is near the exact one; what is beyond fp16 must be infinite.
+/// Whether a result is near the exact one; a value beyond fp16 must be infinite.
 bool is_near(half result, double value, double x) {
   constexpr double kOverflow = 65520;
   const double found = to_float(result);

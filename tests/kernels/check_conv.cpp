@@ -412,9 +412,9 @@ class ConvCase {
     double error = 0;
     double bound = 0;
     if constexpr (kQuantized) {
-      const float cut = clamp_level(shorter, output_.lo, output_.hi);
+      const float clamped = clamp_level(shorter, output_.lo, output_.hi);
       const auto zero_point = static_cast<float>(output_.zero_point);
-      error = static_cast<double>(cut) -
+      error = static_cast<double>(clamped) -
               static_cast<double>(clamp_level(level + zero_point, output_.lo, output_.hi));
       bound = 0.5 + step / 2 + 1e-4 + 0x1p-21 * std::abs(static_cast<double>(level));
       if (residual_ != nullptr)
@@ -457,7 +457,8 @@ class ConvCase {
     if constexpr (!kQuantized) {
       Range expected;
       for (std::int64_t p = 0; p < shape_.pixel_count; ++p) {
-        for (std::int64_t f = 0; f < shape_.filters; ++f) widen(expected, to_float(dst_.at(p, f)));
+        for (std::int64_t f = 0; f < shape_.filters; ++f)
+          extend_range(expected, to_float(dst_.at(p, f)));
       }
       if (!same(range.lo, expected.lo) || !same(range.hi, expected.hi)) {
         trial_.fail("the range is " + text(range.lo) + " to " + text(range.hi) + ", but " +

@@ -58,13 +58,13 @@ void check_clamp(Trial& trial) {
 }
 
 void check_range(Trial& trial) {
-  trial.begin("widen");
+  trial.begin("extend_range");
   Range range;
-  for (const float value : {3.0F, -2.0F, 5.0F, 0.0F}) widen(range, value);
+  for (const float value : {3.0F, -2.0F, 5.0F, 0.0F}) extend_range(range, value);
   if (range.lo != -2 || range.hi != 5)
     trial.fail("bounds are " + text(range.lo) + ", " + text(range.hi));
-  widen(range, NAN);
-  widen(range, 1);
+  extend_range(range, NAN);
+  extend_range(range, 1);
   if (!std::isnan(range.lo) || !std::isnan(range.hi)) trial.fail("NaN is forgotten");
 }
 

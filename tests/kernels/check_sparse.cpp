@@ -28,14 +28,14 @@ const std::vector<Bounds> kBounds = {
     {-8 - kMaxResidual, 7 + kMaxResidual, -8, 7, 2, -2},
     {-2, 1, -2, 1, 1, 0},
     {-128, 400, -128, 127, 0x1.234p3F, -128},   // the inverse is a half
-    {-300, 300, -128, 127, 0x1.23456p3F, 100},  // it is none
-    {140, 3000, -128, 127, 100, -128},          // all levels are cut
+    {-300, 300, -128, 127, 0x1.23456p3F, 100},  // the inverse is not a half
+    {140, 3000, -128, 127, 100, -128},          // all levels are clipped
     {-128 - kMaxResidual, 127 + kMaxResidual, -128, 127, 0x1p-14F, 0},
 };
 
 std::int16_t draw(Random& random, const Bounds& bounds, bool wide, std::int16_t /*type*/) {
-  const std::int32_t reach = wide ? 32767 : bounds.qmax + 3;
-  return static_cast<std::int16_t>(random.integer(-reach, reach));
+  const std::int32_t bound = wide ? 32767 : bounds.qmax + 3;
+  return static_cast<std::int16_t>(random.integer(-bound, bound));
 }
 half draw(Random& random, const Bounds& bounds, bool wide, half /*type*/) {
   if (wide && random.bits() % 32 == 0) return to_half(random.bits() % 2 == 0 ? NAN : INFINITY);
@@ -49,8 +49,8 @@ struct Expected {
   std::vector<std::uint32_t> begins = {0};
   std::vector<std::uint32_t> positions;
   std::vector<float> residuals;
-  std::uint32_t cut = 0;
-  std::uint32_t out_of_reach = 0;
+  std::uint32_t dropped = 0;
+  std::uint32_t saturated = 0;
 };
 
 template <typename Src>
@@ -64,14 +64,14 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
   const Guarded<std::uint32_t> begins(width + 1);
   const Guarded<std::uint32_t> positions(capacity);
   const Guarded<half> residuals(capacity);
-  std::uint32_t cut = 0;
+  std::uint32_t dropped = 0;
   for (std::int64_t i = 0; i < src.count(); ++i) src[i] = draw(trial.random, bounds, wide, Src{});
   SparsifyArgs args{
       .channels = channels,
       .lo = bounds.lo,
       .hi = bounds.hi,
-      .reach_lo = bounds.lo < bounds.qmin ? std::max(bounds.lo, bounds.qmin - 500) : INT32_MIN,
-      .reach_hi = bounds.hi > bounds.qmax ? std::min(bounds.hi, bounds.qmax + 500) : INT32_MAX,
+      .saturation_lo = bounds.lo < bounds.qmin ? std::max(bounds.lo, bounds.qmin - 500) : INT32_MIN,
+      .saturation_hi = bounds.hi > bounds.qmax ? std::min(bounds.hi, bounds.qmax + 500) : INT32_MAX,
       .qmin = bounds.qmin,
       .qmax = bounds.qmax,
       .inverse_scale = bounds.inverse_scale,
@@ -80,15 +80,15 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
               .positions = positions.data(),
               .residuals = residuals.data(),
               .capacity = capacity,
-              .cut = &cut}};
+              .dropped = &dropped}};
   Expected expected;
   for (std::int64_t i = 0; i < src.count(); ++i) {
     const std::int32_t level = sparsify_level(args, src[i]);
     const std::int32_t dense = std::clamp(level, bounds.qmin, bounds.qmax);
     expected.bytes.push_back(static_cast<std::int8_t>(dense));
     const bool full = static_cast<std::int64_t>(expected.positions.size()) == capacity;
-    if (level != dense && full) ++expected.cut;
-    if (level <= args.reach_lo || level >= args.reach_hi) ++expected.out_of_reach;
+    if (level != dense && full) ++expected.dropped;
+    if (level <= args.saturation_lo || level >= args.saturation_hi) ++expected.saturated;
     if (level != dense && !full) {
       expected.positions.push_back(static_cast<std::uint32_t>(i));
       expected.residuals.push_back(to_float(residual_of_steps(level - dense)));
@@ -98,17 +98,17 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     }
   }
   // In parts, as tiles come.
-  std::uint32_t out_of_reach = 0;
+  std::uint32_t saturated = 0;
   for (std::int64_t x = 0; x < width; x += args.pixels) {
     args.x = x;
     args.pixels = std::min<std::int64_t>(trial.random.integer(1, 9), width - x);
     args.src = src.data() + x * channels;
     args.dst = dst.data() + x * channels;
-    out_of_reach += kernel.function(args);
+    saturated += kernel.function(args);
   }
-  if (out_of_reach != expected.out_of_reach) {
-    trial.fail(std::to_string(out_of_reach) + " elements are out of range, expected " +
-               std::to_string(expected.out_of_reach));
+  if (saturated != expected.saturated) {
+    trial.fail(std::to_string(saturated) + " elements are out of range, expected " +
+               std::to_string(expected.saturated));
   }
   for (std::int64_t i = 0; i < src.count(); ++i) {
     if (dst.data()[i] != expected.bytes[static_cast<std::size_t>(i)]) {
@@ -117,9 +117,9 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     }
   }
   dst.check_rest(width, trial);
-  if (cut != expected.cut) {
-    trial.fail(std::to_string(cut) + " outliers were cut, expected " +
-               std::to_string(expected.cut));
+  if (dropped != expected.dropped) {
+    trial.fail(std::to_string(dropped) + " outliers were dropped, expected " +
+               std::to_string(expected.dropped));
   }
   if (!std::equal(expected.begins.begin(), expected.begins.end(), begins.data())) {
     trial.fail("the pixels' entries begin elsewhere");
@@ -135,7 +135,7 @@ void check_sparsify(const SparsifyKernel& kernel, Trial& trial, const Bounds& bo
     }
   }
   if (!expected.positions.empty()) trial.note("outliers");
-  if (cut > 0) trial.note("cut");
+  if (dropped > 0) trial.note("dropped");
 }
 
 void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
@@ -155,13 +155,13 @@ void check_sparsify_all(const SparsifyKernel& kernel, Trial& trial) {
     }
   }
   if (trial.notes("outliers") < 20) trial.fail("there were hardly any outliers");
-  if (trial.notes("cut") == 0) trial.fail("there was always room");
+  if (trial.notes("dropped") == 0) trial.fail("there was always room");
 }
 
 void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t channels,
                    std::int64_t width, std::int32_t zero_point, std::uint32_t density,
                    float steps_per_unit) {
-  const auto most_steps = static_cast<std::int64_t>(std::min(1e8F, kMaxHalf * steps_per_unit));
+  const auto max_steps = static_cast<std::int64_t>(std::min(1e8F, kMaxHalf * steps_per_unit));
   trial.begin(std::to_string(channels) + " channels, " + std::to_string(width) +
               " pixels, zero point " + std::to_string(zero_point) + ", one outlier in " +
               std::to_string(density) + ", units of " + std::to_string(steps_per_unit));
@@ -176,7 +176,7 @@ void check_densify(const DensifyKernel& kernel, Trial& trial, std::int64_t chann
     src[i] = static_cast<std::int8_t>(trial.random.integer(-128, 127));
     std::int64_t residual = 0;
     if (trial.random.bits() % density == 0) {
-      const std::int64_t most = trial.random.bits() % 2 == 0 ? 4000 : most_steps - 255;
+      const std::int64_t most = trial.random.bits() % 2 == 0 ? 4000 : max_steps - 255;
       residual = trial.random.integer(-most, most);
       listed.push_back(static_cast<std::uint32_t>(i));
       steps.push_back(residual_of_steps(static_cast<std::int32_t>(residual)));

@@ -408,7 +408,7 @@ void check_area(const WinogradOutputKernel& kernel, const Area& area, Stage stag
         }
         level = std::clamp(level, static_cast<double>(output.lo), static_cast<double>(output.hi));
         const Dst value = dst.at(y, x * area.pixel_stride + f);
-        widen(stored, real(value, output.zero_point));
+        extend_range(stored, real(value, output.zero_point));
         error.add(real(value, output.zero_point), level);
         if (!kQuantized) continue;
         const double difference = std::abs(real(value, output.zero_point) - std::nearbyint(level));

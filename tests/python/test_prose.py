@@ -101,6 +101,17 @@ def comments_of(source: str) -> str:
     return "\n".join(lines)
 
 
+def comments_of_cpp(source: str) -> str:
+    """The comments of a C++ or assembler file, at their lines."""
+    token = re.compile(r'//.*|/\*(?:.|\n)*?\*/|R"\((?:.|\n)*?\)"|"(?:\\.|[^"\\\n])*"')
+    comments, end = "", 0
+    for match in token.finditer(source):
+        comments += "\n" * source.count("\n", end, match.start())
+        comments += match[0] if match[0][0] == "/" else "\n" * match[0].count("\n")
+        end = match.end()
+    return comments
+
+
 def documents() -> list[Path]:
     return [path for folder in ("", "docs", "toolchains") for path in (ROOT / folder).glob("*.md")]
 
@@ -138,6 +149,11 @@ def test_comments_of_finds_comments_and_docstrings() -> None:
         (i, text.strip()) for i, text in enumerate(comments_of(source).splitlines(), 1) if text
     ]
     assert found == [(1, '"""A."""'), (3, "# B"), (7, '"""C'), (9, 'D"""')]
+
+
+def test_comments_of_cpp_finds_comments() -> None:
+    source = 'f("// what");  // A\n\nauto s = R"(// B\n)";\n/* C\n   D */ int x;  /// E\n'
+    assert comments_of_cpp(source) == "// A\n\n\n\n/* C\n   D *//// E"
 
 
 def test_find_wide_lines_can_fail() -> None:
@@ -198,4 +214,15 @@ def test_python_comments_use_plain_terms(folder: str) -> None:
         for path in sorted((ROOT / folder).rglob("*.py"))
         if (found := find_terms(comments_of(path.read_text())))
     }
+    assert not problems
+
+
+@pytest.mark.parametrize("folder", ["cpp", "include", "tests/cpp", "tests/kernels"])
+def test_cpp_comments_and_constants_use_plain_terms(folder: str) -> None:
+    problems = {}
+    for path in sorted((ROOT / folder).rglob("*.*")):
+        source = path.read_text()
+        constants = re.findall(r"\b(?:k(?:Largest|Most)|MOST_|LARGEST_)\w+", source)
+        if found := find_terms(comments_of_cpp(source)) + constants:
+            problems[str(path.relative_to(ROOT))] = found
     assert not problems

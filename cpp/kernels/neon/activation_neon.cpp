@@ -53,7 +53,7 @@ QPP_NEON_INLINE void for_elements(const ActivationArgs& args, const Formula& for
   const Float4 a(args.a);
   const Float4 b(args.b);
   for (std::int64_t i = 0; i < args.pixels * args.channels; i += 8) {
-    const Float8 x = widen(load(args.src + i));
+    const Float8 x = to_float32(load(args.src + i));
     const Float4 low = formula(Float4(x.low), a, b);
     const Float4 high = formula(Float4(x.high), a, b);
     store(args.dst + i, narrow({low.lanes, high.lanes}));
@@ -68,7 +68,7 @@ QPP_NEON_INLINE void for_channels(const ActivationArgs& args, const Formula& for
     const Float8 slope = load(args.slopes + c);
     for (std::int64_t p = 0; p < args.pixels; ++p) {
       const std::int64_t i = p * args.channels + c;
-      const Float8 x = widen(load(args.src + i));
+      const Float8 x = to_float32(load(args.src + i));
       const Float4 low = formula(Float4(x.low), Float4(slope.low), b);
       const Float4 high = formula(Float4(x.high), Float4(slope.high), b);
       store(args.dst + i, narrow({low.lanes, high.lanes}));

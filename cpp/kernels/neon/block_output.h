@@ -159,15 +159,15 @@ class BlockOutput {
       lowest = vminq_f16(lowest, values[p]);
       highest = vmaxq_f16(highest, values[p]);
     }
-    widen_range(lowest, highest);
+    track_range(lowest, highest);
   }
 
   /// Writes back the range of the stored values, if it is requested.
   QPP_NEON_INLINE void finish() const {
     if constexpr (std::is_same_v<Dst, half>) {
       if (stage_.range == nullptr) return;
-      widen(*stage_.range, static_cast<float>(vminvq_f16(range_lo_)));
-      widen(*stage_.range, static_cast<float>(vmaxvq_f16(range_hi_)));
+      extend_range(*stage_.range, static_cast<float>(vminvq_f16(range_lo_)));
+      extend_range(*stage_.range, static_cast<float>(vmaxvq_f16(range_hi_)));
     }
   }
 
@@ -222,10 +222,10 @@ class BlockOutput {
 
   QPP_NEON_INLINE void store_pixel(half* dst, float16x8_t level) {
     store(dst, level);
-    if (stage_.range != nullptr) widen_range(level, level);
+    if (stage_.range != nullptr) track_range(level, level);
   }
 
-  QPP_NEON_INLINE void widen_range(float16x8_t lowest, float16x8_t highest) {
+  QPP_NEON_INLINE void track_range(float16x8_t lowest, float16x8_t highest) {
     range_lo_ = vminq_f16(range_lo_, lowest);
     range_hi_ = vmaxq_f16(range_hi_, highest);
   }

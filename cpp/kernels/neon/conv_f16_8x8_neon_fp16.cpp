@@ -93,7 +93,7 @@ class SplitSums {
   [[nodiscard]] QPP_NEON_INLINE bool is_wide() const { return is_wide_; }
   [[nodiscard]] QPP_NEON_INLINE float16x8_t narrow_total(int p) const { return sums_[p]; }
   [[nodiscard]] QPP_NEON_INLINE Float8 total(int p) const {
-    const Float8 last = widen(sums_[p]);
+    const Float8 last = to_float32(sums_[p]);
     return is_wide_ ? add(memory_.wide[p], last) : last;
   }
 
@@ -111,7 +111,7 @@ class SplitSums {
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) {
-      const Float8 pair = widen(vaddq_f16(memory_.first[p], sums_[p]));
+      const Float8 pair = to_float32(vaddq_f16(memory_.first[p], sums_[p]));
       memory_.wide[p] = is_wide_ ? add(memory_.wide[p], pair) : pair;
       sums_[p] = zero();
     }
@@ -137,9 +137,9 @@ class SplitSums {
 //                8 channels of 4 pixels, which must be among v0 .. v15; further sums are in memory
 // loop budget    8 channels: 16 loads, 64 FMLA (512 MACs), bound by both vector pipes: 32 cycles on
 //                A76. End of a chain: 8 FADD, 4 cycles; of every ninth: 8 stores, or 80 slots with
-//                widening. Output of a block from fp16 sums: 8 to 16 FADD for the last sums, 8 for
-//                the bias, 16 FMAX/FMIN, 8 stores: 24 cycles; the range 8 more. A single pixel, as
-//                in a linear layer: 8 FMLA, one after the other, 16 cycles for 128 bytes of
+//                conversion. Output of a block from fp16 sums: 8 to 16 FADD for the last sums, 8
+//                for the bias, 16 FMAX/FMIN, 8 stores: 24 cycles; the range 8 more. A single pixel,
+//                as in a linear layer: 8 FMLA, one after the other, 16 cycles for 128 bytes of
 //                weights, which memory takes longer to bring. Its sums are the same as in a tile
 // choices        modelled A76, 576 products: 2484 cycles a block, 93 % of peak. One chain of all
 //                would have a relative rms error of 2.5e-3 for 576 products and 7e-3 for 4608

@@ -21,7 +21,7 @@ static_assert(kSparseUnit == 16);  // as in the .S file
 enum class Start : std::uint8_t { same, each, sparse, half };
 
 // The functions of the .S file have a calling convention of their own: operands are pinned to its
-// registers, and the clobbers list what it changes.
+// registers, and the clobbers list the registers that it changes.
 // NOLINTBEGIN(bugprone-macro-parentheses): they would end the string
 #define QPP_SUM_BLOCK(function)                                                                   \
   asm volatile("bl " function                                                                     \
@@ -94,7 +94,7 @@ QPP_NEON_INLINE void start_each(const ConvArgs& args, std::int64_t filter,
   const int32x4_t high = vld1q_s32(correction + 4);
   const float32x4_t unit = vdupq_n_f32(kSparseUnit);
   for (std::int64_t p = 0; p < args.pixel_count; ++p) {
-    const Float8 wide = widen(load(args.sparse + p * args.filters + filter));
+    const Float8 wide = to_float32(load(args.sparse + p * args.filters + filter));
     int32x4_t start[2];
     if (args.output->magic_bias_accumulators) {
       start[0] = vreinterpretq_s32_f32(vfmaq_f32(vreinterpretq_f32_s32(low), wide.low, unit));

@@ -395,7 +395,7 @@ function \name
 .endm
 
 // The general path: the sums of one block. Arguments and results are where the register map has
-// them; x0 moves on. Called by sum_block() of the C++ file only, which names what is changed.
+// them; x0 moves on. Only sum_block() of the C++ file calls it; it lists the clobbers.
 .macro general_path name, filters, step, addend
 function \name
   load_pointers x1

@@ -58,7 +58,7 @@ constexpr bool kHasFastPath =
     std::is_same_v<Dst, std::int8_t> || (std::is_same_v<Dst, std::int16_t> && !kResidual);
 
 /// Whether the fast path can compute a tile: a whole one, with magic-bias accumulators, bounds that
-/// cut no level, and at most one addend.
+/// clip no level, and at most one addend.
 template <typename Dst, bool kResidual>
 QPP_NEON_INLINE bool is_fast(const ConvArgs& args) {
   const OutputStage& stage = *args.output;

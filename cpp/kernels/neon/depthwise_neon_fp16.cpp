@@ -118,7 +118,7 @@ QPP_NEON_INLINE bool has_unit_multipliers(const OutputStage& stage, std::int64_t
 // preconditions  channels % 8 == 0; reads `width` pixels of each row and one of padding, writes
 //                pixel_count of dst
 // precision      products are added in fp16 in chains of at most 32, to the bias, or, where a
-//                multiplier or tanh follows, to nothing and then widened
+//                multiplier or tanh follows, to nothing and then converted
 // registers      9 weights (5x5: those of a row), 4 sums, 1 for the source, 2 for the bounds
 // loop budget    4 pixels of 8 channels, 3x3: 22 loads (stride 2: 31), 36 FMLA, 4 FMAX, 4 FMIN, 4
 //                stores: 48 slots, 24 cycles on A76 (0.75 an output element); 5x5: 69 loads, 112
@@ -134,7 +134,7 @@ void depthwise_f16_f16_f16_neon_fp16(const DepthwiseArgs& args) {
       if (!has_unit_multipliers(stage, c) || stage.nonlinearity != Nonlinearity::clamp) {
         ChannelOutput<size() == 0> output(stage, c);
         convolve<0, 0>(own, c, start, [&](half* dst, float16x8_t sum) QPP_NEON_INLINE_LAMBDA {
-          output.store({widen(sum)}, dst, 0);
+          output.store({to_float32(sum)}, dst, 0);
         });
       } else {
         store(start, narrow(load(stage.bias + c)));

@@ -20,7 +20,7 @@ class BlockSums {
   QPP_NEON_INLINE float16x8_t load_tail(const half* src) const { return load_masked(src, tail_); }
   QPP_NEON_INLINE void add_pair(float16x8_t first, float16x8_t second) {
     const float16x8_t one_half = vdupq_n_f16(static_cast<float16_t>(0.5F));
-    block_ = add(block_, widen(vfmaq_f16(vmulq_f16(first, one_half), second, one_half)));
+    block_ = add(block_, to_float32(vfmaq_f16(vmulq_f16(first, one_half), second, one_half)));
     if (++pairs_ == kMeanBlock) flush();
   }
   QPP_NEON_INLINE double total() {

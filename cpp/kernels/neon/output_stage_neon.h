@@ -36,7 +36,7 @@ QPP_NEON_INLINE float32x4_t tanh_shared(float32x4_t x) {
 
 /// r of eight elements of a residual, output_stage.h.
 QPP_NEON_INLINE Float8 residual_at(const ResidualStage& /*stage*/, const half* residual) {
-  return widen(load(residual));
+  return to_float32(load(residual));
 }
 QPP_NEON_INLINE Float8 residual_at(const ResidualStage& stage, const std::int8_t* residual) {
   const int16x8_t steps =

@@ -43,12 +43,12 @@ class WindowSums {
         left -= count;
         room -= count;
         if (room == 0) {
-          widen();
+          flush();
           room = kWithinInt16;
         }
       }
     }
-    widen();
+    flush();
   }
 
   [[nodiscard]] QPP_NEON_INLINE Float8 mean(int v, float32x4_t multiplier) const {
@@ -66,7 +66,7 @@ class WindowSums {
       parts_[0] = vaddw_s8(parts_[0], vld1_s8(src));
     }
   }
-  QPP_NEON_INLINE void widen() {
+  QPP_NEON_INLINE void flush() {
     for (int v = 0; v < kVectors; ++v) {
       low_[v] = vaddw_s16(low_[v], vget_low_s16(parts_[v]));
       high_[v] = vaddw_high_s16(high_[v], parts_[v]);
@@ -155,7 +155,7 @@ void avgpool_f16_f16_neon(const PoolArgs& args) {
       for (std::int64_t k = 0; k < args.width; ++k) {
         const std::int64_t at = (p * args.stride + k) * args.channels + c;
         for (std::int64_t r = 0; r < args.row_count; ++r)
-          sum = add(sum, widen(load(static_cast<const half*>(args.rows[r]) + at)));
+          sum = add(sum, to_float32(load(static_cast<const half*>(args.rows[r]) + at)));
       }
       store(static_cast<half*>(args.dst) + p * args.channels + c,
             narrow({vmulq_f32(sum.low, multiplier), vmulq_f32(sum.high, multiplier)}));

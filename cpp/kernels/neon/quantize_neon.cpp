@@ -19,7 +19,7 @@ void quantize_qai8_f16_neon(const QuantizeArgs& args) {
   const int8x16_t zero_point = vdupq_n_s8(static_cast<std::int8_t>(args.zero_point));
   const auto clamp = [&](float32x4_t level) { return vminnmq_f32(vmaxq_f32(level, lo), hi); };
   const auto quantize = [&](std::int64_t i) {
-    const Float8 value = widen(load(args.src + i));
+    const Float8 value = to_float32(load(args.src + i));
     return round_to_low_bytes(
         {clamp(vmulq_f32(value.low, inverse_scale)), clamp(vmulq_f32(value.high, inverse_scale))});
   };

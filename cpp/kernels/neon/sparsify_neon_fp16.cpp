@@ -9,7 +9,7 @@
 namespace qpp {
 namespace {
 
-/// 16 levels as bytes, cut to the byte's bounds. `kAllBytes`: these are -128 and 127.
+/// 16 levels as bytes, clipped to the byte's bounds. `kAllBytes`: these are -128 and 127.
 template <bool kAllBytes>
 class FromLevels {
  public:
@@ -91,7 +91,7 @@ class FromHalves {
   int8x16_t zero_point_;
 };
 
-/// Bytes that may be cut levels: those at a bound which levels may pass.
+/// Bytes that may be clipped levels: those at a bound which levels may exceed.
 template <bool kBothSides>
 class Candidates {
  public:
@@ -143,30 +143,30 @@ QPP_NEON_INLINE std::uint64_t split_part(const Find& candidates, const Bytes& by
   return mask;
 }
 
-/// Appends the outliers among a group's candidates; returns how many are out of reach.
+/// Appends the outliers among a group's candidates; returns how many are saturated.
 template <typename Src>
 QPP_NEON_INLINE std::uint32_t append(OutlierAppender& appender, const SparsifyArgs& args,
                                      std::uint64_t mask, std::int64_t first) {
-  std::uint32_t out_of_reach = 0;
+  std::uint32_t saturated = 0;
   const Src* src = static_cast<const Src*>(args.src) + first;
   const std::int8_t* dst = args.dst + first;
-  // Most groups have none or one, which cannot be foreseen: one is looked at without a branch.
+  // Most groups have none or one, which is unpredictable: one is handled without a branch.
   do {
     const auto bit = static_cast<std::int64_t>(std::countr_zero(mask));  // 64: there is none
     const std::int64_t at = bit % kGroup;
     const std::int32_t level = sparsify_level(args, src[at]);
     appender.append_if(mask != 0, args.x * args.channels + first + at, level - dst[at]);
-    out_of_reach += static_cast<std::uint32_t>(mask != 0) & is_out_of_reach(args, level);
+    saturated += static_cast<std::uint32_t>(mask != 0) & is_saturated(args, level);
     mask &= mask - 1;
   } while (mask != 0);
-  return out_of_reach;
+  return saturated;
 }
 
 // dst = min(max(x, qmin), qmax), x - dst to the row, sparsify.h
 //
 // src, dst       int16 or fp16, and int8, [pixels][channels]
 // preconditions  channels % 8 == 0; no over-read
-// method         Bytes at a bound may have been cut: one bit for each of 64 channels. For the
+// method         Bytes at a bound may have been clipped: one bit for each of 64 channels. For the
 //                few bits that are set, the level is computed again as in the reference, and
 //                entries made where it differs
 // registers      8 for levels, 4 for bytes, 4 for masks, 5 to 7 constants
@@ -187,7 +187,7 @@ QPP_NEON_INLINE std::uint32_t sparsify(const SparsifyArgs& given, const Bytes& b
   std::int64_t group = 0;  // of its pixel
   std::int64_t first = 0;  // element of a group
   std::int64_t x = args.x;
-  std::uint32_t out_of_reach = 0;
+  std::uint32_t saturated = 0;
   for (std::int64_t begin = 0; begin < count; begin += kGroups) {
     const std::int64_t end = std::min(begin + kGroups, count);
     std::uint64_t masks[kGroups];
@@ -202,7 +202,7 @@ QPP_NEON_INLINE std::uint32_t sparsify(const SparsifyArgs& given, const Bytes& b
       if (is_last) split_group_of_pixel = 0;
     }
     for (std::int64_t i = begin; i < end; ++i) {
-      out_of_reach += append<Src>(appender, args, masks[i - begin], first);
+      saturated += append<Src>(appender, args, masks[i - begin], first);
       const bool is_last = ++group == groups;
       first += is_last ? last : kGroup;
       if (!is_last) continue;
@@ -210,7 +210,7 @@ QPP_NEON_INLINE std::uint32_t sparsify(const SparsifyArgs& given, const Bytes& b
       appender.end_pixel(x++);
     }
   }
-  return out_of_reach;
+  return saturated;
 }
 
 template <typename Bytes>

@@ -92,7 +92,7 @@ QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
       total = vaddq_f16(total, vabsq_f16(residuals));
     }
   }
-  const Float8 wide = widen(total);
+  const Float8 wide = to_float32(total);
   return vaddvq_f32(vaddq_f32(wide.low, wide.high)) <= 0.99F * kMaxHalf / kMaxSpmmWeight;
 }
 
@@ -105,7 +105,7 @@ QPP_NEON_INLINE bool are_small(const SpmmArgs& args) {
 // preconditions  filters % 8 == 0, weights up to kMaxSpmmWeight; reads up to 7 residuals after
 //                the last
 // method         Where taps follow one another, the outliers under a row of the kernel are one run.
-//                Ends of runs cannot be foreseen, but while the next one is fetched the vector
+//                Ends of runs are unpredictable, but while the next one is fetched the vector
 //                pipes have work. Sums are checked only where the residuals say that one may
 //                overflow
 // registers      8 for the sums, 8 for weights, 1 for the residual

@@ -44,7 +44,7 @@ QPP_NEON_INLINE void store(half* dst, float16x8_t value) {
   vst1q_u16(&dst->bits, vreinterpretq_u16_f16(value));
 }
 
-QPP_NEON_INLINE Float8 widen(float16x8_t value) {
+QPP_NEON_INLINE Float8 to_float32(float16x8_t value) {
   return {vcvt_f32_f16(vget_low_f16(value)), vcvt_high_f32_f16(value)};
 }
 

@@ -123,7 +123,7 @@ struct AllOfInt8 {
 // registers      2 * 6 sums, 2 * 3 sources in use more than once, 7 constants
 // loop budget    a tile and 8 channels: 10 transforms (4 columns, which neighbours share, and 6
 //                rows) of 12 operations, 60 stores, each a slot of the vector pipes: 90 cycles on
-//                A76. int8 sources take 2 slots each to widen: 24 cycles more
+//                A76. int8 sources take 2 slots each to convert: 24 cycles more
 // choices        modelled A76, 56x56x64: 111 cycles, those for the columns that strips of four
 //                tiles share among them. Two columns or rows go in step, and all sums of a
 //                transform before any is finished, since a chain that waits fills the issue queue.
@@ -154,7 +154,7 @@ QPP_NEON_INLINE void transform_groups(const WinogradInputArgs& args, std::int64_
       transform([&](int i) { return Two{load_source(rows[i]), load_source(rows[i] + next)}; },
                 [&](int i) {
                   const Src*& row = rows_again[i - 3];
-                  // A copy takes less than to widen int8 again.
+                  // A copy takes less time than a second conversion of int8.
                   if (std::is_same_v<Src, half>) forget(row);
                   return Two{load_source(row), load_source(row + next)};
                 },

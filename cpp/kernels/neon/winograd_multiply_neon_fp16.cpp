@@ -137,7 +137,7 @@ QPP_NEON_INLINE void add_spans(float16x8_t (&sums)[kTiles], Sources& sources,
   for (std::int64_t left = channels; left > 0; left -= kSpan) {
     add_span(sums, sources, left < kSpan ? left : kSpan);
 #pragma GCC unroll 8
-    for (int t = 0; t < kTiles; ++t) totals[t] = add(totals[t], widen(sums[t]));
+    for (int t = 0; t < kTiles; ++t) totals[t] = add(totals[t], to_float32(sums[t]));
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTiles; ++t) sums[t] = narrow(totals[t]);

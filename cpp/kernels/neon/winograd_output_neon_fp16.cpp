@@ -109,7 +109,7 @@ class HalfStage {
   [[nodiscard]] QPP_NEON_INLINE float16x8_t limit(float16x8_t level) const {
     if (kLimit == Limit::none) return level;
     if (kLimit == Limit::tanh_and_both_bounds) {
-      const Float8 wide = widen(level);
+      const Float8 wide = to_float32(level);
       level = narrow({vmulq_n_f32(tanh_shared(wide.low), post_scale_),
                       vmulq_n_f32(tanh_shared(wide.high), post_scale_)});
     }
@@ -151,8 +151,8 @@ class HalfWriter {
   }
   QPP_NEON_INLINE void finish() const {
     if (!kRange) return;
-    widen(*range_, static_cast<float>(vminvq_f16(lo_)));
-    widen(*range_, static_cast<float>(vmaxvq_f16(hi_)));
+    extend_range(*range_, static_cast<float>(vminvq_f16(lo_)));
+    extend_range(*range_, static_cast<float>(vmaxvq_f16(hi_)));
   }
 
  private:

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kPixels = 6;
 constexpr int kFilters = 16;
-constexpr int kChunk = 64;  // channels that are widened at a time
+constexpr int kChunk = 64;  // channels that are converted at a time
 
 /// int8: products of two channels are summed exactly in 32 bits.
 struct Int8 {
@@ -28,13 +28,13 @@ struct Int8 {
     if (args.sparse == nullptr || pixel >= args.pixel_count || filter >= args.filters) {
       return correction;
     }
-    const __m256 wide = load_widened(args.sparse + pixel * args.filters + filter);
+    const __m256 wide = load_as_float32(args.sparse + pixel * args.filters + filter);
     const __m256 unit = _mm256_set1_ps(kSparseUnit);
     return output.magic_bias_accumulators
                ? _mm256_castps_si256(_mm256_fmadd_ps(wide, unit, _mm256_castsi256_ps(correction)))
                : _mm256_add_epi32(correction, _mm256_cvtps_epi32(_mm256_mul_ps(wide, unit)));
   }
-  QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
+  QPP_X86_INLINE static void convert(const Source* src, Wide* dst) {
     _mm_store_si128(reinterpret_cast<__m128i*>(dst),
                     _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(src))));
   }
@@ -58,7 +58,7 @@ struct Int8 {
   }
 };
 
-/// fp16: everything is widened to float.
+/// fp16: everything is converted to float.
 struct Fp16 {
   using Source = half;
   using Wide = float;
@@ -70,8 +70,8 @@ struct Fp16 {
                                      std::int64_t /*filter*/) {
     return _mm256_setzero_ps();
   }
-  QPP_X86_INLINE static void widen(const Source* src, Wide* dst) {
-    _mm256_store_ps(dst, load_widened(src));
+  QPP_X86_INLINE static void convert(const Source* src, Wide* dst) {
+    _mm256_store_ps(dst, load_as_float32(src));
   }
   QPP_X86_INLINE static Sums load_weights(const Weight* weights) { return _mm256_load_ps(weights); }
   QPP_X86_INLINE static Sums broadcast(const Wide* channel) { return _mm256_set1_ps(*channel); }
@@ -194,7 +194,7 @@ class VectorOutput {
       const __m256i zero_point = _mm256_set1_epi32(stage_.residual.zero_point);
       r = _mm256_cvtepi32_ps(_mm256_sub_epi32(load_bytes(residual, index), zero_point));
     } else {
-      r = load_widened(static_cast<const half*>(residual) + index);
+      r = load_as_float32(static_cast<const half*>(residual) + index);
     }
     return _mm256_fmadd_ps(r, _mm256_set1_ps(stage_.residual.scale), level);
   }
@@ -250,7 +250,7 @@ class VectorOutput {
 // preconditions  filters % 8 == 0; pixels are read up to the next multiple of 8 channels
 // registers      12 for the sums (pixel p, filters 8h .. 8h + 7), 2 for weights, 1 for the pixel,
 //                1 for the products
-// method         Channels are widened (to int16 or float) to a small buffer, from where one load
+// method         Channels are converted (to int16 or float) to a small buffer, from where one load
 //                broadcasts them. int8: VPMADDWD multiplies two channels and adds the products,
 //                exactly, as 2 * 128 * 127 is far from overflow
 // loop budget    int8, 2 channels: 2 loads of weights, 6 broadcasts, 12 VPMADDWD, 12 VPADDD for 192
@@ -276,7 +276,7 @@ QPP_X86_INLINE void conv_6x16(const ConvArgs& args) {
         for (int p = 0; p < kPixels; ++p) {
           const auto* src =
               static_cast<const Type::Source*>(args.pixels[tap * kPixels + p]) + first;
-          for (std::int64_t c = 0; c < count; c += 8) Type::widen(src + c, wide[p] + c);
+          for (std::int64_t c = 0; c < count; c += 8) Type::convert(src + c, wide[p] + c);
         }
         for (std::int64_t c = 0; c < count; c += Type::kChannels) {
           const auto low = Type::load_weights(weights);

@@ -15,7 +15,7 @@ class BlockSums {
       : tail_(_mm256_castsi256_si128(first_lanes(tail))) {}
 
   QPP_X86_INLINE static __m256 zero() { return _mm256_setzero_ps(); }
-  QPP_X86_INLINE static __m256 load(const half* src) { return load_widened(src); }
+  QPP_X86_INLINE static __m256 load(const half* src) { return load_as_float32(src); }
   QPP_X86_INLINE __m256 load_tail(const half* src) const {
     const __m128i last = _mm256_castsi256_si128(load_twice(src));
     return _mm256_cvtph_ps(_mm_and_si128(last, tail_));

@@ -189,7 +189,7 @@ struct Avx2Passes {
 // registers      2 for the limits, 2 for the elements, 4 for masks
 // loop budget    32 elements, one end: 2 loads, 2 VPAND, 2 VPSIGNW, 2 VPCMPGTW, VPACKSSWB, VPERMQ,
 //                VPMOVMSKB: 9 vector operations, 3 to 4 cycles (0.1 an element); an element beyond:
-//                5, and a branch that is not foreseen for the first of 32
+//                5, and a mispredicted branch for the first of 32
 void quantile_f32_f16_x86_avx2(const QuantileArgs& args) { find_quantiles<Avx2Passes>(args); }
 
 }  // namespace qpp

@@ -19,7 +19,7 @@ void quantize_qai8_f16_x86_avx2(const QuantizeArgs& args) {
   const __m256 magic = _mm256_set1_ps(kRoundingMagic);
   // The level in each lane's lowest byte.
   const auto quantize = [&](std::int64_t i) QPP_X86_INLINE_LAMBDA {
-    const __m256 level = _mm256_mul_ps(load_widened(args.src + i), inverse_scale);
+    const __m256 level = _mm256_mul_ps(load_as_float32(args.src + i), inverse_scale);
     // Of NaN, both give the second operand.
     const __m256 clamped = _mm256_min_ps(_mm256_max_ps(lo, level), hi);
     return _mm256_castps_si256(_mm256_add_ps(clamped, magic));

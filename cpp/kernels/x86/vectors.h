@@ -32,7 +32,7 @@ QPP_X86_INLINE __m256i first_lanes(std::int64_t count) {
 }
 
 /// Eight halves, as floats.
-QPP_X86_INLINE __m256 load_widened(const half* src) {
+QPP_X86_INLINE __m256 load_as_float32(const half* src) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src)));
 }
 
