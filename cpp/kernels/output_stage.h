@@ -149,8 +149,9 @@ inline float output_level(const OutputStage& stage, float accumulator, std::int6
   return output_level(stage, accumulator, multiplier, stage.bias[filter], residual);
 }
 
-/// Extends `range` to contain `other`. A NaN remains: comparisons with it are false.
-inline void extend_range(Range& range, const Range& other) {
+/// Extends `range` to contain `other`. A NaN remains: comparisons with it are false. Inlined by
+/// force, since files for several instruction sets share it.
+[[gnu::always_inline]] inline void extend_range(Range& range, const Range& other) {
   range.lo = range.lo <= other.lo || std::isnan(range.lo) ? range.lo : other.lo;
   range.hi = range.hi >= other.hi || std::isnan(range.hi) ? range.hi : other.hi;
 }

@@ -6,10 +6,10 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/memory_layout.h"
 #include "ops/conv2d_tiles.h"
 #include "ops/conv2d_wide.h"
 #include "ops/conv_output.h"
-#include "ops/scratch.h"
 
 namespace qpp {
 
@@ -149,7 +149,7 @@ Shape Conv2d::prepare(std::span<const Shape> inputs, int threads) {
 
 Conv2d::Scratch Conv2d::lay_out(std::byte* base) const {
   Scratch scratch{};
-  ScratchLayout layout(base);
+  MemoryLayout layout(base);
   const auto filters = static_cast<std::int64_t>(weights_.scales.size());
   const auto sparse_bytes =
       static_cast<std::int64_t>(sparse_part_ == nullptr ? 0 : sparse_part_->scratch_bytes());
@@ -238,11 +238,7 @@ void Conv2d::run(const RunArgs& args, RunState& state) const {
         .run(begin * unit, std::min(end * unit, output_.pixels()));
   });
 
-  if (types_.range_row < 0) return;
-  Range& range = state.ranges[static_cast<std::size_t>(types_.range_row)] = Range{};
-  for (int thread = 0; thread < threads_; ++thread) {
-    extend_range(range, scratch.ranges[thread]);
-  }
+  store_range(types_, {scratch.ranges, static_cast<std::size_t>(threads_)}, state);
 }
 
 /// Levels saturate where the kernel's bounds are within those of the activation.

@@ -15,26 +15,33 @@ namespace qpp {
 class Conv2d::WideTile {
  public:
   /// Working memory of one thread.
-  static std::size_t scratch_bytes(const Conv2d& conv);
+  static std::size_t scratch_bytes(const Conv2d& conv) { return lay_out(conv, nullptr).bytes; }
 
   /// `scratch` holds scratch_bytes(), aligned.
-  WideTile(const Conv2d& conv, const RunState& state, std::byte* scratch);
+  WideTile(const Conv2d& conv, const RunState& state, std::byte* scratch)
+      : conv_(conv), state_(state), scratch_(lay_out(conv, scratch)) {}
 
   /// Where sums of outliers are to be written, [pixel][filter].
-  [[nodiscard]] float* sums() const { return sums_; }
+  [[nodiscard]] float* sums() const { return scratch_.sums; }
   /// Computes a tile of `args`, whose sources are those of the general kernel: `sparse` says
   /// whether sums() holds the outliers of the source. Real numbers in fp16, [pixel][filter], until
   /// the next call.
   const half* compute(ConvArgs args, bool sparse);
 
  private:
+  struct Scratch {
+    std::int32_t* correction;  // [filters, padded to nr]
+    float* multiplier;         // the same
+    float* bias;               // the same
+    float* sums;               // [pixel][filter]
+    half* tile;                // the same
+    std::size_t bytes;
+  };
+  static Scratch lay_out(const Conv2d& conv, std::byte* base);
+
   const Conv2d& conv_;
   const RunState& state_;
-  std::int32_t* correction_;
-  float* multiplier_;
-  float* bias_;
-  float* sums_;
-  half* tile_;
+  Scratch scratch_;
 };
 
 }  // namespace qpp

@@ -100,4 +100,10 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
   return stage;
 }
 
+void store_range(const Conv2dTypes& types, std::span<const Range> threads, RunState& state) {
+  if (types.range_row < 0) return;
+  Range& range = state.ranges[static_cast<std::size_t>(types.range_row)] = Range{};
+  for (const Range& other : threads) extend_range(range, other);
+}
+
 }  // namespace qpp

@@ -34,4 +34,7 @@ OutputStage fill_output_stage(const Conv2dTypes& types, const ActivationSpec& ac
                               const PackedWeights& weights, std::span<const float> bias,
                               const RunState& state, const OutputArrays& arrays);
 
+/// Stores the range of the output, from the ranges of all threads, if it is requested.
+void store_range(const Conv2dTypes& types, std::span<const Range> threads, RunState& state);
+
 }  // namespace qpp

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/memory_layout.h"
 #include "ops/copy_pixels.h"
-#include "ops/scratch.h"
 
 namespace qpp {
 
@@ -53,7 +53,7 @@ Shape DepthwiseConv2d::prepare(std::span<const Shape> inputs, int threads) {
 
 DepthwiseConv2d::Scratch DepthwiseConv2d::lay_out(std::byte* base) const {
   Scratch scratch{};
-  ScratchLayout layout(base);
+  MemoryLayout layout(base);
   const auto channels = static_cast<std::int64_t>(weights_.scales.size());
   layout.add(scratch.correction, channels);
   layout.add(scratch.multiplier, channels);
@@ -147,19 +147,35 @@ Shape GroupedConv2d::prepare(std::span<const Shape> inputs, int threads) {
   group_scratch_ = 0;
   for (const auto& group : groups_) {
     group_output_ = group->prepare(std::span(&group_input_, 1), threads);
-    group_scratch_ = std::max(group_scratch_, round_up(group->scratch_bytes(), kAlignment));
+    group_scratch_ = std::max(group_scratch_, group->scratch_bytes());
   }
   output_ = group_output_;
   output_.channels *= groups;
   return output_;
 }
 
-std::size_t GroupedConv2d::scratch_bytes() const {
+/// The working memory of one run, in one block.
+struct GroupedConv2d::Scratch {
+  std::byte* group;   // of the convolution of a group
+  std::byte* source;  // the channels of a group
+  std::byte* result;
+  std::size_t bytes;
+};
+
+GroupedConv2d::Scratch GroupedConv2d::lay_out(std::byte* base) const {
   const auto bytes = [](const Shape& shape, DType dtype) {
-    return round_up(static_cast<std::size_t>(shape.elements()) * size_of(dtype), kAlignment);
+    return shape.elements() * static_cast<std::int64_t>(size_of(dtype));
   };
-  return group_scratch_ + bytes(group_input_, types_.src) + bytes(group_output_, types_.dst);
+  Scratch scratch{};
+  MemoryLayout layout(base);
+  layout.add(scratch.group, static_cast<std::int64_t>(group_scratch_));
+  layout.add(scratch.source, bytes(group_input_, types_.src));
+  layout.add(scratch.result, bytes(group_output_, types_.dst));
+  scratch.bytes = layout.bytes();
+  return scratch;
 }
+
+std::size_t GroupedConv2d::scratch_bytes() const { return lay_out(nullptr).bytes; }
 
 std::size_t GroupedConv2d::weight_bytes() const {
   std::size_t bytes = 0;
@@ -183,18 +199,16 @@ void copy_channels(const PixelCopy& copy, std::int64_t pixels, ThreadPool& pool)
 void GroupedConv2d::run(const RunArgs& args, RunState& state) const {
   const auto src_bytes = static_cast<std::int64_t>(size_of(types_.src));
   const auto dst_bytes = static_cast<std::int64_t>(size_of(types_.dst));
-  const std::int64_t source_bytes = group_input_.elements() * src_bytes;
-  std::byte* source = args.scratch + group_scratch_;
-  std::byte* result = source + round_up(static_cast<std::size_t>(source_bytes), kAlignment);
-  const TensorView input{.data = source, .dtype = types_.src, .shape = group_input_};
-  std::memset(source, 0, static_cast<std::size_t>(source_bytes));
+  const Scratch scratch = lay_out(args.scratch);
+  const TensorView input{.data = scratch.source, .dtype = types_.src, .shape = group_input_};
+  std::memset(scratch.source, 0, static_cast<std::size_t>(group_input_.elements() * src_bytes));
   std::memset(args.output.data, 0, static_cast<std::size_t>(output_.elements() * dst_bytes));
   PixelCopy in{.src = static_cast<const std::byte*>(args.inputs[0].data),
-               .dst = source,
+               .dst = scratch.source,
                .src_pixel = input_.stride() * src_bytes,
                .dst_pixel = group_input_.stride() * src_bytes,
                .bytes = channels_ * src_bytes};
-  PixelCopy out{.src = result,
+  PixelCopy out{.src = scratch.result,
                 .dst = static_cast<std::byte*>(args.output.data),
                 .src_pixel = group_output_.stride() * dst_bytes,
                 .dst_pixel = output_.stride() * dst_bytes,
@@ -202,8 +216,8 @@ void GroupedConv2d::run(const RunArgs& args, RunState& state) const {
   for (const auto& group : groups_) {
     copy_channels(in, input_.pixels(), state.pool);
     group->run({.inputs = std::span(&input, 1),
-                .output = {.data = result, .dtype = types_.dst, .shape = group_output_},
-                .scratch = args.scratch},
+                .output = {.data = scratch.result, .dtype = types_.dst, .shape = group_output_},
+                .scratch = scratch.group},
                state);
     copy_channels(out, output_.pixels(), state.pool);
     in.src += in.bytes;

@@ -60,6 +60,9 @@ class GroupedConv2d final : public Op {
   [[nodiscard]] std::size_t weight_bytes() const override;
 
  private:
+  struct Scratch;
+  [[nodiscard]] Scratch lay_out(std::byte* base) const;
+
   std::string name_;
   Conv2dTypes types_;
   std::int64_t channels_;  // of a group

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/log2.h"
+#include "base/memory_layout.h"
 
 namespace qpp {
 namespace {
@@ -71,10 +72,14 @@ Shape MeasureFeatures::prepare(std::span<const Shape> inputs, int /*threads*/) {
   return {};
 }
 
-/// The values of the quantiles, and after these the memory that the scan needs.
-std::size_t MeasureFeatures::scratch_bytes() const {
-  const std::size_t values = round_up(alphas_.size() * sizeof(float), kAlignment);
-  return values + (scans_ ? QuantileScan::scratch_bytes(shape_) : 0);
+MeasureFeatures::Scratch MeasureFeatures::lay_out(std::byte* base) const {
+  Scratch scratch{};
+  MemoryLayout layout(base);
+  layout.add(scratch.quantiles, static_cast<std::int64_t>(alphas_.size()));
+  const std::size_t scan_bytes = scans_ ? QuantileScan::scratch_bytes(shape_) : 0;
+  layout.add(scratch.scan, static_cast<std::int64_t>(scan_bytes));
+  scratch.bytes = layout.bytes();
+  return scratch;
 }
 
 std::string MeasureFeatures::kernel() const {
@@ -83,8 +88,7 @@ std::string MeasureFeatures::kernel() const {
   return measures(FeatureKind::mean) ? mean_->info.name : deviation_->info.name;
 }
 
-void MeasureFeatures::measure_quantiles(const TensorView& view, float* values,
-                                        std::byte* scratch) const {
+void MeasureFeatures::measure_quantiles(const TensorView& view, const Scratch& scratch) const {
   const std::int64_t count = shape_.pixels() * shape_.channels;
   for (std::size_t first = 0; first < alphas_.size(); first += kMaxRanks) {
     const auto alphas =
@@ -92,7 +96,8 @@ void MeasureFeatures::measure_quantiles(const TensorView& view, float* values,
     std::array<std::int64_t, kMaxRanks> ranks{};
     std::transform(alphas.begin(), alphas.end(), ranks.begin(),
                    [count](double alpha) { return quantile_rank(alpha, count); });
-    quantile_.run(view, std::span(ranks).first(alphas.size()), values + first, scratch);
+    quantile_.run(view, std::span(ranks).first(alphas.size()), scratch.quantiles + first,
+                  scratch.scan);
   }
 }
 
@@ -109,28 +114,28 @@ void MeasureFeatures::run(const RunArgs& args, RunState& state) const {
   }
   float deviation = 0;
   if (measures(FeatureKind::std)) deviation_->function({.src = source, .deviation = &deviation});
-  auto* quantiles = reinterpret_cast<float*>(args.scratch);
+  const Scratch scratch = lay_out(args.scratch);
   if (scans_) {
-    measure_quantiles(view, quantiles,
-                      args.scratch + round_up(alphas_.size() * sizeof(float), kAlignment));
+    measure_quantiles(view, scratch);
   } else {
-    std::transform(alphas_.begin(), alphas_.end(), quantiles,
+    std::transform(alphas_.begin(), alphas_.end(), scratch.quantiles,
                    [&range](double alpha) { return alpha == kMin ? range.lo : range.hi; });
   }
   const auto statistic = [&](const FeatureSpec& feature) {
     switch (feature.kind) {
       case FeatureKind::quantile:
-        return quantiles[index_of(feature.alpha)];
+        return scratch.quantiles[index_of(feature.alpha)];
       case FeatureKind::mean:
         return mean;
       case FeatureKind::std:
         return deviation;
       case FeatureKind::min:
-        return quantiles[index_of(kMin)];
+        return scratch.quantiles[index_of(kMin)];
       case FeatureKind::max:
-        return quantiles[index_of(kMax)];
+        return scratch.quantiles[index_of(kMax)];
       case FeatureKind::absmax:
-        return std::max(std::abs(quantiles[index_of(kMin)]), std::abs(quantiles[index_of(kMax)]));
+        return std::max(std::abs(scratch.quantiles[index_of(kMin)]),
+                        std::abs(scratch.quantiles[index_of(kMax)]));
     }
     return 0.0F;
   };

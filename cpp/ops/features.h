@@ -41,16 +41,22 @@ class MeasureFeatures final : public Op {
   };
   MeasureFeatures(Spec spec, const KernelSelection& selection);
   Shape prepare(std::span<const Shape> inputs, int threads) override;
-  [[nodiscard]] std::size_t scratch_bytes() const override;
+  [[nodiscard]] std::size_t scratch_bytes() const override { return lay_out(nullptr).bytes; }
   /// Throws NonFiniteError when the value holds NaN or infinity.
   void run(const RunArgs& args, RunState& state) const override;
   [[nodiscard]] std::string kind() const override { return "measure_features"; }
   [[nodiscard]] std::string kernel() const override;
 
  private:
+  struct Scratch {
+    float* quantiles;  // of all alphas_
+    std::byte* scan;
+    std::size_t bytes;
+  };
+  [[nodiscard]] Scratch lay_out(std::byte* base) const;
   [[nodiscard]] bool measures(FeatureKind kind) const;
   /// Writes the quantiles of all alphas_.
-  void measure_quantiles(const TensorView& view, float* values, std::byte* scratch) const;
+  void measure_quantiles(const TensorView& view, const Scratch& scratch) const;
   [[nodiscard]] std::size_t index_of(double alpha) const;
 
   Spec spec_;

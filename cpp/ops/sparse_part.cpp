@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/scratch.h"
+#include "base/memory_layout.h"
 
 namespace qpp {
+
 /// The working memory of one thread.
 struct SparsePart::Scratch {
   SpmmRow* rows;  // [kernel height]
@@ -46,7 +47,7 @@ void SparsePart::prepare(const Shape& input, const Shape& output, std::int64_t t
 
 SparsePart::Scratch SparsePart::lay_out(std::byte* base) const {
   Scratch scratch{};
-  ScratchLayout layout(base);
+  MemoryLayout layout(base);
   layout.add(scratch.rows, kernel_size_.height);
   layout.add(scratch.sums, tile_ * filters_);
   scratch.bytes = layout.bytes();

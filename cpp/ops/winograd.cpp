@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/memory_layout.h"
 #include "ops/conv_output.h"
-#include "ops/scratch.h"
 #include "ops/sparsify.h"
 
 namespace qpp {
@@ -423,7 +423,7 @@ std::int64_t WinogradConv2d::sums_elements() const {
 
 WinogradConv2d::Scratch WinogradConv2d::lay_out(std::byte* base) const {
   Scratch scratch{};
-  ScratchLayout layout(base);
+  MemoryLayout layout(base);
   const auto filters = static_cast<std::int64_t>(weights_.scales.size());
   const auto element_bytes = static_cast<std::int64_t>(size_of(kernels_.multiply->src));
   const auto source_bytes = static_cast<std::int64_t>(size_of(types_.src));
@@ -496,10 +496,7 @@ void WinogradConv2d::run(const RunArgs& args, RunState& state) const {
   const std::int64_t units =
       sparsify_ != nullptr ? output_.batch * tile_rows_ : blocks_ * filter_parts_;
   state.pool.parallel_for(units, work);
-
-  if (types_.range_row < 0) return;
-  Range& range = state.ranges[static_cast<std::size_t>(types_.range_row)] = Range{};
-  for (int thread = 0; thread < threads_; ++thread) extend_range(range, scratch.ranges[thread]);
+  store_range(types_, {scratch.ranges, static_cast<std::size_t>(threads_)}, state);
 }
 
 }  // namespace qpp

@@ -7,6 +7,7 @@
 
 #include "base/align.h"
 #include "base/half.h"
+#include "base/memory_layout.h"
 
 namespace qpp {
 
@@ -58,22 +59,12 @@ class Outliers {
   Outliers() = default;
   /// `memory` holds bytes(rows, width, channels) bytes, aligned to kAlignment; `channels` are
   /// padded.
-  Outliers(std::byte* memory, std::int64_t rows, std::int64_t width, std::int64_t channels)
-      : rows_(rows), width_(width), capacity_(row_capacity(width, channels)) {
-    begins_ = reinterpret_cast<std::uint32_t*>(memory);
-    memory += round_up(rows * (width + 1) * 4, kStep);
-    dropped_ = reinterpret_cast<std::uint32_t*>(memory);
-    memory += round_up(rows * 4, kStep);
-    positions_ = reinterpret_cast<std::uint32_t*>(memory);
-    memory += round_up((rows * capacity_ + kOutlierSlack) * 4, kStep);
-    residuals_ = reinterpret_cast<half*>(memory);
+  Outliers(std::byte* memory, std::int64_t rows, std::int64_t width, std::int64_t channels) {
+    lay_out(memory, rows, width, channels);
   }
 
   static std::size_t bytes(std::int64_t rows, std::int64_t width, std::int64_t channels) {
-    const std::int64_t entries = rows * row_capacity(width, channels) + kOutlierSlack;
-    return static_cast<std::size_t>(round_up(rows * (width + 1) * 4, kStep) +
-                                    round_up(rows * 4, kStep) + round_up(entries * 4, kStep) +
-                                    round_up(entries * 2, kStep));
+    return Outliers().lay_out(nullptr, rows, width, channels);
   }
 
   [[nodiscard]] bool present() const { return begins_ != nullptr; }
@@ -90,9 +81,18 @@ class Outliers {
   }
 
  private:
-  static constexpr auto kStep = static_cast<std::int64_t>(kAlignment);
-  static std::int64_t row_capacity(std::int64_t width, std::int64_t channels) {
-    return round_up<std::int64_t>(width * channels / 4, 8);
+  /// Returns the size of the memory.
+  std::size_t lay_out(std::byte* memory, std::int64_t rows, std::int64_t width,
+                      std::int64_t channels) {
+    rows_ = rows;
+    width_ = width;
+    capacity_ = round_up<std::int64_t>(width * channels / 4, 8);
+    MemoryLayout layout(memory);
+    layout.add(begins_, rows * (width + 1));
+    layout.add(dropped_, rows);
+    layout.add(positions_, rows * capacity_ + kOutlierSlack);
+    layout.add(residuals_, rows * capacity_ + kOutlierSlack);
+    return layout.bytes();
   }
 
   std::uint32_t* begins_ = nullptr;

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/conv.h"
+#include "kernels/neon/half_range.h"
 #include "kernels/neon/output_stage_neon.h"
 #include "kernels/neon/vectors.h"
 
@@ -32,9 +33,7 @@ class BlockOutput {
         byte_hi_(kBytes && stage_.magic_bias_accumulators ? static_cast<std::int8_t>(stage_.hi)
                                                           : 0),
         half_lo_(vdupq_n_f16(static_cast<float16_t>(stage_.lo))),
-        half_hi_(vdupq_n_f16(static_cast<float16_t>(stage_.hi))),
-        range_lo_(vdupq_n_f16(static_cast<float16_t>(INFINITY))),
-        range_hi_(vdupq_n_f16(static_cast<float16_t>(-INFINITY))) {}
+        half_hi_(vdupq_n_f16(static_cast<float16_t>(stage_.hi))) {}
 
   [[nodiscard]] QPP_NEON_INLINE const OutputStage& stage() const { return stage_; }
 
@@ -152,22 +151,17 @@ class BlockOutput {
 #pragma GCC unroll 8
     for (int p = 0; p < kPixels; ++p) store(pixel(p, filter), values[p]);
     if (stage_.range == nullptr) return;
-    float16x8_t lowest = values[0];
-    float16x8_t highest = values[0];
+    HalfRange range(values[0]);
 #pragma GCC unroll 8
-    for (int p = 1; p < kPixels; ++p) {
-      lowest = vminq_f16(lowest, values[p]);
-      highest = vmaxq_f16(highest, values[p]);
-    }
-    track_range(lowest, highest);
+    for (int p = 1; p < kPixels; ++p) range.extend(values[p]);
+    range_.extend(range);
   }
 
   /// Writes back the range of the stored values, if it is requested.
   QPP_NEON_INLINE void finish() const {
     if constexpr (std::is_same_v<Dst, half>) {
       if (stage_.range == nullptr) return;
-      extend_range(*stage_.range, static_cast<float>(vminvq_f16(range_lo_)));
-      extend_range(*stage_.range, static_cast<float>(vmaxvq_f16(range_hi_)));
+      extend_range(*stage_.range, range_.reduce());
     }
   }
 
@@ -222,12 +216,7 @@ class BlockOutput {
 
   QPP_NEON_INLINE void store_pixel(half* dst, float16x8_t level) {
     store(dst, level);
-    if (stage_.range != nullptr) track_range(level, level);
-  }
-
-  QPP_NEON_INLINE void track_range(float16x8_t lowest, float16x8_t highest) {
-    range_lo_ = vminq_f16(range_lo_, lowest);
-    range_hi_ = vmaxq_f16(range_hi_, highest);
+    if (stage_.range != nullptr) range_.extend(level);
   }
 
   /// ST1 of the high half: the compiler would move it to a low half first.
@@ -244,8 +233,7 @@ class BlockOutput {
   std::int8_t byte_hi_;
   float16x8_t half_lo_;  // for fp16
   float16x8_t half_hi_;
-  float16x8_t range_lo_;
-  float16x8_t range_hi_;
+  HalfRange range_;
 };
 
 }  // namespace qpp

@@ -62,28 +62,26 @@
   ldr \type\()7, [x15, x17]
 .endm
 
-// Four channels of all pixels times filters 0 .. 3.
-.macro sdot_low weights, lane
-  sdot v16.4s, v\weights\().16b, v0.4b[\lane]
-  sdot v17.4s, v\weights\().16b, v1.4b[\lane]
-  sdot v18.4s, v\weights\().16b, v2.4b[\lane]
-  sdot v19.4s, v\weights\().16b, v3.4b[\lane]
-  sdot v20.4s, v\weights\().16b, v4.4b[\lane]
-  sdot v21.4s, v\weights\().16b, v5.4b[\lane]
-  sdot v22.4s, v\weights\().16b, v6.4b[\lane]
-  sdot v23.4s, v\weights\().16b, v7.4b[\lane]
+// Four channels of pixels 0 .. 7 times four filters, added to registers s0 .. s7.
+.macro sdot_pixels weights, lane, s0, s1, s2, s3, s4, s5, s6, s7
+  sdot v\s0\().4s, v\weights\().16b, v0.4b[\lane]
+  sdot v\s1\().4s, v\weights\().16b, v1.4b[\lane]
+  sdot v\s2\().4s, v\weights\().16b, v2.4b[\lane]
+  sdot v\s3\().4s, v\weights\().16b, v3.4b[\lane]
+  sdot v\s4\().4s, v\weights\().16b, v4.4b[\lane]
+  sdot v\s5\().4s, v\weights\().16b, v5.4b[\lane]
+  sdot v\s6\().4s, v\weights\().16b, v6.4b[\lane]
+  sdot v\s7\().4s, v\weights\().16b, v7.4b[\lane]
 .endm
 
-// The same times filters 4 .. 7.
+// Filters 0 .. 3.
+.macro sdot_low weights, lane
+  sdot_pixels \weights, \lane, 16, 17, 18, 19, 20, 21, 22, 23
+.endm
+
+// Filters 4 .. 7.
 .macro sdot_high weights, lane
-  sdot v24.4s, v\weights\().16b, v0.4b[\lane]
-  sdot v25.4s, v\weights\().16b, v1.4b[\lane]
-  sdot v26.4s, v\weights\().16b, v2.4b[\lane]
-  sdot v27.4s, v\weights\().16b, v3.4b[\lane]
-  sdot v28.4s, v\weights\().16b, v4.4b[\lane]
-  sdot v29.4s, v\weights\().16b, v5.4b[\lane]
-  sdot v30.4s, v\weights\().16b, v6.4b[\lane]
-  sdot v31.4s, v\weights\().16b, v7.4b[\lane]
+  sdot_pixels \weights, \lane, 24, 25, 26, 27, 28, 29, 30, 31
 .endm
 
 .macro products_16 filters

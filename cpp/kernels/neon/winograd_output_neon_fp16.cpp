@@ -3,6 +3,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/neon/half_range.h"
 #include "kernels/neon/output_stage_neon.h"
 #include "kernels/neon/vectors.h"
 #include "kernels/variants.h"
@@ -130,10 +131,7 @@ class HalfWriter {
  public:
   using Dst = half;
 
-  QPP_NEON_INLINE explicit HalfWriter(const OutputStage& stage)
-      : range_(stage.range),
-        lo_(vdupq_n_f16(static_cast<float16_t>(INFINITY))),
-        hi_(vdupq_n_f16(static_cast<float16_t>(-INFINITY))) {}
+  QPP_NEON_INLINE explicit HalfWriter(const OutputStage& stage) : stage_range_(stage.range) {}
   QPP_NEON_INLINE void write_row(half* dst, std::int64_t stride,
                                  const float16x8_t (&levels)[kWinogradTile]) const {
 #pragma GCC unroll 4
@@ -145,20 +143,15 @@ class HalfWriter {
     measure(pixel);
   }
   QPP_NEON_INLINE void measure(float16x8_t levels) {
-    if (!kRange) return;
-    lo_ = vminq_f16(lo_, levels);
-    hi_ = vmaxq_f16(hi_, levels);
+    if (kRange) range_.extend(levels);
   }
   QPP_NEON_INLINE void finish() const {
-    if (!kRange) return;
-    extend_range(*range_, static_cast<float>(vminvq_f16(lo_)));
-    extend_range(*range_, static_cast<float>(vmaxvq_f16(hi_)));
+    if (kRange) extend_range(*stage_range_, range_.reduce());
   }
 
  private:
-  Range* range_;
-  float16x8_t lo_;
-  float16x8_t hi_;
+  Range* stage_range_;
+  HalfRange range_;
 };
 
 /// Stores eight filters of pixels as int8, rounded half to even.

@@ -153,13 +153,11 @@ class VectorOutput {
     const bool has_nan = _mm256_movemask_ps(nan_) != 0;
     _mm256_store_ps(lo, range_lo_);
     _mm256_store_ps(hi, range_hi_);
-    Range& range = *stage_.range;
     for (int i = 0; i < 8; ++i) {
       // Rounding is monotonic: the rounded bounds of the levels are those of the stored values.
       const float least = has_nan ? NAN : _cvtsh_ss(_cvtss_sh(lo[i], _MM_FROUND_TO_NEAREST_INT));
       const float most = has_nan ? NAN : _cvtsh_ss(_cvtss_sh(hi[i], _MM_FROUND_TO_NEAREST_INT));
-      range.lo = range.lo <= least || range.lo != range.lo ? range.lo : least;
-      range.hi = range.hi >= most || range.hi != range.hi ? range.hi : most;
+      extend_range(*stage_.range, {.lo = least, .hi = most});
     }
   }
 

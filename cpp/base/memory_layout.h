@@ -8,11 +8,11 @@
 
 namespace qpp {
 
-/// Lays out the parts of an operation's scratch memory one after the other, each aligned. Without a
-/// base it only adds up their sizes, and their pointers are null.
-class ScratchLayout {
+/// Assigns consecutive parts of a block of memory to pointers, each aligned to kAlignment. Without
+/// a base it only adds up their sizes, and the pointers are null.
+class MemoryLayout {
  public:
-  explicit ScratchLayout(std::byte* base) : base_(base) {}
+  explicit MemoryLayout(std::byte* base) : base_(base) {}
 
   /// `pointer` = room for `count` elements.
   template <typename T>
