@@ -104,33 +104,24 @@ void check_case(const ActivationKernel& kernel, Trial& trial, const Function& na
   for (std::int64_t i = 0; i < count; ++i)
     src[i] = half{static_cast<std::uint16_t>(count < 65536 ? trial.random.bits() : i)};
   for (std::int64_t c = 0; c < channels; ++c) slopes[c] = trial.random.uniform(-1, 1);
-  const Destination<half> dst(1, count, count);
-  const Guarded<half> expected(count);
   const auto [a, b] = numbers_of(named.function);
-  ActivationArgs args{.src = src.data(),
-                      .dst = expected.data(),
-                      .pixels = pixels,
-                      .channels = channels,
-                      .function = named.function,
-                      .a = a,
-                      .b = b,
-                      .slopes = slopes.data()};
-  activation_kernels()[0].function(args);
-  args.dst = dst.data();
-  kernel.function(args);
+  const ActivationArgs args{.src = src.data(),
+                            .pixels = pixels,
+                            .channels = channels,
+                            .function = named.function,
+                            .a = a,
+                            .b = b,
+                            .slopes = slopes.data()};
+  const Destination<half> dst(1, count, count);
+  check_against_reference(activation_kernels(), kernel, args, dst, trial);
   for (std::int64_t i = 0; i < count; ++i) {
     const double x = to_float(src[i]);
-    if (!same(dst.at(0, i), expected[i])) {
-      trial.fail("of " + text(src[i]) + " is " + text(dst.at(0, i)) + ", expected " +
-                 text(expected[i]));
-    }
     const double value = exact(args, x, slopes[i % channels]);
     if (std::isfinite(x) && !is_near(dst.at(0, i), value, x)) {
       trial.fail("of " + text(src[i]) + " is " + text(dst.at(0, i)) + ", far from " +
                  text(static_cast<float>(value)));
     }
   }
-  dst.check_rest(1, trial);
 }
 
 void check(const ActivationKernel& kernel, Trial& trial) {
@@ -143,15 +134,13 @@ void check(const ActivationKernel& kernel, Trial& trial) {
 
 /// tanh: of the functions that need polynomials, the one that networks here use.
 Bench bench(const ActivationKernel& kernel) {
-  constexpr std::int64_t kPixels = 56 * 56;
-  constexpr std::int64_t kChannels = 64;
-  const auto src = random_halves(kPixels * kChannels, 1);
-  const auto dst = random_halves(kPixels * kChannels, 2);
-  return {.amount = kPixels * kChannels, .unit = "elements", .run = [&kernel, src, dst] {
+  const auto src = random_halves(kBenchElements, 1);
+  const auto dst = random_halves(kBenchElements, 2);
+  return {.amount = kBenchElements, .unit = "elements", .run = [&kernel, src, dst] {
             kernel.function({.src = src->data(),
                              .dst = dst->data(),
-                             .pixels = kPixels,
-                             .channels = kChannels,
+                             .pixels = kBenchPixels,
+                             .channels = kBenchChannels,
                              .function = UnaryActivation::tanh});
           }};
 }
@@ -159,11 +148,7 @@ Bench bench(const ActivationKernel& kernel) {
 }  // namespace
 
 void append_activation(std::vector<Subject>& subjects) {
-  for (const ActivationKernel& kernel : activation_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check(kernel, trial); },
-                        .bench = [&kernel] { return bench(kernel); }});
-  }
+  append_rows(subjects, activation_kernels(), check, bench);
 }
 
 }  // namespace qpp::check

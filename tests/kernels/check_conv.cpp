@@ -315,7 +315,7 @@ class ConvCase {
     output_.hi = std::max(output_.hi, output_.lo);
     if (stage > Stage::narrow || random_.bits() % 4 == 0) return;
     if constexpr (kExactSums) {
-      shorten_output(zero_point_in);
+      take_fast_path(zero_point_in);
     } else if constexpr (!kQuantized) {
       std::fill(multiplier_.begin(), multiplier_.end(), 1.0F);
       output_.multiplier = nullptr;
@@ -323,14 +323,14 @@ class ConvCase {
   }
 
   /// Takes the magic-bias fast path of the output stage, where all filters allow it.
-  void shorten_output(std::int32_t zero_point_in) {
+  void take_fast_path(std::int32_t zero_point_in) {
     residual_factor_.resize(packed_.scales.size());
-    long_output_ = output_;
-    long_multiplier_ = multiplier_;
-    long_bias_ = bias_;
-    long_correction_ = correction_;
-    long_output_.multiplier = long_multiplier_.data();
-    long_output_.bias = long_bias_.data();
+    general_output_ = output_;
+    general_multiplier_ = multiplier_;
+    general_bias_ = bias_;
+    general_correction_ = correction_;
+    general_output_.multiplier = general_multiplier_.data();
+    general_output_.bias = general_bias_.data();
     const RunSums sums{.weights = packed_,
                        .zero_point = zero_point_in,
                        .sparse = sparse_ == nullptr ? 0 : kMaxSparseSum};
@@ -342,13 +342,13 @@ class ConvCase {
                                  .bias = bias_.data(),
                                  .residual_factor = residual_factor_.data()},
                                 output_)) {
-      trial_.note("float sums");
-      if (kQuantized && residual_ != nullptr) trial_.note("residual in sums");
+      trial_.note("fast path");
+      if (kQuantized && residual_ != nullptr) trial_.note("fast path with residual");
       return;
     }
-    correction_ = long_correction_;
-    multiplier_ = long_multiplier_;
-    bias_ = long_bias_;
+    correction_ = general_correction_;
+    multiplier_ = general_multiplier_;
+    bias_ = general_bias_;
     output_.correction = correction_.data();
     output_.multiplier = multiplier_.data();
     output_.bias = bias_.data();
@@ -395,7 +395,7 @@ class ConvCase {
                        residual_ == nullptr ? nullptr : residual_->data(), p * dst_stride_ + f);
     }
     const Dst got = dst_.at(p, f);
-    if (output_.magic_bias_accumulators) compare_ways(expected, value, p, f);
+    if (output_.magic_bias_accumulators) compare_paths(expected, value, p, f);
     if (same(got, expected)) return;
     const bool rounded = !kExactSums && data_ != Data::integers && std::isfinite(magnitude);
     if (rounded && is_close(got, level, magnitude, f)) return;
@@ -404,15 +404,15 @@ class ConvCase {
   }
 
   /// The fast path gives the same as the general formula, within its tolerance.
-  void compare_ways(Dst shorter, double accumulator, std::int64_t p, std::int64_t f) const {
+  void compare_paths(Dst fast, double accumulator, std::int64_t p, std::int64_t f) const {
     const auto at = static_cast<std::size_t>(f);
-    const double value = accumulator - correction_[at] + long_correction_[at];
-    const float level = output_level(long_output_, static_cast<float>(value), f, residual(p, f));
-    const double step = std::abs(static_cast<double>(long_multiplier_[at]));
+    const double value = accumulator - correction_[at] + general_correction_[at];
+    const float level = output_level(general_output_, static_cast<float>(value), f, residual(p, f));
+    const double step = std::abs(static_cast<double>(general_multiplier_[at]));
     double error = 0;
     double bound = 0;
     if constexpr (kQuantized) {
-      const float clamped = clamp_level(shorter, output_.lo, output_.hi);
+      const float clamped = clamp_level(fast, output_.lo, output_.hi);
       const auto zero_point = static_cast<float>(output_.zero_point);
       error = static_cast<double>(clamped) -
               static_cast<double>(clamp_level(level + zero_point, output_.lo, output_.hi));
@@ -420,13 +420,12 @@ class ConvCase {
       if (residual_ != nullptr)
         bound += std::abs(double{*residual(p, f)}) * step / 2;  // its factor
     } else {
-      error = static_cast<double>(to_float(shorter)) - static_cast<double>(level);
+      error = static_cast<double>(to_float(fast)) - static_cast<double>(level);
       bound = step + 0x1p-10 * std::abs(static_cast<double>(level));
     }
     if (!(std::abs(error) <= bound)) {
       trial_.fail("pixel " + std::to_string(p) + ", filter " + std::to_string(f) +
-                  ": the fast path gives " + text(shorter) + ", the general level is " +
-                  text(level));
+                  ": the fast path gives " + text(fast) + ", the general level is " + text(level));
     }
   }
 
@@ -491,10 +490,10 @@ class ConvCase {
   std::vector<float> bias_;
   std::vector<std::int16_t> residual_factor_;
   OutputStage output_;
-  std::vector<std::int32_t> long_correction_;  // before it was shortened
-  std::vector<float> long_multiplier_;
-  std::vector<float> long_bias_;
-  OutputStage long_output_;
+  std::vector<std::int32_t> general_correction_;  // of the general path
+  std::vector<float> general_multiplier_;
+  std::vector<float> general_bias_;
+  OutputStage general_output_;
 };
 
 constexpr std::int64_t kChannels[] = {1, 3, 4, 8, 12, 20, 64};
@@ -547,7 +546,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
     }
   }
   // For fp16 destinations only the smaller half of the sums allows it, for int8 not every residual.
-  if (std::is_same_v<Src, std::int8_t> && trial.notes("float sums") < number / 12) {
+  if (std::is_same_v<Src, std::int8_t> && trial.notes("fast path") < number / 12) {
     trial.fail("the fast path was hardly taken");
   }
   for (std::int64_t pixel_count = 1; pixel_count <= kernel.mr; ++pixel_count) {
@@ -557,7 +556,7 @@ void check_conv(const ConvKernel& kernel, Trial& trial) {
     }
   }
   const bool bytes = std::is_same_v<Dst, std::int8_t> && std::is_same_v<Src, std::int8_t>;
-  if (bytes && trial.notes("residual in sums") == 0) {
+  if (bytes && trial.notes("fast path with residual") == 0) {
     trial.fail("the fast path was never taken with a residual");
   }
   if constexpr (std::is_same_v<Dst, half> && std::is_same_v<Src, half>) {
@@ -661,23 +660,16 @@ class ConvBench {
   OutputStage output_;
 };
 
-void append(std::vector<Subject>& subjects, const std::vector<ConvKernel>& kernels) {
-  for (const ConvKernel& kernel : kernels) {
-    const auto bench = [&kernel] {
-      const auto work = std::make_shared<ConvBench>(kernel);
-      return Bench{.amount = ConvBench::kMacs, .unit = "macs", .run = [work] { work->run(); }};
-    };
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_row(kernel, trial); },
-                        .bench = bench});
-  }
+Bench bench(const ConvKernel& kernel) {
+  const auto work = std::make_shared<ConvBench>(kernel);
+  return {.amount = ConvBench::kMacs, .unit = "macs", .run = [work] { work->run(); }};
 }
 
 }  // namespace
 
 void append_conv(std::vector<Subject>& subjects) {
-  append(subjects, conv_kernels());
-  append(subjects, conv3x3s1_kernels());
+  append_rows(subjects, conv_kernels(), check_row, bench);
+  append_rows(subjects, conv3x3s1_kernels(), check_row, bench);
 }
 
 }  // namespace qpp::check

@@ -33,12 +33,8 @@ const std::vector<Case> kCases = {
     {8, 4, 3, 3, 1, 1, 4, 1},
 };
 
-void draw(Random& random, bool extreme, std::int8_t& value) {
-  value = static_cast<std::int8_t>(extreme ? -128 : random.integer(-128, 127));
-}
-void draw(Random& random, bool extreme, half& value) {
-  value = to_half(extreme ? 100.0F : random.uniform(-1, 1));
-}
+/// The worst case: sources of one sign, which are large, and weights of the other.
+constexpr float kWorstHalf = 100;
 
 template <typename Src, typename Dst>
 void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, bool extreme,
@@ -52,16 +48,13 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
   const std::int64_t columns = (test.pixels - 1) * test.stride + (test.width - 1) * test.dilation +
                                1 - test.left - test.right;
   const std::int64_t taps = test.height * test.width;
-  std::vector<std::unique_ptr<Guarded<Src>>> rows;
-  std::vector<const void*> row_pointers;
-  for (std::int64_t r = 0; r < test.height; ++r) {
-    rows.push_back(std::make_unique<Guarded<Src>>(columns * test.channels));
-    for (std::int64_t i = 0; i < rows.back()->count(); ++i)
-      draw(random, extreme, (*rows.back())[i]);
-    row_pointers.push_back(rows.back()->data());
-  }
+  const Values values = !extreme                    ? Values::random
+                        : std::is_same_v<Src, half> ? Values::highest
+                                                    : Values::lowest;
+  const GuardedRows<Src> rows(test.height, columns * test.channels);
+  for (const Guarded<Src>& row : rows) draw(random, values, row, kWorstHalf);
   const Guarded<Src> padding(test.channels);
-  for (std::int64_t c = 0; c < test.channels; ++c) draw(random, extreme, padding[c]);
+  draw(random, values, padding, kWorstHalf);
   std::vector<float> weights;
   for (std::int64_t i = 0; i < test.channels * taps; ++i)
     weights.push_back(extreme ? -1.0F : random.uniform(-1, 1));
@@ -90,7 +83,7 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
   stage.hi = std::is_same_v<Dst, half> ? INFINITY : static_cast<float>(127 - stage.zero_point);
   const std::int64_t count = test.pixels * test.channels;
   const Destination<Dst> dst(1, count, count);
-  kernel.function({.rows = row_pointers.data(),
+  kernel.function({.rows = rows.pointers(),
                    .padding = padding.data(),
                    .width = columns,
                    .left = test.left,
@@ -110,7 +103,7 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
     for (std::int64_t tap = 0; tap < taps; ++tap) {
       const std::int64_t x =
           i / test.channels * test.stride + tap % test.width * test.dilation - test.left;
-      const Guarded<Src>& row = *rows[static_cast<std::size_t>(tap / test.width)];
+      const Guarded<Src>& row = rows[tap / test.width];
       const Src source = x >= 0 && x < columns ? row[x * test.channels + c] : padding[c];
       const float weight = weights[static_cast<std::size_t>(c * taps + tap)];
       if constexpr (std::is_same_v<Src, half>) {
@@ -123,14 +116,11 @@ void check_case(const DepthwiseKernel& kernel, Trial& trial, const Case& test, b
     store(stage, output_level(stage, static_cast<float>(sum), c), &expected);
     if constexpr (std::is_same_v<Src, half>) {
       // Each addition rounds by 2^-11 of a sum of this size.
-      const float size = extreme ? 100.0F * static_cast<float>(taps) : 3.0F;
+      const float size = extreme ? kWorstHalf * static_cast<float>(taps) : 3.0F;
       const float tolerance = std::exp2(-11.0F) * static_cast<float>(taps) * size;
       if (std::abs(to_float(dst.at(0, i)) - to_float(expected)) <= tolerance) continue;
     }
-    if (!same(dst.at(0, i), expected)) {
-      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
-                 text(expected));
-    }
+    check_element(dst, i, expected, trial);
   }
   dst.check_rest(1, trial);
 }
@@ -139,13 +129,9 @@ void check(const DepthwiseKernel& kernel, Trial& trial) {
   for (const Case& test : kCases) {
     for (const bool extreme : {false, true}) {
       for (const Nonlinearity nonlinearity : {Nonlinearity::clamp, Nonlinearity::tanh}) {
-        if (kernel.src == DType::f16) {
-          check_case<half, half>(kernel, trial, test, extreme, nonlinearity);
-        } else if (kernel.dst == DType::f16) {
-          check_case<std::int8_t, half>(kernel, trial, test, extreme, nonlinearity);
-        } else {
-          check_case<std::int8_t, std::int8_t>(kernel, trial, test, extreme, nonlinearity);
-        }
+        with_types(kernel, [&](auto src, auto dst) {
+          check_case<decltype(src), decltype(dst)>(kernel, trial, test, extreme, nonlinearity);
+        });
       }
     }
   }
@@ -191,11 +177,7 @@ Bench bench(const DepthwiseKernel& kernel) {
 }  // namespace
 
 void append_depthwise(std::vector<Subject>& subjects) {
-  for (const DepthwiseKernel& kernel : depthwise_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check(kernel, trial); },
-                        .bench = [&kernel] { return bench(kernel); }});
-  }
+  append_rows(subjects, depthwise_kernels(), check, bench);
 }
 
 }  // namespace qpp::check

@@ -12,17 +12,15 @@
 namespace qpp::check {
 namespace {
 
-constexpr std::int64_t kBenchElements = 56 * 56 * 64;
-
 /// Every pair of int8, or random halves with special numbers among them.
-void draw(Random& /*random*/, const Guarded<std::int8_t>& a, const Guarded<std::int8_t>& b) {
+void draw_pairs(Random& /*random*/, const Guarded<std::int8_t>& a, const Guarded<std::int8_t>& b) {
   for (std::int64_t i = 0; i < a.count(); ++i) {
     a[i] = static_cast<std::int8_t>(i * 37 + i / 256);
     b[i] = static_cast<std::int8_t>(i * 11 - i / 256);
   }
 }
 
-void draw(Random& random, const Guarded<half>& a, const Guarded<half>& b) {
+void draw_pairs(Random& random, const Guarded<half>& a, const Guarded<half>& b) {
   for (std::int64_t i = 0; i < a.count(); ++i) {
     a[i] = half{static_cast<std::uint16_t>(random.bits())};
     b[i] = i % 3 == 0 ? half{static_cast<std::uint16_t>(a[i].bits ^ 0x8000U)}
@@ -31,33 +29,23 @@ void draw(Random& random, const Guarded<half>& a, const Guarded<half>& b) {
 }
 
 template <typename Src, typename Dst>
-void check_case(const BinaryKernel& kernel, BinaryKernel::Function reference, Trial& trial,
+void check_case(const std::vector<BinaryKernel>& family, const BinaryKernel& kernel, Trial& trial,
                 BinaryArgs args, std::int64_t count, const std::string& what) {
   trial.begin("count " + std::to_string(count) + ", " + what);
   const Guarded<Src> a(count);
   const Guarded<Src> b(count);
-  draw(trial.random, a, b);
-  const Destination<Dst> dst(1, count, count);
-  const Guarded<Dst> expected(count);
+  draw_pairs(trial.random, a, b);
   args.a = a.data();
   args.b = b.data();
   args.count = count;
-  args.dst = expected.data();
-  reference(args);
-  args.dst = dst.data();
-  kernel.function(args);
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (!same(dst.at(0, i), expected[i])) {
-      trial.fail("element " + std::to_string(i) + " of " + text(a[i]) + " and " + text(b[i]) +
-                 " is " + text(dst.at(0, i)) + ", expected " + text(expected[i]));
-    }
-  }
-  dst.check_rest(1, trial);
+  const Destination<Dst> dst(1, count, count);
+  check_against_reference(family, kernel, args, dst, trial);
 }
 
 template <typename Src, typename Dst>
-void check_all(const BinaryKernel& kernel, BinaryKernel::Function reference, Trial& trial) {
-  const std::vector<std::int64_t> counts = {8, 16, 24, 40, 72, 65536};
+void check_all(const std::vector<BinaryKernel>& family, const BinaryKernel& kernel, Trial& trial) {
+  std::vector<std::int64_t> counts(std::begin(kRaggedCounts), std::end(kRaggedCounts));
+  counts.push_back(65536);
   for (const std::int64_t count : counts) {
     for (int i = 0; i < 12; ++i) {
       BinaryArgs args;
@@ -82,16 +70,16 @@ void check_all(const BinaryKernel& kernel, BinaryKernel::Function reference, Tri
       const QParams dst = choose_qparams(-trial.random.uniform(0, span), span, i % 5 == 0 ? 4 : 8);
       const float sign = i % 7 == 6 ? 0.0F : (i % 2 == 0 ? 1.0F : -1.0F);
       args.levels = make_add_levels(a, b, dst, sign, i % 3 == 0 ? 0.0F : -INFINITY, INFINITY);
-      check_case<Src, Dst>(kernel, reference, trial, args, count,
+      check_case<Src, Dst>(family, kernel, trial, args, count,
                            "shift " + std::to_string(args.levels.shift));
     }
   }
 }
 
-void check(const BinaryKernel& kernel, BinaryKernel::Function reference, Trial& trial) {
-  if (kernel.src == DType::f16) return check_all<half, half>(kernel, reference, trial);
-  if (kernel.dst == DType::f16) return check_all<std::int8_t, half>(kernel, reference, trial);
-  return check_all<std::int8_t, std::int8_t>(kernel, reference, trial);
+void check(const std::vector<BinaryKernel>& family, const BinaryKernel& kernel, Trial& trial) {
+  with_types(kernel, [&](auto src, auto dst) {
+    check_all<decltype(src), decltype(dst)>(family, kernel, trial);
+  });
 }
 
 /// add_levels() against the same sum in double.
@@ -140,15 +128,11 @@ void check_requantize(const RequantizeKernel& kernel, Trial& trial) {
       const AddLevels levels = make_requantize_levels(from, to);
       trial.begin("count " + std::to_string(count) + ", shift " + std::to_string(levels.shift));
       const Guarded<std::int8_t> src(count);
-      draw(trial.random, src, src);
+      draw_pairs(trial.random, src, src);
       const Destination<std::int8_t> dst(1, count, count);
       kernel.function({.src = src.data(), .dst = dst.data(), .count = count, .levels = levels});
       for (std::int64_t k = 0; k < count; ++k) {
-        const std::int8_t expected = add_levels(src[k], src[k], levels);
-        if (!same(dst.at(0, k), expected)) {
-          trial.fail("element " + std::to_string(k) + " of " + text(src[k]) + " is " +
-                     text(dst.at(0, k)) + ", expected " + text(expected));
-        }
+        check_element(dst, k, add_levels(src[k], src[k], levels), trial);
       }
       dst.check_rest(1, trial);
     }
@@ -170,7 +154,7 @@ Bench bench_requantize(const RequantizeKernel& kernel) {
 }
 
 template <typename Src>
-Bench bench(const BinaryKernel& kernel) {
+Bench bench_of(const BinaryKernel& kernel) {
   const auto a = std::make_shared<AlignedVector<Src>>(static_cast<std::size_t>(kBenchElements));
   const auto b = std::make_shared<AlignedVector<Src>>(*a);
   const auto dst = std::make_shared<AlignedVector<half>>(static_cast<std::size_t>(kBenchElements));
@@ -186,32 +170,21 @@ Bench bench(const BinaryKernel& kernel) {
           }};
 }
 
-void append(std::vector<Subject>& subjects, const std::vector<BinaryKernel>& kernels) {
-  for (const BinaryKernel& kernel : kernels) {
-    const auto reference = std::find_if(kernels.begin(), kernels.end(), [&](const auto& other) {
-      return other.dst == kernel.dst && other.src == kernel.src;
-    });
-    subjects.push_back(
-        {.info = kernel.info,
-         .check = [&kernel, reference](Trial& trial) { check(kernel, reference->function, trial); },
-         .bench =
-             [&kernel] {
-               return kernel.src == DType::f16 ? bench<half>(kernel) : bench<std::int8_t>(kernel);
-             }});
-  }
+Bench bench(const BinaryKernel& kernel) {
+  return kernel.src == DType::f16 ? bench_of<half>(kernel) : bench_of<std::int8_t>(kernel);
 }
 
 }  // namespace
 
 void append_elementwise(std::vector<Subject>& subjects) {
   subjects.push_back({.info = {"add_levels", {}}, .check = check_levels, .bench = {}});
-  append(subjects, add_kernels());
-  append(subjects, mul_kernels());
-  for (const RequantizeKernel& kernel : requantize_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_requantize(kernel, trial); },
-                        .bench = [&kernel] { return bench_requantize(kernel); }});
+  for (const auto* family : {&add_kernels(), &mul_kernels()}) {
+    append_rows(
+        subjects, *family,
+        [family](const BinaryKernel& kernel, Trial& trial) { check(*family, kernel, trial); },
+        bench);
   }
+  append_rows(subjects, requantize_kernels(), check_requantize, bench_requantize);
 }
 
 }  // namespace qpp::check

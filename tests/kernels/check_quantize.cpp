@@ -10,8 +10,6 @@
 namespace qpp::check {
 namespace {
 
-constexpr std::int64_t kBenchElements = 56 * 56 * 64;
-
 struct Levels {
   float scale;
   std::int32_t zero_point;
@@ -67,11 +65,7 @@ void check_quantize(const QuantizeKernel& kernel, Trial& trial, const Levels& le
                    .hi = static_cast<float>(levels.qmax - levels.zero_point),
                    .zero_point = levels.zero_point});
   for (std::int64_t i = 0; i < count; ++i) {
-    const std::int8_t expected = expected_level(src[i], levels);
-    if (dst.at(0, i) != expected) {
-      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
-                 text(expected) + " from " + text(src[i]));
-    }
+    check_element(dst, i, expected_level(src[i], levels), trial);
   }
   dst.check_rest(1, trial);
 }
@@ -80,7 +74,7 @@ void check_quantize_all(const QuantizeKernel& kernel, Trial& trial) {
   for (const Levels& levels : kLevels) {
     check_quantize(kernel, trial, levels, 65536,
                    [](std::int64_t i) { return half{static_cast<std::uint16_t>(i)}; });
-    for (const std::int64_t count : {8, 16, 24, 40}) {
+    for (const std::int64_t count : kRaggedCounts) {
       check_quantize(kernel, trial, levels, count,
                      [&trial](std::int64_t) { return to_half(trial.random.uniform(-3, 3)); });
     }
@@ -101,19 +95,15 @@ void check_dequantize(const DequantizeKernel& kernel, Trial& trial, const Levels
                    .zero_point = levels.zero_point});
   for (std::int64_t i = 0; i < count; ++i) {
     const half expected = to_half(static_cast<float>(src[i] - levels.zero_point) * levels.scale);
-    if (!same(dst.at(0, i), expected)) {
-      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
-                 text(expected));
-    }
+    check_element(dst, i, expected, trial);
   }
   dst.check_rest(1, trial);
 }
 
 void check_dequantize_all(const DequantizeKernel& kernel, Trial& trial) {
   for (const Levels& levels : kLevels) {
-    for (const std::int64_t count : {8, 16, 24, 40, 256}) {
-      check_dequantize(kernel, trial, levels, count);
-    }
+    for (const std::int64_t count : kRaggedCounts) check_dequantize(kernel, trial, levels, count);
+    check_dequantize(kernel, trial, levels, 256);
   }
 }
 
@@ -147,16 +137,8 @@ Bench bench_dequantize(const DequantizeKernel& kernel) {
 }  // namespace
 
 void append_quantize(std::vector<Subject>& subjects) {
-  for (const QuantizeKernel& kernel : quantize_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_quantize_all(kernel, trial); },
-                        .bench = [&kernel] { return bench_quantize(kernel); }});
-  }
-  for (const DequantizeKernel& kernel : dequantize_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_dequantize_all(kernel, trial); },
-                        .bench = [&kernel] { return bench_dequantize(kernel); }});
-  }
+  append_rows(subjects, quantize_kernels(), check_quantize_all, bench_quantize);
+  append_rows(subjects, dequantize_kernels(), check_dequantize_all, bench_dequantize);
 }
 
 }  // namespace qpp::check

@@ -43,15 +43,6 @@ void append_corners(Random& random, std::vector<std::uint8_t>& weights) {
   }
 }
 
-void draw(Random& random, bool extreme, std::int8_t& value) {
-  value = static_cast<std::int8_t>(extreme ? (random.bits() % 2 == 0 ? -128 : 127)
-                                           : random.integer(-128, 127));
-}
-
-void draw(Random& random, bool extreme, half& value) {
-  value = to_half(extreme ? (random.bits() % 2 == 0 ? -3e4F : 3e4F) : random.uniform(-1, 1));
-}
-
 template <typename T>
 float number(T value) {
   if constexpr (std::is_same_v<T, half>) {
@@ -62,17 +53,14 @@ float number(T value) {
 }
 
 template <typename T>
-void check_case(const ResizeKernel& kernel, ResizeKernel::Function reference, Trial& trial,
-                const Shape& shape, bool extreme) {
+void check_case(const ResizeKernel& kernel, Trial& trial, const Shape& shape, Values values) {
   trial.begin(std::to_string(shape.source) + " to " + std::to_string(shape.pixels) + " pixels, " +
               std::to_string(shape.rows) + " rows, " + std::to_string(shape.channels) +
               " channels");
   const Guarded<T> top(shape.source * shape.channels);
   const Guarded<T> bottom(shape.source * shape.channels);
-  for (std::int64_t i = 0; i < top.count(); ++i) {
-    draw(trial.random, extreme, top[i]);
-    draw(trial.random, extreme, bottom[i]);
-  }
+  draw(trial.random, values, top);
+  draw(trial.random, values, bottom);
   std::vector<ResizeTap> columns;
   std::vector<ResizeTap> rows;
   for (std::int64_t x = 0; x < shape.pixels; ++x)
@@ -85,25 +73,17 @@ void check_case(const ResizeKernel& kernel, ResizeKernel::Function reference, Tr
   for (std::int64_t r = 0; r < shape.rows; ++r)
     corners.push_back(weights.data() + r * shape.pixels * kCorners);
   const std::int64_t count = shape.rows * shape.pixels * shape.channels;
+  const ResizeArgs args{.top = top.data(),
+                        .bottom = bottom.data(),
+                        .columns = columns.data(),
+                        .pixel_count = shape.pixels,
+                        .rows = rows.data(),
+                        .corners = corners.data(),
+                        .row_count = shape.rows,
+                        .channels = shape.channels};
   const Destination<T> dst(1, count, count);
-  const Guarded<T> expected(count);
-  ResizeArgs args{.top = top.data(),
-                  .bottom = bottom.data(),
-                  .columns = columns.data(),
-                  .pixel_count = shape.pixels,
-                  .rows = rows.data(),
-                  .corners = corners.data(),
-                  .row_count = shape.rows,
-                  .channels = shape.channels,
-                  .dst = expected.data()};
-  reference(args);
-  args.dst = dst.data();
-  kernel.function(args);
+  check_against_reference(resize_kernels(), kernel, args, dst, trial);
   for (std::int64_t i = 0; i < count; ++i) {
-    if (!same(dst.at(0, i), expected[i])) {
-      trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
-                 text(expected[i]));
-    }
     const auto pixel = static_cast<std::size_t>(i / shape.channels);
     const ResizeTap& column = columns[pixel % static_cast<std::size_t>(shape.pixels)];
     const ResizeTap& row = rows[pixel / static_cast<std::size_t>(shape.pixels)];
@@ -120,23 +100,21 @@ void check_case(const ResizeKernel& kernel, ResizeKernel::Function reference, Tr
                         at(top, column.second) * weight(1, (1 - down) * across) +
                         at(bottom, column.first) * weight(2, down * (1 - across)) +
                         at(bottom, column.second) * weight(3, down * across);
-    const float tolerance = std::is_same_v<T, half> ? (extreme ? 100.0F : 0.004F) : 0.501F;
+    const float tolerance =
+        std::is_same_v<T, half> ? (values == Values::extreme ? 100.0F : 0.004F) : 0.501F;
     if (!(std::abs(number(dst.at(0, i)) - value) <= tolerance)) {
       trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", far from " +
                  text(value));
     }
   }
-  dst.check_rest(1, trial);
 }
 
-void check(const ResizeKernel& kernel, ResizeKernel::Function reference, Trial& trial) {
+void check(const ResizeKernel& kernel, Trial& trial) {
   for (const Shape& shape : kShapes) {
-    for (const bool extreme : {false, true}) {
-      if (kernel.src == DType::f16) {
-        check_case<half>(kernel, reference, trial, shape, extreme);
-      } else {
-        check_case<std::int8_t>(kernel, reference, trial, shape, extreme);
-      }
+    for (const Values values : {Values::random, Values::extreme}) {
+      with_types(kernel, [&](auto src, auto /*dst*/) {
+        check_case<decltype(src)>(kernel, trial, shape, values);
+      });
     }
   }
 }
@@ -169,15 +147,7 @@ Bench bench(const ResizeKernel& kernel) {
 }  // namespace
 
 void append_resize(std::vector<Subject>& subjects) {
-  const std::vector<ResizeKernel>& kernels = resize_kernels();
-  for (const ResizeKernel& kernel : kernels) {
-    const auto reference = std::find_if(kernels.begin(), kernels.end(),
-                                        [&](const auto& other) { return other.src == kernel.src; });
-    subjects.push_back(
-        {.info = kernel.info,
-         .check = [&kernel, reference](Trial& trial) { check(kernel, reference->function, trial); },
-         .bench = [&kernel] { return bench(kernel); }});
-  }
+  append_rows(subjects, resize_kernels(), check, bench);
 }
 
 }  // namespace qpp::check

@@ -369,9 +369,6 @@ void check_spmm_all(const SpmmKernel& kernel, Trial& trial) {
   if (trial.notes("overflow") == 0) trial.fail("no sum was as large as a half");
 }
 
-constexpr std::int64_t kBenchPixels = 56 * 56;
-constexpr std::int64_t kBenchChannels = 64;
-
 /// Splits rows of 56 pixels, of which 1 % are outliers.
 Bench bench_sparsify(const SparsifyKernel& kernel) {
   const auto src = std::make_shared<AlignedVector<std::byte>>(
@@ -469,21 +466,9 @@ Bench bench_spmm(const SpmmKernel& kernel) {
 }  // namespace
 
 void append_sparse(std::vector<Subject>& subjects) {
-  for (const SparsifyKernel& kernel : sparsify_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_sparsify_all(kernel, trial); },
-                        .bench = [&kernel] { return bench_sparsify(kernel); }});
-  }
-  for (const DensifyKernel& kernel : densify_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_densify_all(kernel, trial); },
-                        .bench = [&kernel] { return bench_densify(kernel); }});
-  }
-  for (const SpmmKernel& kernel : spmm_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_spmm_all(kernel, trial); },
-                        .bench = [&kernel] { return bench_spmm(kernel); }});
-  }
+  append_rows(subjects, sparsify_kernels(), check_sparsify_all, bench_sparsify);
+  append_rows(subjects, densify_kernels(), check_densify_all, bench_densify);
+  append_rows(subjects, spmm_kernels(), check_spmm_all, bench_spmm);
 }
 
 }  // namespace qpp::check

@@ -13,9 +13,6 @@
 namespace qpp::check {
 namespace {
 
-constexpr std::int64_t kBenchPixels = 56 * 56;
-constexpr std::int64_t kBenchChannels = 64;
-
 /// Elements of a kind, in the layout of a tensor. The padding between pixels is NaN, so that no
 /// statistic can take it in unnoticed.
 class Elements {
@@ -267,23 +264,42 @@ void check_quantile(const QuantileKernel& kernel, Trial& trial) {
   }
 }
 
-template <typename Run>
-Bench bench_statistics(const Run& run) {
-  const auto data = random_halves(kBenchPixels * kBenchChannels, 1);
+Bench bench_statistics(const std::function<void(const StatisticsSource&)>& run) {
+  const auto data = random_halves(kBenchElements, 1);
   const StatisticsSource source{.data = data->data(),
                                 .pixels = kBenchPixels,
                                 .channels = kBenchChannels,
                                 .stride = kBenchChannels};
-  return {.amount = kBenchPixels * kBenchChannels, .unit = "elements", .run = [data, source, run] {
-            run(source);
-          }};
+  return {
+      .amount = kBenchElements, .unit = "elements", .run = [data, source, run] { run(source); }};
+}
+
+Bench bench_minmax(const MinMaxKernel& kernel) {
+  return bench_statistics([&kernel](const StatisticsSource& source) {
+    Range range;
+    kernel.function({.src = source, .range = &range});
+  });
+}
+
+Bench bench_mean(const MeanKernel& kernel) {
+  return bench_statistics([&kernel](const StatisticsSource& source) {
+    float mean = 0;
+    kernel.function({.src = source, .mean = &mean});
+  });
+}
+
+Bench bench_deviation(const DeviationKernel& kernel) {
+  return bench_statistics([&kernel](const StatisticsSource& source) {
+    float deviation = 0;
+    kernel.function({.src = source, .deviation = &deviation});
+  });
 }
 
 Bench bench_quantile(const QuantileKernel& kernel) {
-  constexpr std::int64_t kCount = kBenchPixels * kBenchChannels;
-  const auto scratch = std::make_shared<AlignedVector<std::byte>>(quantile_scratch_bytes(kCount));
+  const auto scratch =
+      std::make_shared<AlignedVector<std::byte>>(quantile_scratch_bytes(kBenchElements));
   return bench_statistics([&kernel, scratch](const StatisticsSource& source) {
-    const std::int64_t rank = kCount * 9997 / 10000;
+    const std::int64_t rank = kBenchElements * 9997 / 10000;
     float value = 0;
     kernel.function({.src = source,
                      .ranks = &rank,
@@ -296,38 +312,10 @@ Bench bench_quantile(const QuantileKernel& kernel) {
 }  // namespace
 
 void append_statistics(std::vector<Subject>& subjects) {
-  for (const MinMaxKernel& kernel : minmax_kernels()) {
-    const auto run = [&kernel](const StatisticsSource& source) {
-      Range range;
-      kernel.function({.src = source, .range = &range});
-    };
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_minmax(kernel, trial); },
-                        .bench = [run] { return bench_statistics(run); }});
-  }
-  for (const MeanKernel& kernel : mean_kernels()) {
-    const auto run = [&kernel](const StatisticsSource& source) {
-      float mean = 0;
-      kernel.function({.src = source, .mean = &mean});
-    };
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_mean(kernel, trial); },
-                        .bench = [run] { return bench_statistics(run); }});
-  }
-  for (const DeviationKernel& kernel : deviation_kernels()) {
-    const auto run = [&kernel](const StatisticsSource& source) {
-      float deviation = 0;
-      kernel.function({.src = source, .deviation = &deviation});
-    };
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_deviation(kernel, trial); },
-                        .bench = [run] { return bench_statistics(run); }});
-  }
-  for (const QuantileKernel& kernel : quantile_kernels()) {
-    subjects.push_back({.info = kernel.info,
-                        .check = [&kernel](Trial& trial) { check_quantile(kernel, trial); },
-                        .bench = [&kernel] { return bench_quantile(kernel); }});
-  }
+  append_rows(subjects, minmax_kernels(), check_minmax, bench_minmax);
+  append_rows(subjects, mean_kernels(), check_mean, bench_mean);
+  append_rows(subjects, deviation_kernels(), check_deviation, bench_deviation);
+  append_rows(subjects, quantile_kernels(), check_quantile, bench_quantile);
 }
 
 }  // namespace qpp::check

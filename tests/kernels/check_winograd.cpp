@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <deque>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -109,7 +108,7 @@ void check_strip(const WinogradInputKernel& kernel, const Strip& strip, Trial& t
               " tiles from " + std::to_string(strip.first_tile));
   const std::int64_t padded = round_up<std::int64_t>(strip.channels, 8);
   const auto zero_point = static_cast<std::int32_t>(trial.random.integer(-128, 127));
-  std::deque<Guarded<Src>> rows;
+  const GuardedRows<Src> rows(kWinogradPatch, strip.width * padded);
   WinogradInputArgs args{.width = strip.width,
                          .first_column = strip.first_column,
                          .pixel_stride = padded,
@@ -118,8 +117,8 @@ void check_strip(const WinogradInputKernel& kernel, const Strip& strip, Trial& t
                          .tiles = strip.tiles,
                          .first_tile = strip.first_tile,
                          .block_tiles = strip.block_tiles};
-  for (const void*& pointer : args.rows) {
-    Guarded<Src>& row = rows.emplace_back(strip.width * padded);
+  std::copy_n(rows.pointers(), kWinogradPatch, args.rows);
+  for (const Guarded<Src>& row : rows) {
     for (std::int64_t j = 0; j < row.count(); ++j) {
       if constexpr (std::is_same_v<Src, half>) {
         row[j] = j % padded < strip.channels ? to_half(trial.random.normal()) : half{0x7e00};
@@ -127,7 +126,6 @@ void check_strip(const WinogradInputKernel& kernel, const Strip& strip, Trial& t
         row[j] = static_cast<std::int8_t>(trial.random.integer(-128, 127));
       }
     }
-    pointer = row.data();
   }
   const Elements v(kernel.dst,
                    kWinogradPoints * winograd_v_point_stride(strip.block_tiles, padded));
@@ -144,7 +142,7 @@ void check_strip(const WinogradInputKernel& kernel, const Strip& strip, Trial& t
         for (int j = 0; j < kWinogradPatch; ++j) {
           const std::int64_t x = strip.first_column + (tile - strip.first_tile) * kWinogradTile + j;
           if (inside && c < strip.channels && x >= 0 && x < strip.width) {
-            d[i][j] = real(rows[static_cast<std::size_t>(i)][x * padded + c], zero_point);
+            d[i][j] = real(rows[i][x * padded + c], zero_point);
           }
         }
       }
@@ -472,18 +470,9 @@ Bench bench_output(const WinogradOutputKernel& kernel) {
 }  // namespace
 
 void append_winograd(std::vector<Subject>& subjects) {
-  for (const WinogradInputKernel& kernel : winograd4_input_kernels()) {
-    subjects.push_back({kernel.info, [kernel](Trial& trial) { check_input(kernel, trial); },
-                        [kernel] { return bench_input(kernel); }});
-  }
-  for (const WinogradMultiplyKernel& kernel : winograd4_multiply_kernels()) {
-    subjects.push_back({kernel.info, [kernel](Trial& trial) { check_multiply(kernel, trial); },
-                        [kernel] { return bench_multiply(kernel); }});
-  }
-  for (const WinogradOutputKernel& kernel : winograd4_output_kernels()) {
-    subjects.push_back({kernel.info, [kernel](Trial& trial) { check_output(kernel, trial); },
-                        [kernel] { return bench_output(kernel); }});
-  }
+  append_rows(subjects, winograd4_input_kernels(), check_input, bench_input);
+  append_rows(subjects, winograd4_multiply_kernels(), check_multiply, bench_multiply);
+  append_rows(subjects, winograd4_output_kernels(), check_output, bench_output);
 }
 
 }  // namespace qpp::check

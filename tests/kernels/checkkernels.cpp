@@ -4,9 +4,6 @@
 
 #include "checkkernels.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <charconv>
 #include <cmath>
 #include <csignal>
@@ -20,26 +17,6 @@
 #include "kernels/select.h"
 
 namespace qpp::check {
-
-GuardedBytes::GuardedBytes(std::size_t size) {
-  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  const std::size_t usable = round_up(size, page);
-  map_size_ = usable + page;
-  void* map = mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map == MAP_FAILED) throw std::bad_alloc();
-  map_ = static_cast<std::byte*>(map);
-  if (mprotect(map_ + usable, page, PROT_NONE) != 0) throw std::bad_alloc();
-  data_ = map_ + usable - size;
-}
-
-GuardedBytes::~GuardedBytes() { munmap(map_, map_size_); }
-
-std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint64_t seed) {
-  auto values = std::make_shared<AlignedVector<half>>(static_cast<std::size_t>(count));
-  Random random(seed);
-  for (half& value : *values) value = to_half(random.uniform(-1, 1));
-  return values;
-}
 
 bool same(half a, half b) {
   return a.bits == b.bits || (std::isnan(to_float(a)) && std::isnan(to_float(b)));

@@ -9,74 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "base/align.h"
-#include "base/half.h"
 #include "kernels/kernels.h"
+#include "operands.h"
 
 namespace qpp::check {
-
-/// Deterministic numbers.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed * 2 + 1) {}
-
-  std::uint32_t bits() {
-    state_ = state_ * 6364136223846793005U + 1442695040888963407U;
-    return static_cast<std::uint32_t>(state_ >> 32);
-  }
-  /// Uniform over first .. last.
-  std::int64_t integer(std::int64_t first, std::int64_t last) {
-    const auto count = static_cast<std::uint64_t>(last - first + 1);
-    return first + static_cast<std::int64_t>((bits() * count) >> 32);
-  }
-  /// Uniform over [lo, hi).
-  float uniform(float lo, float hi) {
-    return lo + (hi - lo) * static_cast<float>(bits() >> 8) * 0x1p-24F;
-  }
-  /// Normal with mean 0 and variance 1, to within the accuracy of twelve uniform numbers.
-  float normal() {
-    float sum = -6;
-    for (int i = 0; i < 12; ++i) sum += uniform(0, 1);
-    return sum;
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-/// Memory that ends at a page whose access ends the program.
-class GuardedBytes {
- public:
-  explicit GuardedBytes(std::size_t size);
-  ~GuardedBytes();
-  GuardedBytes(const GuardedBytes&) = delete;
-  GuardedBytes& operator=(const GuardedBytes&) = delete;
-  [[nodiscard]] std::byte* data() const { return data_; }
-
- private:
-  std::byte* map_;
-  std::size_t map_size_;
-  std::byte* data_;
-};
-
-/// `count` elements, the last of which is before an inaccessible page.
-template <typename T>
-class Guarded {
- public:
-  explicit Guarded(std::int64_t count)
-      : bytes_(static_cast<std::size_t>(count) * sizeof(T)), count_(count) {}
-  [[nodiscard]] T* data() const { return reinterpret_cast<T*>(bytes_.data()); }
-  [[nodiscard]] std::int64_t count() const { return count_; }
-  T& operator[](std::int64_t i) const { return data()[i]; }
-
- private:
-  GuardedBytes bytes_;
-  std::int64_t count_;
-};
 
 /// One check of one kernel: where cases report to.
 class Trial {
@@ -121,6 +60,11 @@ bool same(float a, float b);
 inline bool same(std::int8_t a, std::int8_t b) { return a == b; }
 inline bool same(std::int16_t a, std::int16_t b) { return a == b; }
 
+std::string text(float value);
+inline std::string text(half value) { return text(to_float(value)); }
+inline std::string text(std::int8_t value) { return std::to_string(value); }
+inline std::string text(std::int16_t value) { return std::to_string(value); }
+
 /// A destination: rows of `width` elements, `stride` apart, amid memory that must stay as it is.
 template <typename T>
 class Destination {
@@ -130,6 +74,7 @@ class Destination {
     std::fill_n(memory_.data(), memory_.count(), canary());
   }
   [[nodiscard]] T* data() const { return memory_.data() + kMargin; }
+  [[nodiscard]] std::int64_t width() const { return width_; }
   [[nodiscard]] T at(std::int64_t row, std::int64_t column) const {
     return data()[row * stride_ + column];
   }
@@ -175,6 +120,50 @@ struct Subject {
   std::function<Bench()> bench;  // none for formulas
 };
 
+/// Appends all rows of a family with check(row, trial) and bench(row).
+template <typename Row, typename Check, typename MakeBench>
+void append_rows(std::vector<Subject>& subjects, const std::vector<Row>& rows, const Check& check,
+                 const MakeBench& bench) {
+  for (const Row& row : rows) {
+    subjects.push_back({.info = row.info,
+                        .check = [&row, check](Trial& trial) { check(row, trial); },
+                        .bench = [&row, bench] { return bench(row); }});
+  }
+}
+
+/// Calls check(src, dst) with values of the C++ types of a row.
+template <typename Row, typename Check>
+void with_types(const Row& row, const Check& check) {
+  if (row.src == DType::f16) return check(half{}, half{});
+  if (row.dst == DType::f16) return check(std::int8_t{}, half{});
+  return check(std::int8_t{}, std::int8_t{});
+}
+
+/// Fails unless element `i` of the first row of `dst` is as expected.
+template <typename T>
+void check_element(const Destination<T>& dst, std::int64_t i, T expected, Trial& trial) {
+  if (same(dst.at(0, i), expected)) return;
+  trial.fail("element " + std::to_string(i) + " is " + text(dst.at(0, i)) + ", expected " +
+             text(expected));
+}
+
+/// Runs a kernel, and the reference of its types, the first such row of `family`, on the same
+/// arguments. Fails unless both write the same elements and nothing else. `dst` has one row.
+template <typename Dst, typename Row, typename Args>
+void check_against_reference(const std::vector<Row>& family, const Row& kernel, Args args,
+                             const Destination<Dst>& dst, Trial& trial) {
+  const auto reference = std::find_if(family.begin(), family.end(), [&](const Row& row) {
+    return row.dst == kernel.dst && row.src == kernel.src;
+  });
+  const Guarded<Dst> expected(dst.width());
+  args.dst = expected.data();
+  reference->function(args);
+  args.dst = dst.data();
+  kernel.function(args);
+  for (std::int64_t i = 0; i < dst.width(); ++i) check_element(dst, i, expected[i], trial);
+  dst.check_rest(1, trial);
+}
+
 void append_output_stage(std::vector<Subject>& subjects);
 void append_conv(std::vector<Subject>& subjects);
 void append_quantize(std::vector<Subject>& subjects);
@@ -186,13 +175,5 @@ void append_activation(std::vector<Subject>& subjects);
 void append_pool(std::vector<Subject>& subjects);
 void append_resize(std::vector<Subject>& subjects);
 void append_sparse(std::vector<Subject>& subjects);
-
-/// Random halves, uniform over [-1, 1); the inputs of benches.
-std::shared_ptr<AlignedVector<half>> random_halves(std::int64_t count, std::uint64_t seed);
-
-std::string text(float value);
-inline std::string text(half value) { return text(to_float(value)); }
-inline std::string text(std::int8_t value) { return std::to_string(value); }
-inline std::string text(std::int16_t value) { return std::to_string(value); }
 
 }  // namespace qpp::check
