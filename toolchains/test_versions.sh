@@ -39,4 +39,4 @@ mapfile -t torch < <(grep --files-with-matches --extended-regexp \
   '^(import torch|(torch = )?pytest\.importorskip\("torch")' --recursive tests/python)
 torch+=(tests/python/device)  # whose models come from PyTorch
 echo "Left out, since they need PyTorch: ${torch[*]#tests/python/}"
-.venv/bin/pytest -n "$(nproc)" "${torch[@]/#/--ignore=}" "$@"
+.venv/bin/pytest -n "$(nproc)" --dist loadscope "${torch[@]/#/--ignore=}" "$@"

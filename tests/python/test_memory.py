@@ -43,13 +43,12 @@ def test_arena_is_near_the_peak_of_what_is_alive(
     module = (resnet.resnet18 if name == "resnet18" else hrnet.hrnet_w18)()
     graph = qe.from_torch(module.eval(), torch.zeros(1, 3, 64, 64))
     model = serialize(graph, qe.fit(invent_calibration(graph)))
-    for scheme in ("static", "qpp"):
-        for threads in (1, 4):
-            session = qe.Session(model, scheme, threads=threads)
-            session.prepare(shape)
-            memory = session.memory()
-            assert memory["peak"] <= memory["arena"] <= 1.1 * memory["peak"]
-            assert memory["peak"] < most
+    for scheme, threads in (("static", 4), ("qpp", 1)):
+        session = qe.Session(model, scheme, threads=threads)
+        session.prepare(shape)
+        memory = session.memory()
+        assert memory["peak"] <= memory["arena"] <= 1.1 * memory["peak"]
+        assert memory["peak"] < most
 
 
 def test_a_prepared_network_takes_memory_when_it_runs() -> None:
