@@ -20,7 +20,7 @@ from qppengine.models.zoo import NETWORKS
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("names", nargs=-1, type=click.Choice(sorted(NETWORKS)))
-@click.option("--samples", default=16, show_default=True, help="Photographs to calibrate on.")
+@click.option("--samples", default=32, show_default=True, help="Photographs to calibrate on.")
 @click.option("--alpha", type=float, help="Of the bounds; by default that of the paper (4 bits).")
 def main(folder: Path, names: tuple[str, ...], samples: int, alpha: float | None) -> None:
     """Write NAMES, or all networks, into FOLDER."""

@@ -19,7 +19,7 @@ import qppengine as qe
 import torch
 from qppengine.metrics import sqnr
 from qppengine.model_file import serialize
-from qppengine.models.zoo import NETWORKS
+from qppengine.models.zoo import NETWORKS, Network
 from sklearn.cluster import KMeans
 from torch.nn import functional
 from tqdm import tqdm
@@ -34,7 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "fp16": {"scheme": "fp16"},
     "static, mean": {"scheme": "static", "static_bounds": "mean"},
     "static, range": {"scheme": "static", "static_bounds": "range"},
-    "qpp": {"scheme": "qpp"},
+    "qpp, margin 0": {"scheme": "qpp"},
     "qpp, margin 2": {"scheme": "qpp"},
     "dynamic": {"scheme": "dynamic"},
     "dynamic, density 0.01": {"scheme": "dynamic", "density": 0.01},
@@ -42,16 +42,18 @@ RUNS: dict[str, dict[str, Any]] = {
 NETWORK = NETWORKS["hrnet_w18_cityscapes"]
 
 
-def crops(steps: int, batch: int) -> Iterator[torch.Tensor]:
+def crops(
+    steps: int, batch: int, network: Network = NETWORK, crop: int = CROP
+) -> Iterator[torch.Tensor]:
     """Batches of training photographs at the scale at which the network is used."""
     rng = np.random.default_rng(0)
-    images = NETWORK.inputs(steps * batch, "train", seed=1)
+    images = network.inputs(steps * batch, "train", seed=1)
     for _ in range(steps):
         parts = []
         for _ in range(batch):
             image = next(images)
-            top, left = rng.integers(0, NETWORK.height - CROP + 1, 2)
-            parts.append(image[:, :, top : top + CROP, left : left + CROP])
+            top, left = rng.integers(0, network.height - crop + 1, 2)
+            parts.append(image[:, :, top : top + crop, left : left + crop])
         yield torch.from_numpy(np.concatenate(parts))
 
 
@@ -60,9 +62,9 @@ def colors_of(images: torch.Tensor) -> torch.Tensor:
     return functional.avg_pool2d(images, 4).flatten(2).transpose(1, 2)
 
 
-def train(module: Any, steps: int, batch: int) -> Any:
+def train(module: Any, steps: int, batch: int, network: Network = NETWORK, crop: int = CROP) -> Any:
     """Trains a module in place and returns it in eval mode."""
-    sample = torch.cat([*crops(16, 1)])
+    sample = torch.cat([*crops(16, 1, network, crop)])
     found = KMeans(CLASSES, n_init=1, random_state=0).fit(colors_of(sample).reshape(-1, 3).numpy())
     centers = torch.from_numpy(found.cluster_centers_.astype(np.float32))
     optimizer = torch.optim.Adam(module.parameters(), 1e-3)
@@ -70,7 +72,7 @@ def train(module: Any, steps: int, batch: int) -> Any:
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 0.1
     module.train()
-    progress = tqdm(crops(steps, batch), total=steps, desc="training")
+    progress = tqdm(crops(steps, batch, network, crop), total=steps, desc="training")
     for images in progress:
         classes = torch.cdist(colors_of(images), centers[None]).argmin(2)
         loss = functional.cross_entropy(module(images).flatten(2), classes)
@@ -91,7 +93,7 @@ def measure(module: Any) -> dict[str, float]:
         expected = [module(torch.from_numpy(image)).numpy() for image in images]
     result = {}
     for name, options in RUNS.items():
-        session = qe.Session(wide if "margin" in name else plain, **options)
+        session = qe.Session(wide if "margin 2" in name else plain, **options)
         found = [session.run(image).reshape(expected[0].shape) for image in images]
         result[name] = float(np.mean([sqnr(y, e) for y, e in zip(found, expected, strict=True)]))
     return result

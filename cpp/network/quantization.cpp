@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "base/join.h"
@@ -81,8 +82,9 @@ class Parser {
   /// Tensors hold the numbers of all sets of bounds, one after the other.
   void parse_static(const Field& field, Quantization& result) {
     const std::size_t rows = result.values.size();
-    field["static"].only({"mean", "range"});
-    for (const char* rule : {"mean", "range"}) {
+    field["static"].only({"mean", "range", "fitted"});
+    for (const char* rule : {"mean", "range", "fitted"}) {
+      if (std::string_view(rule) == "fitted" && !field["static"].has(rule)) continue;
       const std::vector<float> all = matrix(field["static"][rule], result.bounds.size() * rows, 2);
       for (std::size_t set = 0; set < result.bounds.size(); ++set) {
         auto& of_rule = result.bounds[set].of_static[rule];  // empty where nothing is quantized
@@ -95,7 +97,7 @@ class Parser {
     }
     result.default_static = field["default_static"].string();
     QPP_CHECK(result.bounds[0].of_static.contains(result.default_static), ModelError,
-              field["default_static"].where(), ": expected \"mean\" or \"range\", got \"",
+              field["default_static"].where(), ": the file has no static bounds \"",
               result.default_static, "\"");
   }
 

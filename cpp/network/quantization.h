@@ -40,7 +40,7 @@ struct Regressor {
 /// The bounds that calibration found for one alpha.
 struct Bounds {
   double alpha = 1;
-  std::map<std::string, std::vector<Range>> of_static;  // by rule ("mean", "range"), per row
+  std::map<std::string, std::vector<Range>> of_static;  // by rule, per row
   std::vector<CalibratedRange> calibrated_range;        // per row; may be empty
   std::vector<Regressor> regressors;  // per predictor; empty in a file that is not fitted
 };

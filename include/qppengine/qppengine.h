@@ -45,7 +45,7 @@ typedef struct qpp_options {
   const char* scheme;         /* "fp16", "static", "dynamic" or "qpp" (default) */
   const char* algorithm;      /* of convolutions: "auto" (default), "direct" or "winograd" */
   const char* cores;          /* that the threads run on: "all" (default) or "big" */
-  const char* static_bounds;  /* of scheme "static": "mean" or "range"; default: that of the file */
+  const char* static_bounds;  /* of scheme "static": "mean", "range" or "fitted" */
   const char* residual_dtype; /* "int8" or "fp16", which sums read; default: fp16 if dynamic */
   int activation_bits;        /* 2 to 8 (default) */
   int threads;                /* 1 (default) to 256 */

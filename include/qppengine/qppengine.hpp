@@ -52,7 +52,7 @@ struct Options {
   std::string scheme = "qpp";       // "fp16", "static", "dynamic" or "qpp"
   std::string algorithm = "auto";   // of convolutions: "auto", "direct" or "winograd"
   std::string cores = "all";        // that the threads run on: "all" or "big"
-  std::string static_bounds = {};   // of scheme "static": "mean", "range" or "": the file's default
+  std::string static_bounds = {};   // of scheme "static": "mean", "range", "fitted" or ""
   std::string residual_dtype = {};  // "int8" or "fp16", which sums read; "": fp16 if dynamic
   int activation_bits = 8;          // 2 to 8
   int threads = 1;

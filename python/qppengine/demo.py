@@ -21,6 +21,7 @@ from qppengine.calibrate import calibrate
 from qppengine.errors import Error
 from qppengine.importers import from_torch
 from qppengine.paths import write_file
+from qppengine.regression import fit
 from qppengine.save import save
 from qppengine.session import Session
 
@@ -51,6 +52,7 @@ class Scheme:
 SCHEMES = (
     Scheme("static, mean of the calibration set", "static", {"static_bounds": "mean"}),
     Scheme("static, range of the calibration set", "static", {"static_bounds": "range"}),
+    Scheme("static, fitted", "static", {"static_bounds": "fitted"}),
     Scheme("dynamic", "dynamic"),
     Scheme("QPP", "qpp"),
 )
@@ -59,7 +61,7 @@ SCHEMES = (
 def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any]:
     """Runs the demo and returns its report.
 
-    Writes ``espcn_x{upscale}.qpp`` and ``espcn_x{upscale}.png`` into ``folder``.
+    Writes a model for each number of bits and ``espcn_x{upscale}.png`` into ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     threads = os.cpu_count() or 1
@@ -67,15 +69,16 @@ def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any
     samples = photos.calibration_samples(upscale, count=CALIBRATION_SAMPLES)
     with ThreadPoolExecutor(threads) as executor:
         calibration = calibrate(graph, samples, ALPHA, executor=executor, progress=progress)
-    model = folder / f"espcn_x{upscale}.qpp"
-    save(model, graph, calibration)
+    models = {bits: folder / f"espcn_x{upscale}_{bits}bit.qpp" for bits in BITS}
+    for bits, model in models.items():
+        save(model, graph, fit(calibration, bits=bits))
 
     pairs = list(photos.pairs("test", upscale, seed=SEED, exposures=EXPOSURES))
     sessions = {
-        ("fp16", "fp16"): Session(model, "fp16", threads=threads),
+        ("fp16", "fp16"): Session(models[8], "fp16", threads=threads),
         **{
             (f"W8A{bits}", row.label): Session(
-                model, row.scheme, activation_bits=bits, threads=threads, **row.options
+                models[bits], row.scheme, activation_bits=bits, threads=threads, **row.options
             )
             for bits in BITS
             for row in SCHEMES
@@ -119,7 +122,7 @@ def main(folder: Path, upscale: int = 3, progress: bool = True) -> dict[str, Any
             for bits in BITS
         },
         "clamped_predictions": _count_clamped(sessions),
-        "written": [str(model), str(picture)],
+        "written": [*map(str, models.values()), str(picture)],
     }
 
 
@@ -198,8 +201,8 @@ def draw(
     brightest = max(pairs, key=lambda pair: pair.gain)
     others = [pair for pair in pairs if pair.name != brightest.name]
     chosen = (brightest, min(others, key=lambda pair: pair.gain))
-    figure = Figure(figsize=(15, 6.6), layout="constrained")
-    axes = figure.subplots(len(chosen), 6)
+    figure = Figure(figsize=(17.5, 6.6), layout="constrained")
+    axes = figure.subplots(len(chosen), 3 + len(SCHEMES) - 1)  # all but dynamic
     for line, pair in zip(axes, chosen, strict=True):
         x = pair.low[None, None]
         columns = {

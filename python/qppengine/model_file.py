@@ -114,14 +114,16 @@ def unpack_static_bounds(
 ) -> dict[str, Array]:
     """Static bounds lo, hi of every quantized value; empty without calibration.
 
-    `rule` is "mean" or "range"; None is the default of the file. Raises `UnsupportedError`.
+    `rule` is "mean", "range" or, unless the file is older, "fitted"; None is the default of the
+    file. Raises `UnsupportedError`.
     """
     quantization = json.loads(graph_json).get("quantization", {})
     if not quantization.get("static"):
         return {}
     rule = rule or quantization["default_static"]
     if rule not in quantization["static"]:
-        raise UnsupportedError(f'static_bounds: expected "mean" or "range", got {rule!r}')
+        known = ", ".join(map(repr, quantization["static"]))
+        raise UnsupportedError(f"static_bounds: expected one of {known}, got {rule!r}")
     values = quantization["values"]
     rows = tensors[quantization["static"][rule]][: len(values)]  # those of densities follow
     return dict(zip(values, rows, strict=True))
@@ -175,11 +177,12 @@ def _pack_quantization(quantization: Quantization) -> tuple[dict[str, Any], dict
     tensors = {
         "qparams/mean": np.concatenate([one.mean for one in sets]),
         "qparams/range": np.concatenate([one.range for one in sets]),
+        "qparams/fitted": np.concatenate([one.fitted for one in sets]),
         "qparams/calibrated_range": np.concatenate([one.calibrated_range for one in sets]),
     }
     document |= {
-        "static": {"mean": "qparams/mean", "range": "qparams/range"},
-        "default_static": "mean",
+        "static": {rule: f"qparams/{rule}" for rule in ("mean", "range", "fitted")},
+        "default_static": "fitted",
         "calibrated_range": "qparams/calibrated_range",
     }
     for index, entry in enumerate(document["predictors"]):

@@ -265,8 +265,8 @@ class Predictor:
     ``weight`` ``[2R, F]`` and ``bias`` ``[2R]``, float32; row 2i predicts lo of
     ``position.rows[i]`` and row 2i + 1 its hi, or with ``target_transform`` "log" the logarithms to
     base 2 of their magnitudes -lo and hi. ``relative_mse`` ``[2R]`` is the mean squared error of
-    the targets on the calibration set, without margin, relative to the variance of the targets: 0
-    is exact, 1 no better than the mean.
+    the targets, without margin, relative to their variance: 0 is exact, 1 no better than the mean.
+    It is that of the calibration set or, with a fitted margin, of samples that were left out.
     """
 
     position: Position
@@ -291,10 +291,11 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class BoundSet:
-    """Bounds of all values for one alpha: static ones, and predictors."""
+    """Bounds of all values for one alpha: static ones by three rules, and predictors."""
 
     mean: Array  # [V, 2]
     range: Array  # [V, 2]
+    fitted: Array  # [V, 2]
     calibrated_range: Array  # [V, 4], as in `Calibration`
     predictors: tuple[Predictor, ...]  # one for every position
 

@@ -51,7 +51,7 @@ def save(
     Args:
         path: The file to write.
         graph: The network.
-        quantization: What `fit` returned. A calibration is fitted first, without margin. A file
+        quantization: What `fit` returned. A calibration is fitted first. A file
             without either runs in scheme "fp16" only.
 
     Raises `CalibrationError` for a calibration of another network or with too few samples to fit,

@@ -119,8 +119,8 @@ class Session:
         threads: Number of threads of a run, including the caller's: 1 to 256.
         cores: "all" lets the system choose; "big" uses the cores of the highest capacity, of which
             there must be as many as threads.
-        static_bounds: Bounds of scheme "static": "mean" of the calibration set, or its "range".
-            None is the default of the file.
+        static_bounds: Bounds of scheme "static": "mean" of the calibration set, its "range", or
+            those "fitted" to the errors of rounding and clipping. None is the default of the file.
         algorithm: The algorithm of convolutions. "direct": sums of products, with exact integers
             for int8. "winograd": Winograd's F(4x4, 3x3) in fp16 for 3x3 convolutions of stride 1,
             within 0.5 % rms; direct for the others. "auto" selects the faster one.

@@ -86,7 +86,7 @@ def compare_tables(document: str, printed: str) -> None:
     """Every row of the document's table is printed, with numbers within 0.1 dB."""
     table = document.partition("| type | scheme |")[2].partition("\n\n")[0]
     rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
-    assert len(rows) == 11
+    assert len(rows) == 13
     for kind, scheme, *expected in rows:
         pattern = rf"^.*\b{kind}\b.*\b{re.escape(scheme)}\b(?P<numbers>.*)$"
         line = re.search(pattern, printed, re.MULTILINE)

@@ -86,10 +86,10 @@ def test_predictions_of_zero_width_are_the_widest_of_calibration(graph: qe.Graph
     bounds = calibration.bounds.copy()
     bounds[..., 1] = np.maximum(bounds[..., 1] - 1, 0)  # as if an offset had been subtracted
     shifted = qe.Calibration(calibration.plan, bounds, calibration.features)
-    session = Session(serialize(graph, qe.fit(shifted)), "qpp")
+    session = Session(serialize(graph, qe.fit(shifted, 0)), "qpp")
     x = images[0] * np.float32(0.02)
     session.run(np.concatenate([x, images[3]]))
-    (predictor,) = fit(shifted).predictors
+    (predictor,) = fit(shifted, 0).predictors
     predicted = predictor.predict(session.features()[:, 0], shifted.calibrated_range)
     np.testing.assert_allclose(session.qparams(), predicted, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(predicted[0], shifted.calibrated_range[:, [0, 3]])

@@ -54,7 +54,7 @@ def test_the_model_runs_as_one_of_format_2() -> None:
 
 
 def test_a_file_of_the_same_calibration_predicts_the_same() -> None:
-    written = serialize(load_graph(MODEL), qe.fit(CALIBRATION))
+    written = serialize(load_graph(MODEL), qe.fit(CALIBRATION, 0))
     assert read_model(MODEL)[1].keys() - read_model(written)[1].keys() == {"qparams/seen"}
     x = np.random.default_rng(1).random((1, 2, 16, 16), np.float32)
     old, new = Session(MODEL), Session(written)

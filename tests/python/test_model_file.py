@@ -75,10 +75,14 @@ def test_file_is_safetensors_with_the_quantization(
         assert file.get_tensor("head.weight").dtype == np.float16
         assert file.get_tensor("head.bias").dtype == np.float32
         # Three values, four sets of bounds: without density, then of every density.
+        sets = qe.fit(calibration).sets
         for index, one in enumerate((calibration, *calibration.by_density)):
             rows = slice(3 * index, 3 * index + 3)
             calibrated_range = file.get_tensor("qparams/calibrated_range")[rows]
-            np.testing.assert_array_equal(calibrated_range, one.calibrated_range)
+            np.testing.assert_array_equal(calibrated_range, sets[index].calibrated_range)
+            np.testing.assert_array_equal(
+                file.get_tensor("qparams/fitted")[rows], sets[index].fitted
+            )
             np.testing.assert_array_equal(file.get_tensor("qparams/mean")[rows], one.mean_bounds)
             np.testing.assert_array_equal(file.get_tensor("qparams/range")[rows], one.range_bounds)
         assert file.get_tensor("qparams/calibrated_range").shape == (12, 4)
@@ -245,7 +249,7 @@ def test_calibration_of_another_network_is_refused(calibration: qe.Calibration) 
 def test_calibration_too_small_to_fit_is_refused(graph: Graph, samples: list[Array]) -> None:
     calibration = qe.calibrate(graph, samples[:3], progress=False)
     with pytest.raises(CalibrationError, match="expected at least 6 samples"):
-        serialize(graph, qe.fit(calibration))
+        serialize(graph, qe.fit(calibration, 0))
 
 
 def test_network_without_convolutions_is_saved(tmp_path: Path) -> None:

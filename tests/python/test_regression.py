@@ -27,7 +27,7 @@ def exact(samples: int = 40) -> Calibration:
 
 def test_linear_bounds_are_predicted_exactly() -> None:
     data = exact()
-    (predictor,) = fit(data).predictors
+    (predictor,) = fit(data, 0).predictors
     predicted = predictor.predict(data.features[:, 0], data.calibrated_range)
     np.testing.assert_allclose(predicted, data.bounds, atol=1e-5)
     assert predictor.relative_mse.max() < 1e-9
@@ -36,7 +36,7 @@ def test_linear_bounds_are_predicted_exactly() -> None:
 def test_constant_bounds_stay_to_the_last_bit() -> None:
     data = exact()
     data.bounds[:, 1, 1] = np.float32(0.1)
-    (predictor,) = fit(data).predictors
+    (predictor,) = fit(data, 0).predictors
     assert not predictor.weight[[0, 3]].any()
     assert predictor.bias[[0, 3]].tolist() == [0, np.float32(0.1)]
     assert predictor.relative_mse[[0, 3]].tolist() == [0, 0]
@@ -44,7 +44,7 @@ def test_constant_bounds_stay_to_the_last_bit() -> None:
 
 def test_error_is_relative_to_the_static_average() -> None:
     noise = RNG.standard_normal((300, 2, 2))
-    (predictor,) = fit(calibration(noise, RNG.random((300, 1, 5)))).predictors
+    (predictor,) = fit(calibration(noise, RNG.random((300, 1, 5))), 0).predictors
     assert (predictor.relative_mse > 0.9).all()  # nothing to learn
     assert (predictor.relative_mse <= 1).all()
 
@@ -52,7 +52,7 @@ def test_error_is_relative_to_the_static_average() -> None:
 def test_margin_moves_bounds_outwards_by_their_error() -> None:
     data = calibration(RNG.standard_normal((300, 2, 2)), RNG.random((300, 1, 5)))
     data.bounds[:, 1, 0] = 0
-    (plain,), (wide,) = fit(data).predictors, fit(data, 2).predictors
+    (plain,), (wide,) = fit(data, 0).predictors, fit(data, 2).predictors
     error = np.sqrt(plain.relative_mse * data.bounds.reshape(300, 4).var(axis=0))
     np.testing.assert_allclose(wide.bias - plain.bias, 2 * error * [-1, 1, -1, 1], atol=1e-6)
     assert wide.bias[2] == 0  # which does not change
@@ -67,7 +67,7 @@ def test_unusable_margin_is_refused(margin: float) -> None:
 
 def test_predictions_are_clamped_to_the_calibrated_range() -> None:
     data = exact()
-    (predictor,) = fit(data).predictors
+    (predictor,) = fit(data, 0).predictors
     far = predictor.predict(data.features[:, 0] * 100, data.calibrated_range)
     lo, hi = data.bounds.min(axis=0), data.bounds.max(axis=0)
     assert (far >= lo).all()
@@ -79,7 +79,7 @@ def test_collinear_features_give_moderate_weights() -> None:
     gain = RNG.lognormal(0, 0.5, (50, 1, 1))
     features = gain * [0.5, 0.8, 0.9, 0.4, 1]
     bounds = gain[..., None] * [[[-1, 2], [0, 3]]]
-    (predictor,) = fit(calibration(bounds[:, 0], features)).predictors
+    (predictor,) = fit(calibration(bounds[:, 0], features), 0).predictors
     assert np.abs(predictor.weight).max() < 10
     assert predictor.relative_mse.max() < 1e-9
 
@@ -87,7 +87,7 @@ def test_collinear_features_give_moderate_weights() -> None:
 @pytest.mark.parametrize("samples", [1, 5])
 def test_too_few_samples_are_refused(samples: int) -> None:
     with pytest.raises(CalibrationError, match=f"expected at least 6 samples .* got {samples}"):
-        fit(exact(samples))
+        fit(exact(samples), 0)
 
 
 def test_every_position_has_a_predictor_of_its_own() -> None:
@@ -95,6 +95,6 @@ def test_every_position_has_a_predictor_of_its_own() -> None:
     bounds = np.stack([features[:, 0, :2], 3 * features[:, 1, 2:4]], axis=1)
     plan = Plan(0.999, ("a", "b"), (Position("a", (0,)), Position("b", (1,))))
     data = Calibration(plan, bounds.astype(np.float32), features.astype(np.float32))
-    first, second = fit(data).predictors
+    first, second = fit(data, 0).predictors
     np.testing.assert_allclose(first.weight, np.eye(5)[:2], atol=1e-5)
     np.testing.assert_allclose(second.weight, 3 * np.eye(5)[2:4], atol=1e-5)

@@ -48,7 +48,10 @@ def test_quantized_schemes_are_those_of_the_reference(model: Path, scheme: str, 
     such steps in an image are common with few bits, so that several images are counted.
     """
     graph = load_graph(model)
-    session = Session(model, scheme, activation_bits=bits, algorithm="direct")
+    static_bounds = "mean" if scheme == "static" else None
+    session = Session(
+        model, scheme, activation_bits=bits, algorithm="direct", static_bounds=static_bounds
+    )
     different = []
     for seed in range(8):
         x = image(seed)
@@ -69,7 +72,8 @@ def test_static_bounds_are_those_of_the_calibration(
 ) -> None:
     x = image()
     for rule, expected in (
-        (None, calibration.mean_bounds),
+        (None, fit(calibration).sets[0].fitted),
+        ("fitted", fit(calibration).sets[0].fitted),
         ("mean", calibration.mean_bounds),
         ("range", calibration.range_bounds),
     ):
@@ -92,17 +96,18 @@ def test_dynamic_bounds_are_those_calibration_measures(
 
 
 def test_predictions_are_those_of_the_fit(model: Path, calibration: qe.Calibration) -> None:
-    (predictor,) = fit(calibration).predictors
+    (fitted, *_) = fit(calibration).sets
+    (predictor,) = fitted.predictors
     session = Session(model, "qpp")
     clamps = np.zeros(3, int)
     for seed in range(20):
         x = image(seed) * np.float32(2.0 ** (seed % 7 - 3))
         session.run(x)
         features = session.features()[:, 0]
-        (predicted,) = predictor.predict(features, calibration.calibrated_range)
+        (predicted,) = predictor.predict(features, fitted.calibrated_range)
         np.testing.assert_allclose(session.qparams()[0], predicted, rtol=1e-5, atol=1e-5)
-        free = features @ predictor.weight.T + predictor.bias
-        clamps += np.abs(free.reshape(-1, 2) - predicted).max(axis=1) > 1e-5
+        (free,) = predictor.predict(features, np.array([[-np.inf, 0, 0, np.inf]] * 3))
+        clamps += np.abs(free - predicted).max(axis=1) > 1e-5
     stats = session.stats()
     assert stats["runs"] == 20
     assert stats["predictions"] == 60
@@ -120,8 +125,9 @@ def test_other_positions_predict_their_rows(
     y = session.run(samples[0])
     assert session.features().shape == (1, 2, 5)
     (bounds,) = session.qparams()
-    for predictor, features in zip(fit(calibration).predictors, session.features()[0], strict=True):
-        predicted = predictor.predict(features[None], calibration.calibrated_range)[0]
+    (fitted, *_) = fit(calibration).sets
+    for predictor, features in zip(fitted.predictors, session.features()[0], strict=True):
+        predicted = predictor.predict(features[None], fitted.calibrated_range)[0]
         rows = list(predictor.position.rows)
         np.testing.assert_allclose(bounds[rows], predicted, rtol=1e-5, atol=1e-6)
     assert sqnr(y, reference.run(graph, samples[0])[0]) > 25

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,6 +15,7 @@ from qppengine.cli.group import main
 from qppengine.cli.options import (
     FILE,
     TARGET,
+    bits_option,
     feature_option,
     json_option,
     margin_option,
@@ -74,6 +75,7 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
 )
 @feature_option
 @margin_option
+@bits_option
 @with_fp16_options
 @json_option
 def calibrate_(
@@ -84,7 +86,8 @@ def calibrate_(
     densities: tuple[float, ...],
     positions: tuple[str, ...],
     features: tuple[Feature, ...],
-    margin: float,
+    margin: float | Literal["fitted"],
+    bits: int,
     as_json: bool,
     **fp16: Any,
 ) -> None:
@@ -106,7 +109,7 @@ def calibrate_(
     if output.suffix == ".npz":
         calibration.save(output)
     else:
-        save(output, graph, fit(calibration, margin))
+        save(output, graph, fit(calibration, margin, bits=bits))
     print_report(describe_calibration(output, calibration), as_json)
 
 
@@ -115,10 +118,17 @@ def calibrate_(
 @click.argument("statistics", type=FILE)
 @click.option("-o", "--output", type=TARGET, required=True, help="The .qpp file to write.")
 @margin_option
+@bits_option
 @with_fp16_options
 @json_option
 def fit_(
-    model: Path, statistics: Path, output: Path, margin: float, as_json: bool, **fp16: Any
+    model: Path,
+    statistics: Path,
+    output: Path,
+    margin: float | Literal["fitted"],
+    bits: int,
+    as_json: bool,
+    **fp16: Any,
 ) -> None:
     """Fit the predictors of a model to statistics.
 
@@ -127,5 +137,5 @@ def fit_(
     """
     calibration = Calibration.load(statistics)
     graph = keep_fp16(load_network(model), **fp16)
-    save(output, graph, fit(calibration, margin))
+    save(output, graph, fit(calibration, margin, bits=bits))
     print_report(describe_calibration(output, calibration), as_json)

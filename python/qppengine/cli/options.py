@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -33,6 +33,15 @@ def _parse_feature(text: str) -> Feature:
         raise click.BadParameter(
             f"expected KIND[=ALPHA][:VALUE[:TRANSFORM]], got {text!r}: {error}"
         ) from error
+
+
+def _parse_margin(text: str) -> float | Literal["fitted"]:
+    if text == "fitted":
+        return "fitted"
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f'expected "fitted" or a number, got {text!r}') from None
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -75,10 +84,20 @@ feature_option = click.option(
 
 margin_option = click.option(
     "--margin",
-    type=float,
-    default=0,
+    callback=lambda context, parameter, text: _parse_margin(text),
+    default="fitted",
     show_default=True,
-    help="Standard deviations of their error by which predicted bounds are moved outwards.",
+    metavar="fitted|NUMBER",
+    help="Fitted to the errors of rounding and clipping; or the standard deviations of their error "
+    "by which bounds predicted by least squares are moved outwards.",
+)
+
+bits_option = click.option(
+    "--bits",
+    type=click.IntRange(2, 8),
+    default=8,
+    show_default=True,
+    help="The activation bits for which margins and static bounds are fitted.",
 )
 
 

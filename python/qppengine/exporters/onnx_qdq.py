@@ -38,9 +38,9 @@ def to_onnx(
     """A calibrated model file as an ONNX model that computes the outputs of scheme "static".
 
     Activations have 8 bits; other widths and dense + sparse values have no form in ONNX.
-    ``static_bounds`` is "mean" or "range" as in `Session`. Of a file without calibration the model
-    is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for operations without an
-    equivalent in ONNX.
+    ``static_bounds`` is "mean", "range" or "fitted" as in `Session`. Of a file without calibration
+    the model is float32. Raises `ModelError`, `FileError`, and `UnsupportedError` for operations
+    without an equivalent in ONNX.
     """
     contents = read_model(model)
     graph, bounds = unpack(*contents), unpack_static_bounds(*contents, static_bounds)

@@ -55,7 +55,12 @@ class Network:
         if self.channels == 1:
             weights = np.array([0.299, 0.587, 0.114], np.float32)
             return (np.tensordot(image, weights, (1, 0))[:, None] for image in images)
-        return ((image - _MEAN) / _DEVIATION for image in images)
+        return map(self.normalize, images)
+
+    @staticmethod
+    def normalize(image: Array) -> Array:
+        """Of a color image ``[N, 3, H, W]`` in [0, 1], by the statistics of ImageNet."""
+        return (image - _MEAN) / _DEVIATION
 
     def untrained(self, seed: int = 0) -> Any:
         """A module in eval mode with random weights that passes signals on as a trained one does.
