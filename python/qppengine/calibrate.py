@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sized
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from qppengine.errors import CalibrationError, Error, UnsupportedError, expect_list
-from qppengine.ir import InputInfo
 from qppengine.model_file import pack, to_bytes
 from qppengine.passes import optimize
 from qppengine.positions import find_positions
@@ -32,10 +30,11 @@ from qppengine.quantization import (
     Plan,
     Quantization,
 )
+from qppengine.samples import split_batches, with_open_batch, with_progress
 from qppengine.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor, Future
 
     from qppengine.graph import Graph
@@ -95,9 +94,9 @@ def calibrate(
             f"densities: expected up to {MAX_DENSITIES}, got {len(plan.densities)}"
         )
     measured_plan = replace(plan, densities=tuple(sorted({*plan.densities, *TAIL_DENSITIES})))
-    model = to_bytes(*pack(_with_open_batch(graph), Quantization(measured_plan)))
+    model = to_bytes(*pack(with_open_batch(graph), Quantization(measured_plan)))
 
-    chunks = _chunks(_split_batches(_with_progress(samples, progress)))
+    chunks = _chunks(split_batches(with_progress(samples, progress, "calibrate")))
     if executor is None:
         results: Iterable[list[_Measurement]] = map(
             partial(_measure, Session(model, scheme="calibration")), chunks
@@ -162,30 +161,6 @@ def _measure_in_worker(token: str, model: bytes, chunk: _Chunk) -> list[_Measure
     return _measure(_worker.session, chunk)
 
 
-def _with_open_batch(graph: Graph) -> Graph:
-    """The graph for batches of any size: samples are measured one by one."""
-    inputs = tuple(InputInfo(value.name, (None, *value.shape[1:])) for value in graph.inputs)
-    return replace(graph, inputs=inputs)
-
-
-def _split_batches(samples: Iterable[Any]) -> Iterator[Any]:
-    """The images of every batch one by one; `Session.run` refuses anything but batches."""
-    for sample in samples:
-        names = tuple(sample) if isinstance(sample, Mapping) else None
-        if names is not None:
-            arrays = tuple(sample[name] for name in names)
-        else:
-            arrays = sample if isinstance(sample, tuple) else (sample,)
-        shapes: list[Any] = [getattr(array, "shape", ()) for array in arrays]
-        sizes = {shape[0] if len(shape) == 4 else 0 for shape in shapes}
-        if len(sizes) != 1 or sizes <= {0, 1}:
-            yield sample
-            continue
-        for i in range(sizes.pop()):
-            images = tuple(array[i : i + 1] for array in arrays)
-            yield images if names is None else dict(zip(names, images, strict=True))
-
-
 def _chunks(samples: Iterable[Any]) -> Iterator[_Chunk]:
     iterator = iter(samples)
     first = 0
@@ -211,15 +186,3 @@ def _map_lazily(
     finally:
         for future in pending:
             future.cancel()
-
-
-def _with_progress(samples: Iterable[Any], progress: bool) -> Iterable[Any]:
-    if not progress:
-        return samples
-    try:
-        from tqdm import tqdm
-    except ImportError:  # the bar is a convenience
-        return samples
-    total = len(samples) if isinstance(samples, Sized) else None
-    bar: Iterable[Any] = tqdm(samples, "calibrate", total, unit=" samples", leave=False)
-    return bar
