@@ -15,7 +15,10 @@ namespace qpp {
 namespace {
 
 py::array to_array(const Tensor& tensor) {
-  py::array array(py::dtype(tensor.dtype == DType::f16 ? "float16" : "float32"), tensor.shape);
+  const char* name = tensor.dtype == DType::f16    ? "float16"
+                     : tensor.dtype == DType::qsi8 ? "int8"
+                                                   : "float32";
+  py::array array(py::dtype(name), tensor.shape);
   std::memcpy(array.mutable_data(), tensor.bytes.data(), tensor.bytes.size());
   return array;
 }

@@ -34,14 +34,16 @@ using DepthwiseKernel = WeightedKernel<DepthwiseArgs>;
 inline constexpr std::int64_t kDepthwiseQuad = 4;
 
 /// The weights of a depthwise convolution as kernels read them. Channels are padded with zeros to a
-/// multiple of 8; qsi8 quantizes each channel with scale max|w| / 127, f16 holds it in units of
-/// half_scale().
+/// multiple of 8; qsi8 quantizes each channel with its scale, by default max|w| / 127, f16 holds it
+/// in units of half_scale().
 ///
 ///   qsi8:     element (c, ky, kx) at [c / 8][ky / 4][kx][c % 8][ky % 4]
 ///   f16, f32: element (c, ky, kx) at [c / 8][ky][kx][c % 8]
 ///
-/// `weights` are floats [channels][height][width].
+/// `weights` are floats [channels][height][width]. `scales`: of qsi8 channels; empty for the
+/// default.
 PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels,
-                                     std::int64_t height, std::int64_t width, DType dtype);
+                                     std::int64_t height, std::int64_t width, DType dtype,
+                                     std::span<const float> scales = {});
 
 }  // namespace qpp

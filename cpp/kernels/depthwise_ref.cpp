@@ -64,7 +64,8 @@ void convolve_int8(const DepthwiseArgs& args) {
 }  // namespace
 
 PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels,
-                                     std::int64_t height, std::int64_t width, DType dtype) {
+                                     std::int64_t height, std::int64_t width, DType dtype,
+                                     std::span<const float> scales) {
   const std::int64_t padded = round_up(channels, kBlock);
   const bool quantized = dtype == DType::qsi8;
   const std::int64_t rows = quantized ? round_up(height, kDepthwiseQuad) : height;
@@ -83,6 +84,7 @@ PackedWeights pack_depthwise_weights(const float* weights, std::int64_t channels
     for (std::int64_t tap = 0; tap < taps; ++tap)
       largest = std::max(largest, std::abs(kernel[tap]));
     float scale = quantized && largest > 0 ? largest / 127.0F : 1.0F;
+    if (quantized && !scales.empty()) scale = scales[static_cast<std::size_t>(c)];
     if (dtype == DType::f16) scale = half_scale(largest);
     std::int32_t sum = 0;
     for (std::int64_t tap = 0; tap < taps; ++tap) {

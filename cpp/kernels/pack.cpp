@@ -53,7 +53,8 @@ float half_scale(float largest) {
 }
 
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,
-                                std::int64_t taps, DType dtype, int nr, int kr, bool scaled) {
+                                std::int64_t taps, DType dtype, int nr, int kr, bool scaled,
+                                std::span<const float> scales) {
   PackedWeights packed;
   packed.dtype = dtype;
   packed.filters = filters;
@@ -75,6 +76,7 @@ PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std:
     const float* filter = weights + f * channels * taps;
     const float largest = largest_magnitude(filter, channels * taps);
     float scale = quantized && largest > 0 ? largest / 127.0F : zeros_scale;
+    if (quantized && !scales.empty()) scale = scales[static_cast<std::size_t>(f)];
     const bool in_units = scaled && dtype == DType::f16;
     if (in_units) scale = half_scale(largest);
     std::int32_t sum = 0;

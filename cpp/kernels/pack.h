@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 
 #include "base/align.h"
 #include "tensor/dtype.h"
@@ -16,8 +17,8 @@ namespace qpp {
 ///
 /// with tap = ky * kernel_width + kx. Filters are padded with zeros to a multiple of nr, channels
 /// to one of kr. `weights` are canonical floats OIHW. f32 keeps them, and so does f16, in units of
-/// half_scale() of each filter; qsi8 quantizes each filter with scale max|w| / 127, within
-/// kMaxMagnitude.
+/// half_scale() of each filter; qsi8 quantizes each filter with its scale, by default max|w| / 127,
+/// within kMaxMagnitude.
 struct PackedWeights {
   DType dtype = DType::f32;
   std::int64_t filters = 0;  // as given
@@ -53,8 +54,10 @@ inline constexpr std::int64_t kMaxMagnitude = (INT32_MAX - (1 << 20)) / 256;
 /// limits of accumulators.
 inline constexpr std::int32_t kMaxMagicBiasMagnitude = (1 << 29) / 255;
 
-/// `scaled`: false for f16 weights that are to be kept as they are.
+/// `scaled`: false for f16 weights that are to be kept as they are. `scales`: of qsi8 filters;
+/// empty for the default.
 PackedWeights pack_conv_weights(const float* weights, std::int64_t filters, std::int64_t channels,
-                                std::int64_t taps, DType dtype, int nr, int kr, bool scaled = true);
+                                std::int64_t taps, DType dtype, int nr, int kr, bool scaled = true,
+                                std::span<const float> scales = {});
 
 }  // namespace qpp

@@ -42,9 +42,9 @@ Extent parse_tensor(const json& entry, Tensor& tensor, std::uint64_t data_bytes,
                 entry.contains("data_offsets"),
             ModelError, where, "expected dtype, shape and data_offsets");
   const json& dtype = entry["dtype"];
-  QPP_CHECK(dtype == "F16" || dtype == "F32", ModelError, where, "expected dtype F16 or F32, got ",
-            describe(dtype));
-  tensor.dtype = dtype == "F16" ? DType::f16 : DType::f32;
+  QPP_CHECK(dtype == "F16" || dtype == "F32" || dtype == "I8", ModelError, where,
+            "expected dtype F16, F32 or I8, got ", describe(dtype));
+  tensor.dtype = dtype == "F16" ? DType::f16 : dtype == "F32" ? DType::f32 : DType::qsi8;
 
   const json& shape = entry["shape"];
   QPP_CHECK(shape.is_array(), ModelError, where, "shape is not a list of sizes");

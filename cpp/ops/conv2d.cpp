@@ -101,7 +101,7 @@ Conv2d::Conv2d(const Conv2dSpec& spec, const Conv2dTypes& types, const KernelSel
   weights_ = pack_conv_weights(
       gathering_ == Gathering::pixels ? spec.weights.data() : join_taps(spec, gathering_).data(),
       spec.filters, spec.channels * (taps / packed_taps), packed_taps, kernel_->weights,
-      kernel_->nr, kernel_->kr);
+      kernel_->nr, kernel_->kr, /*scaled=*/true, spec.weight_scales);
   plain_ = types.src == DType::f16 && kernel_->dst == DType::f16 && has_unit_scales(weights_);
   bias_.assign(weights_.scales.size(), 0.0F);
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
+#include <span>
 
 #include "base/align.h"
 #include "base/json_field.h"
@@ -46,6 +47,25 @@ std::vector<float> parse_filter_tensor(const NodeFields& node, const char* role,
   return Constants::floats(tensor, node.where);
 }
 
+/// Rounded weights, their scales and their bias, which a node has together or not at all.
+std::optional<Int8Weights> parse_int8_weights(const NodeFields& node, const Tensor& weight) {
+  const Field& tensors = node.tensors;
+  if (!tensors.has("int8_weight") && !tensors.has("int8_scale") && !tensors.has("int8_bias"))
+    return std::nullopt;
+  const Tensor& rounded = node.tensor("int8_weight");
+  QPP_CHECK(rounded.shape == weight.shape, ModelError, node.where,
+            ": expected an int8_weight of the shape of the weight");
+  node.constants.count(rounded.elements(), 0, node.where);
+  Int8Weights int8{.levels = Constants::levels(rounded, node.where),
+                   .scales = parse_filter_tensor(node, "int8_scale", weight.shape[0]),
+                   .bias = parse_filter_tensor(node, "int8_bias", weight.shape[0])};
+  for (const float scale : int8.scales) {
+    QPP_CHECK(std::isnormal(scale) && scale > 0 && std::isfinite(scale * 127), ModelError,
+              node.where, ": expected an int8_scale above 0 within float32, got ", scale);
+  }
+  return int8;
+}
+
 void parse_attributes(const NodeFields& node, Conv2dSpec& spec) {
   const Field& attributes = node.attributes;
   attributes.only({"stride", "padding", "dilation", "groups", "activation", "clamp"});
@@ -68,7 +88,7 @@ void parse_attributes(const NodeFields& node, Conv2dSpec& spec) {
 
 Conv2dSpec parse_spec(const NodeFields& node) {
   const Field& tensors = node.tensors;
-  tensors.only({"weight", "scale", "bias"});
+  tensors.only({"weight", "scale", "bias", "int8_weight", "int8_scale", "int8_bias"});
   const Tensor& weight = node.tensor("weight");
   QPP_CHECK(weight.shape.size() == 4, ModelError, node.where,
             ": expected a weight of 4 dimensions (OIHW), got ", weight.shape.size());
@@ -87,6 +107,7 @@ Conv2dSpec parse_spec(const NodeFields& node) {
     scale_filters(parse_filter_tensor(node, "scale", spec.filters), node.where, spec.weights);
   spec.bias = tensors.has("bias") ? parse_filter_tensor(node, "bias", spec.filters)
                                   : std::vector<float>(static_cast<std::size_t>(spec.filters));
+  spec.int8 = parse_int8_weights(node, weight);
   return spec;
 }
 
@@ -143,23 +164,31 @@ bool is_3x3_stride_1(const Conv2dSpec& spec) {
          spec.stride.width == 1 && spec.dilation.height == 1 && spec.dilation.width == 1;
 }
 
+Conv2dSpec with_int8_weights(const Conv2dSpec& spec) {
+  if (!spec.int8) return spec;
+  Conv2dSpec result = spec;
+  result.weights = spec.int8->levels;
+  scale_filters(spec.int8->scales, spec.name, result.weights);
+  result.weight_scales = spec.int8->scales;
+  result.bias = spec.int8->bias;
+  result.int8.reset();
+  return result;
+}
+
 bool int8_sums_fit(const Conv2dSpec& spec) {
   const auto size =
       static_cast<std::size_t>(spec.channels * spec.kernel.height * spec.kernel.width);
   if (static_cast<std::int64_t>(size) * 127 <= kMaxMagnitude) return true;
-  for (auto filter = spec.weights.begin(); filter != spec.weights.end();) {
-    const auto end = filter + static_cast<std::ptrdiff_t>(size);
-    float largest = 0;
-    for (auto weight = filter; weight != end; ++weight) {
-      largest = std::max(largest, std::abs(*weight));
-    }
+  const Conv2dSpec rounded = with_int8_weights(spec);
+  for (std::size_t f = 0; f < static_cast<std::size_t>(spec.filters); ++f) {
+    const std::span filter(rounded.weights.data() + f * size, size);
+    float scale = 0;
+    for (const float weight : filter) scale = std::max(scale, std::abs(weight) / 127.0F);
+    if (!rounded.weight_scales.empty()) scale = rounded.weight_scales[f];
+    if (scale == 0) continue;
     std::int64_t magnitude = 0;
-    for (; filter != end; ++filter) {
-      if (largest > 0) {
-        magnitude +=
-            static_cast<std::int64_t>(std::abs(quantize_weight(*filter, largest / 127.0F)));
-      }
-    }
+    for (const float weight : filter)
+      magnitude += static_cast<std::int64_t>(std::abs(quantize_weight(weight, scale)));
     if (magnitude > kMaxMagnitude) return false;
   }
   return true;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,13 @@
 #include "ops/operation.h"
 
 namespace qpp {
+
+/// Weights that are rounded to int8 already, for kernels that read int8 weights.
+struct Int8Weights {
+  std::vector<float> levels;  // OIHW, -127 to 127
+  std::vector<float> scales;  // [filters]
+  std::vector<float> bias;    // [filters]
+};
 
 /// The operation conv2d; with a second input, that is added before the activation.
 struct Conv2dSpec {
@@ -25,10 +33,15 @@ struct Conv2dSpec {
   Size2d stride;
   Padding padding;
   Size2d dilation;
-  std::vector<float> weights;  // OIHW
-  std::vector<float> bias;     // [filters]
+  std::vector<float> weights;        // OIHW
+  std::vector<float> bias;           // [filters]
+  std::vector<float> weight_scales;  // [filters] of multiples of int8 scales; else empty
+  std::optional<Int8Weights> int8;
   ActivationSpec activation;
 };
+
+/// The same convolution with the weights and the bias of `int8`, if there are any.
+Conv2dSpec with_int8_weights(const Conv2dSpec& spec);
 
 /// True for a 3x3 kernel with stride and dilation 1.
 bool is_3x3_stride_1(const Conv2dSpec& spec);

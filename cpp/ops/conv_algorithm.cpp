@@ -69,6 +69,14 @@ Algorithm cheapest_algorithm(const Conv2dSpec& spec, const Conv2dTypes& types,
   return of_winograd < kPixels * pixel ? Algorithm::winograd : Algorithm::direct;
 }
 
+std::unique_ptr<Op> make_direct(const Conv2dSpec& spec, const Conv2dTypes& types,
+                                const KernelSelection& selection) {
+  if (DepthwiseConv2d::supports(spec))
+    return std::make_unique<DepthwiseConv2d>(spec, types, selection);
+  if (spec.groups > 1) return std::make_unique<GroupedConv2d>(spec, types, selection);
+  return std::make_unique<Conv2d>(spec, types, selection);
+}
+
 }  // namespace
 
 Algorithm parse_algorithm(const std::string& name) {
@@ -81,15 +89,15 @@ Algorithm parse_algorithm(const std::string& name) {
 
 std::unique_ptr<Op> make_conv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
                                 Algorithm algorithm, const KernelSelection& selection) {
-  if (DepthwiseConv2d::supports(spec)) {
-    return std::make_unique<DepthwiseConv2d>(spec, types, selection);
+  if (spec.groups == 1) {
+    if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
+    if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec, types.src)) {
+      return std::make_unique<WinogradConv2d>(spec, types, selection);
+    }
   }
-  if (spec.groups > 1) return std::make_unique<GroupedConv2d>(spec, types, selection);
-  if (algorithm == Algorithm::automatic) algorithm = cheapest_algorithm(spec, types, selection);
-  if (algorithm == Algorithm::winograd && WinogradConv2d::supports(spec, types.src)) {
-    return std::make_unique<WinogradConv2d>(spec, types, selection);
-  }
-  return std::make_unique<Conv2d>(spec, types, selection);
+  // Winograd's kernels have fp16 weights in every scheme.
+  return types.src == DType::qai8 ? make_direct(with_int8_weights(spec), types, selection)
+                                  : make_direct(spec, types, selection);
 }
 
 }  // namespace qpp

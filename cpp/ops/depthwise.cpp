@@ -38,7 +38,7 @@ DepthwiseConv2d::DepthwiseConv2d(const Conv2dSpec& spec, const Conv2dTypes& type
       activation_(spec.activation),
       kernel_(&selection.depthwise(types.dst, types.src)),
       weights_(pack_depthwise_weights(spec.weights.data(), spec.groups, spec.kernel.height,
-                                      spec.kernel.width, kernel_->weights)),
+                                      spec.kernel.width, kernel_->weights, spec.weight_scales)),
       bias_(weights_.scales.size(), 0.0F) {
   plain_ = types.src == DType::f16 && types.dst == DType::f16 && has_unit_scales(weights_);
   std::copy(spec.bias.begin(), spec.bias.end(), bias_.begin());
@@ -132,6 +132,10 @@ GroupedConv2d::GroupedConv2d(const Conv2dSpec& spec, const Conv2dTypes& types,
     const float* bias = spec.bias.data() + g * filters;
     part.weights.assign(weights, weights + size);
     part.bias.assign(bias, bias + filters);
+    if (!spec.weight_scales.empty()) {
+      const float* scales = spec.weight_scales.data() + g * filters;
+      part.weight_scales.assign(scales, scales + filters);
+    }
     groups_.push_back(std::make_unique<Conv2d>(part, part_types, selection));
   }
 }

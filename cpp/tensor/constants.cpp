@@ -22,13 +22,33 @@ const Tensor& Constants::find(const std::string& name, const std::string& where)
   return found->second;
 }
 
-std::vector<float> Constants::floats(const Tensor& tensor, const std::string& where) {
+namespace {
+
+std::vector<float> elements_of(const Tensor& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = tensor.at(static_cast<std::int64_t>(i));
+  return values;
+}
+
+}  // namespace
+
+std::vector<float> Constants::floats(const Tensor& tensor, const std::string& where) {
+  QPP_CHECK(tensor.dtype != DType::qsi8, ModelError, where,
+            ": expected a tensor of dtype F16 or F32, got I8");
+  std::vector<float> values = elements_of(tensor);
   QPP_CHECK(
       std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }),
       ModelError, where, ": a tensor holds NaN or infinity");
+  return values;
+}
+
+std::vector<float> Constants::levels(const Tensor& tensor, const std::string& where) {
+  QPP_CHECK(tensor.dtype == DType::qsi8, ModelError, where,
+            ": expected int8 weights of dtype I8, got another dtype");
+  std::vector<float> values = elements_of(tensor);
+  QPP_CHECK(std::find(values.begin(), values.end(), -128.0F) == values.end(), ModelError, where,
+            ": expected int8 weights from -127 to 127, got -128");
   return values;
 }
 

@@ -19,8 +19,10 @@ class Constants {
 
   /// Throws ModelError, which begins with `where`, for a name that the file does not have.
   [[nodiscard]] const Tensor& find(const std::string& name, const std::string& where) const;
-  /// All elements. Throws ModelError for NaN and infinity.
+  /// All elements of F16 or F32. Throws ModelError for NaN and infinity.
   [[nodiscard]] static std::vector<float> floats(const Tensor& tensor, const std::string& where);
+  /// All elements of I8. Throws ModelError for -128, which symmetric weights do not have.
+  [[nodiscard]] static std::vector<float> levels(const Tensor& tensor, const std::string& where);
 
   /// Call this before memory is allocated for the constants of a node. Adds the elements that the
   /// node reads and the approximate size of its packed constants. Throws ModelError if the totals

@@ -196,11 +196,13 @@ def _pack_quantization(quantization: Quantization) -> tuple[dict[str, Any], dict
 
 
 def _stored(node: Node) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a node as the file holds them: weights in fp16, all others in fp32.
+    """The tensors of a node as the file holds them: weights in fp16 or int8, all others in fp32.
 
     Filters of tiny or huge weights have them in units of a ``scale``, a power of two.
     """
     stored: dict[str, npt.NDArray[Any]] = dict(node.tensors)
+    if "int8_weight" in stored:
+        stored["int8_weight"] = stored["int8_weight"].astype(np.int8)
     weight = stored.get("weight")
     if weight is None:
         return stored

@@ -47,6 +47,8 @@ _ATTRIBUTES = {
 }
 _TENSORS = {"weight": 4, "bias": 1}
 _OPTIONAL = frozenset({"bias", "clamp", "groups"})
+# What int8 runs use instead of weight and bias: levels from -127 to 127, their unit by filter.
+_INT8_TENSORS = {"int8_weight": 4, "int8_scale": 1, "int8_bias": 1}
 
 _INT32_MAX = 2**31 - 1
 _MAX_PRODUCT = 255  # of an activation less its zero point
@@ -63,13 +65,34 @@ def _check_conv2d(node: Node) -> Iterator[str]:
         if not activation.accepts(node.attributes["activation"]):
             yield f"activation with a residual must be {activation.expected}"
     yield from check_activation(node)
+    yield from _int8_problems(node)
+
+
+def _int8_problems(node: Node) -> Iterator[str]:
+    present = _INT8_TENSORS.keys() & node.tensors.keys()
+    if present and len(present) < len(_INT8_TENSORS):
+        expected, got = ", ".join(_INT8_TENSORS), ", ".join(sorted(present))
+        yield f"expected all or none of the tensors {expected}, got {got}"
+    if "int8_weight" in present:
+        levels = node.tensors["int8_weight"]
+        if not ((np.abs(levels) <= 127) & (levels == np.rint(levels))).all():
+            yield "int8_weight must hold whole numbers from -127 to 127"
+    if "int8_scale" in present and not (node.tensors["int8_scale"] > 0).all():
+        yield "int8_scale must be above 0"
 
 
 def _infer_conv2d(node: Node, shapes: Sequence[Shape]) -> Shape:
     batch, channels, *size = shapes[0]
     filters, in_channels_per_group, *kernel = node.tensors["weight"].shape
     _expect_channels(node, channels, in_channels_per_group * _groups_of(node, "filter"))
-    expect_length(node, "bias", filters)
+    for key in ("bias", "int8_scale", "int8_bias"):
+        expect_length(node, key, filters)
+    int8_shape = node.tensors.get("int8_weight", node.tensors["weight"]).shape
+    if int8_shape != node.tensors["weight"].shape:
+        raise ShapeError(
+            f"{node.name}: expected int8_weight of the weight's shape "
+            f"{list(node.tensors['weight'].shape)}, got {list(int8_shape)}"
+        )
     shape = (batch, filters, *infer_windows(node, size, effective_kernel(node, kernel)))
     for residual in shapes[1:]:
         if not shapes_match(shape, residual):
@@ -114,14 +137,24 @@ def _compute_conv2d(node: Node, x: Array, *residual: Array) -> Array:
     return activate(sum(residual, sums + by_channel(node, "bias")), node.attributes)
 
 
+def int8_weights(node: Node) -> tuple[npt.NDArray[np.int8], Array, Array | None]:
+    """Levels, scales and bias of a convolution that reads int8."""
+    tensors = node.tensors
+    if "int8_weight" not in tensors:
+        return *quantize_weight(tensors["weight"]), tensors.get("bias")
+    return tensors["int8_weight"].astype(np.int8), tensors["int8_scale"], tensors["int8_bias"]
+
+
 def _compute_conv2d_int8(node: Node, params: QParams, x: Array, *residual: Array) -> Array:
     """Integers times integers, summed exactly, with a float32 output stage."""
-    weight, scale = quantize_weight(node.tensors["weight"])
+    weight, scale, bias = int8_weights(node)
     # x holds multiples of the step, so this recovers the integers; float64 sums are exact.
     integers = params.quantize(x).astype(np.float64) - params.zero_point
     sums = convolve(integers, weight.astype(np.float64), node.attributes)
     multiplier = (scale * params.scale).reshape(1, -1, 1, 1)
-    levels = sums.astype(np.float32) * multiplier + by_channel(node, "bias")
+    levels = sums.astype(np.float32) * multiplier
+    if bias is not None:
+        levels = levels + bias.reshape(1, -1, 1, 1)
     return activate(sum(residual, levels), node.attributes)
 
 
@@ -161,18 +194,24 @@ def _int8_tensors(context: OnnxContext, input_scale: np.float64) -> list[str]:
     small weights, the scale of that channel's weights is raised until it does.
     """
     node = context.node
-    weight, bias = node.tensors["weight"], node.tensors.get("bias")
-    integers, scale = quantize_weight(weight)
+    integers, scale, bias = int8_weights(node)
     room = _INT32_MAX - _MAX_PRODUCT * np.abs(integers.astype(np.int64)).sum(axis=(1, 2, 3))
     if room.min() < _INT32_MAX // 2:  # the sums exceed int32: float arithmetic computes them
-        rounded = integers * scale[:, None, None, None]
-        return _float_tensors(context, replace(node, tensors={**node.tensors, "weight": rounded}))
+        rounded = {"weight": integers * scale[:, None, None, None]}
+        if bias is not None:
+            rounded["bias"] = bias
+        return _float_tensors(context, replace(node, tensors=rounded))
     # Integer kernels have no tanh; others compute with the bias as it is.
     fuses = bias is not None and node.attributes["activation"] != "tanh"
     if bias is not None and fuses:
         # The largest bias leaves the other half of int32 to the sums.
         least = np.abs(bias.astype(np.float64)) / (input_scale * (_INT32_MAX // 2))
-        integers, scale = quantize_weight(weight, np.maximum(scale, least).astype(np.float32))
+        raised = np.maximum(scale, least).astype(np.float32)
+        if "int8_weight" in node.tensors:
+            ratio = (scale / raised)[:, None, None, None]
+            integers, scale = np.rint(integers * ratio).astype(np.int8), raised
+        else:
+            integers, scale = quantize_weight(node.tensors["weight"], raised)
     tensors = [
         context.add(
             "DequantizeLinear",
@@ -276,8 +315,8 @@ OPERATIONS = (
         compute_int8=_compute_conv2d_int8,
         export=_export_conv2d,
         attributes={**_ATTRIBUTES, "padding": PADDING},
-        tensors=_TENSORS,
-        optional=_OPTIONAL,
+        tensors={**_TENSORS, **_INT8_TENSORS},
+        optional=_OPTIONAL | _INT8_TENSORS.keys(),
         optional_inputs=1,
         check=_check_conv2d,
         infer_shape=_infer_conv2d,
