@@ -45,6 +45,7 @@ from qppengine.records import Memory, Stats, Step, StepTime
 from qppengine.regression import fit
 from qppengine.save import save
 from qppengine.session import SCHEMES, Session, StoredValue, __version__
+from qppengine.weights import quantize_weights
 
 __all__ = [
     "DEFAULT_FEATURES",
@@ -85,6 +86,7 @@ __all__ = [
     "from_torch",
     "keep_fp16",
     "load_graph",
+    "quantize_weights",
     "save",
     "to_dot",
     "to_onnx",
