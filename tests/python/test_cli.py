@@ -77,6 +77,15 @@ def test_help_lists_the_commands() -> None:
     assert qe.__version__ in call("--version")
 
 
+def test_calibrate_rounds_weights_on_the_samples(folder: Path, tmp_path: Path) -> None:
+    samples, output = folder / "samples.npy", tmp_path / "espcn.qpp"
+    call("calibrate", ESPCN, samples, "-o", output, "--weights", "feedback", "--density", "0.01")
+    graph = qe.load_graph(output)
+    assert all("int8_weight" in n.tensors for n in graph.nodes if n.op == "conv2d")
+    plain = qe.load_graph(folder / "espcn.qpp")
+    assert not any("int8_weight" in node.tensors for node in plain.nodes)
+
+
 def test_doctor() -> None:
     report = call_json("doctor")
     assert report["qppengine"] == qe.__version__

@@ -27,6 +27,7 @@ from qppengine.passes import keep_fp16
 from qppengine.quantization import DEFAULT_FEATURES, Calibration
 from qppengine.regression import fit
 from qppengine.save import save
+from qppengine.weights import METHODS, quantize_weights
 
 if TYPE_CHECKING:
     from qppengine.quantization import Feature
@@ -73,6 +74,13 @@ def import_(model: Path, output: Path, as_json: bool) -> None:
     show_default=True,
     help="A value to predict from, can be repeated; or 'first', or 'auto'.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(METHODS),
+    default="round",
+    show_default=True,
+    help="How the weights of int8 layers are rounded; all but 'round' read the samples twice.",
+)
 @feature_option
 @margin_option
 @bits_option
@@ -85,6 +93,7 @@ def calibrate_(
     alpha: float,
     densities: tuple[float, ...],
     positions: tuple[str, ...],
+    weights: str,
     features: tuple[Feature, ...],
     margin: float | Literal["fitted"],
     bits: int,
@@ -96,7 +105,10 @@ def calibrate_(
     MODEL is a .pt2, .onnx or .qpp file. SAMPLES is a .npy file, float32 [N, C, H, W], or a folder
     of them; every image is a sample. An output named *.npz receives only the statistics, for `fit`.
     """
+    progress = sys.stderr.isatty()
     graph = keep_fp16(load_network(model), **fp16)
+    if weights != "round":  # which keeps weights that a .qpp file has rounded already
+        graph = quantize_weights(graph, load_batches(samples), weights, progress=progress)
     calibration = calibrate(
         graph,
         load_batches(samples),
@@ -104,7 +116,7 @@ def calibrate_(
         densities=densities,
         positions=positions[0] if positions in (("first",), ("auto",)) else positions,
         features=features or DEFAULT_FEATURES,
-        progress=sys.stderr.isatty(),
+        progress=progress,
     )
     if output.suffix == ".npz":
         calibration.save(output)
