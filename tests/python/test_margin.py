@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import qppengine as qe
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from qppengine import Calibration, CalibrationError, Feature, Position, Session, reference
 from qppengine.margin import MARGINS, fit_constant, fit_margins, mean_squared_clipping
 from qppengine.metrics import sqnr
@@ -25,6 +23,11 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+pytest.importorskip("hypothesis")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 
 FEATURES = (Feature("max"), Feature("mean"))
 

@@ -75,7 +75,7 @@ def test_every_reader_refuses_what_is_not_a_regular_file(tmp_path: Path) -> None
         for path in (tmp_path / "fifo", Path("/dev/zero")):
             with pytest.raises(FileError, match="regular file"):
                 read(path)
-        with pytest.raises(FileError, match=r"null byte|expected the path"):
+        with pytest.raises(FileError, match=r"null (byte|character)|expected the path"):
             read(f"{tmp_path}/a\0")
 
 
