@@ -26,8 +26,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 pytest.importorskip("hypothesis")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 FEATURES = (Feature("max"), Feature("mean"))
 
