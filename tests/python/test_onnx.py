@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -419,3 +420,9 @@ def test_damaged_bytes_are_an_error_of_the_package_or_a_graph() -> None:
         flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         with contextlib.suppress(Error):
             from_onnx(bytes(flipped))
+
+
+def test_a_missing_package_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match="onnx"):
+        from_onnx(b"")

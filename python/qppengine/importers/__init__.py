@@ -59,7 +59,7 @@ def from_onnx(
     expect_type("limits", limits, Limits, "a Limits object")
     try:
         return optimize(to_graph(read_onnx(source, limits), name), limits)
-    except Error:
+    except (Error, ImportError):
         raise
     except Exception as error:  # of a file that is malformed in a way that nobody foresaw
         raise ModelError(f"the ONNX model is malformed: {error!r}") from error

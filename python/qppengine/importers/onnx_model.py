@@ -56,7 +56,7 @@ def read_onnx(
     """
     try:
         return _Reader(read_file(source, limits), limits).read()
-    except Error:
+    except (Error, ImportError):
         raise
     except Exception as error:  # protobuf names no exceptions for a damaged model
         raise ModelError(f"not a readable ONNX model: {error}") from error
