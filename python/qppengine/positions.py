@@ -41,7 +41,8 @@ def find_positions(
         )
     if unknown := [name for name in (*names, *sources) if name not in graph.shapes]:
         raise CalibrationError(
-            f"positions: the network has no value {', '.join(dict.fromkeys(unknown))}"
+            f"positions and features: the network has no value "
+            f"{', '.join(dict.fromkeys(unknown))}; `qppengine inspect` lists its values"
         )
     position_of = _assign_values(graph, names)
     rows: dict[str, list[int]] = {name: [] for name in names}
