@@ -275,8 +275,9 @@ py::object object_from(const OptionValue& value) {
 
 SessionOptions options_from(const py::kwargs& kwargs) {
   SessionOptions options;
-  for (const auto& [name, object] : kwargs) {
-    const SessionOption& option = find_session_option(name.cast<std::string>());
+  for (const auto& [key, object] : kwargs) {
+    const auto name = key.cast<std::string>();  // GCC 14 warns of a temporary
+    const SessionOption& option = find_session_option(name);
     const std::optional<OptionValue> value = value_from(object);
     QPP_CHECK(value && option.set(options, *value), UnsupportedError, option.name, ": expected ",
               expected_type(option), ", got ", py::repr(object).cast<std::string>());
