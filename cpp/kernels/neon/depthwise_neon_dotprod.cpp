@@ -86,7 +86,7 @@ QPP_NEON_INLINE void add_rows(const DepthwiseArgs& args, const Source& columns, 
                               std::int64_t ky, const std::int8_t* weights, Sums (&sums)[kPixels]) {
   const std::int64_t left = args.kernel_height - ky;
   const int row_count = left < kDepthwiseQuad ? static_cast<int>(left) : kDepthwiseQuad;
-  const std::byte* begins[kDepthwiseQuad];
+  const std::byte* begins[kDepthwiseQuad] = {};  // GCC 14 takes reads of row_count for reads of all
   for (int r = 0; r < row_count; ++r)
     begins[r] = columns.begin(static_cast<const std::int8_t*>(args.rows[ky + r]) + c);
   for (std::int64_t kx = 0; kx < args.kernel_width; ++kx) {
